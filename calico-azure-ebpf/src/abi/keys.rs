@@ -1,0 +1,162 @@
+//! Keys and values of the policy, endpoint, route and configuration maps.
+
+use super::abi_struct;
+
+abi_struct! {
+    /// Value of `ENDPOINTS`, keyed by ifindex: who is behind a pod's host-side interface.
+    pub struct Endpoint {
+        /// Slot word: policy set of the pod's egress. Slot 0 = not ready: everything drops.
+        pub egress: u64,
+        /// Slot word: policy set of the pod's ingress.
+        pub ingress: u64,
+    }
+}
+
+abi_struct! {
+    /// Key of `OWNERS4`: addresses that the interface's pod may send from. The value's bit 0 says so for even epochs,
+    /// bit 1 for odd ones.
+    pub struct OwnerKey4 {
+        /// The pod's host-side interface.
+        pub ifindex: u32,
+        /// Source address, network order.
+        pub addr: u32,
+    }
+}
+
+abi_struct! {
+    /// Key of `OWNERS6`.
+    pub struct OwnerKey6 {
+        /// The pod's host-side interface.
+        pub ifindex: u32,
+        /// Source address, network order.
+        pub addr: [u32; 4],
+    }
+}
+
+abi_struct! {
+    /// Key of `POLICY`; the value is a table word.
+    pub struct PolicyKey {
+        /// Policy set.
+        pub set: u32,
+        /// Peer class; [`CLASS_DEFAULT_V4`] or [`CLASS_DEFAULT_V6`] for the set's default table.
+        pub class: u32,
+    }
+}
+
+abi_struct! {
+    /// Key of `PORTS`; the value is a decision word.
+    pub struct PortKey {
+        /// Port table.
+        pub table: u32,
+        /// Destination port; `type << 8 | code` for ICMP; the port's high byte at [`LEVEL_BLOCK`]; else 0.
+        pub port: u16,
+        /// IP protocol number; 0 at [`LEVEL_TABLE`].
+        pub protocol: u8,
+        /// One of the `LEVEL_*`.
+        pub level: u8,
+    }
+}
+
+abi_struct! {
+    /// Key of `CIDR4` and `ROUTES4`.
+    pub struct PrefixKey4 {
+        /// Prefix length in bits.
+        pub len: u32,
+        /// Network order, bits beyond the prefix zero.
+        pub addr: u32,
+    }
+}
+
+abi_struct! {
+    /// Key of `CIDR6` and `ROUTES6`.
+    pub struct PrefixKey6 {
+        /// Prefix length in bits.
+        pub len: u32,
+        /// Network order, bits beyond the prefix zero.
+        pub addr: [u32; 4],
+    }
+}
+
+abi_struct! {
+    /// Value of `CIDR4` and `CIDR6`. Not a slot word: the kernel aligns it to 4 bytes only. It need not be one
+    /// either, because a trie replaces its nodes and frees the old after a grace period.
+    pub struct CidrClass {
+        /// Peer class in even and in odd epochs, 0 for none.
+        pub slots: [u32; 2],
+    }
+}
+
+abi_struct! {
+    /// The only value of `CONFIG`.
+    pub struct Config {
+        /// Current epoch: its parity names the live slots, and conntrack entries approved in another epoch are
+        /// judged again. Never 0 once the agent has applied; 0 drops everything.
+        pub epoch: u32,
+        /// `CONFIG_*` bits.
+        pub flags: u32,
+        /// Idle time in nanoseconds after which a conntrack entry is dead, by `TIMEOUT_*`.
+        pub timeouts: [u64; 8],
+    }
+}
+
+/// Decision for one port of a protocol.
+pub const LEVEL_PORT: u8 = 0;
+/// Decision for 256 ports that share their high byte.
+pub const LEVEL_BLOCK: u8 = 1;
+/// Decision for the rest of a protocol.
+pub const LEVEL_PROTOCOL: u8 = 2;
+/// Decision for every protocol without entries.
+pub const LEVEL_TABLE: u8 = 3;
+
+/// Class of an IPv4 address that no predicate holds for. Such addresses are not stored.
+pub const CLASS_DEFAULT_V4: u32 = 1;
+/// Class of an IPv6 address that no predicate holds for.
+pub const CLASS_DEFAULT_V6: u32 = 2;
+
+/// `Config::flags`: approved flows stay approved when policy changes (Calico's behaviour).
+pub const CONFIG_KEEP_ESTABLISHED: u32 = 1;
+/// `Config::flags`: an event is recorded for every new allowed flow, not only for drops and `Log` rules.
+pub const CONFIG_LOG_ALLOWED: u32 = 2;
+
+/// TCP before both sides were seen.
+pub const TIMEOUT_TCP_HALF_OPEN: usize = 0;
+/// TCP, both sides seen.
+pub const TIMEOUT_TCP_ESTABLISHED: usize = 1;
+/// TCP after FINs of both sides.
+pub const TIMEOUT_TCP_FINS: usize = 2;
+/// TCP after a RST.
+pub const TIMEOUT_TCP_RESET: usize = 3;
+/// UDP.
+pub const TIMEOUT_UDP: usize = 4;
+/// ICMP and `ICMPv6`.
+pub const TIMEOUT_ICMP: usize = 5;
+/// Every other protocol.
+pub const TIMEOUT_GENERIC: usize = 6;
+
+const SECOND: u64 = 1_000_000_000;
+
+/// Felix's defaults (`BPFConntrackTimeouts`), in nanoseconds.
+pub const DEFAULT_TIMEOUTS: [u64; 8] =
+    [20 * SECOND, 3600 * SECOND, 30 * SECOND, 40 * SECOND, 60 * SECOND, 5 * SECOND, 600 * SECOND, 0];
+
+/// Values of `ROUTES4` and `ROUTES6` (longest prefix): what this node knows of an address.
+pub mod route {
+    /// A pod on this node; always a full-length prefix.
+    pub const LOCAL_WORKLOAD: u32 = 1;
+    /// This node's own podCIDR.
+    pub const LOCAL_POD_CIDR: u32 = 2;
+    /// An address of this node.
+    pub const LOCAL_HOST: u32 = 4;
+    /// Another node's podCIDR.
+    pub const REMOTE_POD_CIDR: u32 = 8;
+    /// Another node's address.
+    pub const REMOTE_HOST: u32 = 16;
+    /// A source that may be forwarded although nothing here owns it (`--allowed-forwarded-sources`).
+    pub const ALLOWED_SOURCE: u32 = 32;
+}
+
+/// The epoch after `epoch`: the other parity, never 0, never a `LEG_*`.
+#[must_use]
+pub const fn next_epoch(epoch: u32) -> u32 {
+    if epoch >= super::EPOCH_MAX { 2 } else { epoch + 1 }
+}

@@ -1,0 +1,59 @@
+//! Names of programs and maps, which are also the names of their pins.
+
+/// The four programs of the TC object.
+pub mod program {
+    /// Pod's host-side interface, TC ingress.
+    pub const FROM_WORKLOAD: &str = "from_workload";
+    /// Pod's host-side interface, TC egress.
+    pub const TO_WORKLOAD: &str = "to_workload";
+    /// Fabric interface, TC ingress.
+    pub const FROM_FABRIC: &str = "from_fabric";
+    /// Fabric interface, TC egress.
+    pub const TO_FABRIC: &str = "to_fabric";
+}
+
+/// Maps of the TC object.
+pub mod map {
+    /// Array of one `Config`.
+    pub const CONFIG: &str = "CONFIG";
+    /// ifindex → `Endpoint`.
+    pub const ENDPOINTS: &str = "ENDPOINTS";
+    /// `OwnerKey4` → u32.
+    pub const OWNERS4: &str = "OWNERS4";
+    /// `OwnerKey6` → u32.
+    pub const OWNERS6: &str = "OWNERS6";
+    /// IPv4 address → slot word of peer classes.
+    pub const CLASS4: &str = "CLASS4";
+    /// IPv6 address → slot word of peer classes.
+    pub const CLASS6: &str = "CLASS6";
+    /// IPv4 prefix → `CidrClass`.
+    pub const CIDR4: &str = "CIDR4";
+    /// IPv6 prefix → `CidrClass`.
+    pub const CIDR6: &str = "CIDR6";
+    /// `PolicyKey` → table word.
+    pub const POLICY: &str = "POLICY";
+    /// `PortKey` → decision word.
+    pub const PORTS: &str = "PORTS";
+    /// IPv4 prefix → `route` bits.
+    pub const ROUTES4: &str = "ROUTES4";
+    /// IPv6 prefix → `route` bits.
+    pub const ROUTES6: &str = "ROUTES6";
+    /// Established IPv4 flows.
+    pub const CT_EST4: &str = "CT_EST4";
+    /// Half-open IPv4 flows.
+    pub const CT_HALF4: &str = "CT_HALF4";
+    /// Established IPv6 flows.
+    pub const CT_EST6: &str = "CT_EST6";
+    /// Half-open IPv6 flows.
+    pub const CT_HALF6: &str = "CT_HALF6";
+    /// `FragKey4` → ports of the datagram.
+    pub const FRAGS4: &str = "FRAGS4";
+    /// `FragKey6` → ports of the datagram.
+    pub const FRAGS6: &str = "FRAGS6";
+    /// `CounterKey` → `CounterValue`, per CPU.
+    pub const DROPS: &str = "DROPS";
+    /// hook × reason → `CounterValue`, per CPU.
+    pub const TOTALS: &str = "TOTALS";
+    /// Ring buffer of `Event`.
+    pub const EVENTS: &str = "EVENTS";
+}

@@ -1,0 +1,226 @@
+//! The engine's tables over eBPF maps.
+
+use core::ptr;
+
+use aya_ebpf::btf_maps::lpm_trie::Key;
+use aya_ebpf::helpers::bpf_ktime_get_ns;
+
+use super::maps::{
+    CIDR4, CIDR6, CLASS4, CLASS6, CONFIG, CT_EST4, CT_EST6, CT_HALF4, CT_HALF6, DROPS, ENDPOINTS, EVENTS, FRAGS4,
+    FRAGS6, OWNERS4, OWNERS6, POLICY, PORTS, ROUTES4, ROUTES6, TOTALS,
+};
+use super::ctx::opaque;
+use crate::abi::{
+    CONFIG_LOG_ALLOWED, Config, CounterKey, CounterValue, CtKey4, CtKey6, CtValue, Event, FragKey4, FragKey6, Hook,
+    LEG_OUT, OwnerKey4, OwnerKey6, PolicyKey, PortKey, Reason, TOTALS_LOST_EVENTS,
+};
+use crate::packet::{Family, Network, Packet, Transport, V4, V6};
+use crate::verdict::{CtTable, FamilyTables, Outcome, Tables};
+
+/// The maps.
+pub struct KernelTables;
+
+/// One aligned word, read once: the compiler may not read it again after userspace changed it.
+#[inline(always)]
+fn once<T: Copy>(pointer: *const T) -> T {
+    // SAFETY: a map lookup returned the pointer; the element's memory stays readable while the program runs.
+    unsafe { ptr::read_volatile(pointer) }
+}
+
+impl Tables for KernelTables {
+    #[inline(always)]
+    fn config(&self) -> Option<&Config> {
+        CONFIG.get(0)
+    }
+
+    #[inline(always)]
+    fn opaque(value: u64) -> u64 {
+        opaque(value)
+    }
+
+    #[inline(always)]
+    fn now(&self) -> u64 {
+        // SAFETY: the helper has no preconditions.
+        unsafe { bpf_ktime_get_ns() }
+    }
+
+    #[inline(always)]
+    fn endpoint(&self, ifindex: u32, leg: u32) -> Option<u64> {
+        let endpoint = ENDPOINTS.get_ptr(&ifindex)?;
+        // SAFETY: projects to a field of a live map value.
+        let word = unsafe { if leg == LEG_OUT { &raw const (*endpoint).egress } else { &raw const (*endpoint).ingress } };
+        Some(once(word))
+    }
+
+    #[inline(always)]
+    fn policy(&self, key: &PolicyKey) -> Option<u64> {
+        POLICY.get_ptr(key).map(once)
+    }
+
+    #[inline(always)]
+    fn port(&self, key: &PortKey) -> Option<u64> {
+        PORTS.get_ptr(key).map(once)
+    }
+
+    #[inline(always)]
+    fn record_bare<P: Packet>(&self, hook: Hook, packet: &P, outcome: Outcome) {
+        count(hook, packet, outcome);
+        if !outcome.reason.passes() {
+            emit(hook, packet, outcome, [0; 4], [0; 4], 0, &Transport::default());
+        }
+    }
+}
+
+macro_rules! family_tables {
+    ($family:ty, $owner:ident, $owners:ident, $class:ident, $cidr:ident, $routes:ident, $est:ident, $half:ident,
+     $frags:ident, $ctkey:ty, $fragkey:ty, $bits:literal) => {
+        impl FamilyTables<$family> for KernelTables {
+            #[inline(always)]
+            fn owns(&self, ifindex: u32, addr: <$family as Family>::Addr) -> u32 {
+                $owners.get_ptr(&$owner { ifindex, addr }).map_or(0, once)
+            }
+
+            #[inline(always)]
+            fn class(&self, addr: <$family as Family>::Addr) -> Option<u64> {
+                $class.get_ptr(&addr).map(once)
+            }
+
+            #[inline(always)]
+            fn cidr(&self, addr: <$family as Family>::Addr, slot: usize) -> u32 {
+                $cidr.get(&Key::new($bits, addr)).map_or(0, |class| class.slots[slot & 1])
+            }
+
+            #[inline(always)]
+            fn route(&self, addr: <$family as Family>::Addr) -> u32 {
+                $routes.get(&Key::new($bits, addr)).map_or(0, |bits| once(bits))
+            }
+
+            #[inline(always)]
+            fn ct_with<R>(&self, table: CtTable, key: &$ctkey, f: impl FnOnce(&mut CtValue) -> R) -> Option<R> {
+                let entry = match table {
+                    CtTable::Established => $est.get_ptr_mut(key),
+                    CtTable::HalfOpen => $half.get_ptr_mut(key),
+                }?;
+                // SAFETY: a live map value; concurrent writers only lose a flag or a refresh, which the next packet
+                // repairs, and every field is valid with any bits.
+                Some(f(unsafe { &mut *entry }))
+            }
+
+            #[inline(always)]
+            fn ct_insert(&self, table: CtTable, key: &$ctkey, value: &CtValue) -> bool {
+                match table {
+                    CtTable::Established => $est.insert(key, value, 0).is_ok(),
+                    CtTable::HalfOpen => $half.insert(key, value, 0).is_ok(),
+                }
+            }
+
+            #[inline(always)]
+            fn ct_remove(&self, table: CtTable, key: &$ctkey) {
+                let _gone = match table {
+                    CtTable::Established => $est.remove(key),
+                    CtTable::HalfOpen => $half.remove(key),
+                };
+            }
+
+            #[inline(always)]
+            fn frag(&self, key: &$fragkey) -> Option<u64> {
+                $frags.get_ptr(key).map(once)
+            }
+
+            #[inline(always)]
+            fn set_frag(&self, key: &$fragkey, ports: u64) {
+                // A full table only costs the later fragments, which then drop with their own reason.
+                let _full = $frags.insert(key, &ports, 0);
+            }
+
+            #[inline(always)]
+            fn record<P: Packet>(
+                &self,
+                hook: Hook,
+                packet: &P,
+                network: &Network<$family>,
+                transport: &Transport,
+                outcome: Outcome,
+            ) {
+                count(hook, packet, outcome);
+                if worth_an_event(outcome) {
+                    let (src, dst) = (<$family>::wide(network.src), <$family>::wide(network.dst));
+                    emit(hook, packet, outcome, src, dst, network.protocol, transport);
+                }
+            }
+        }
+    };
+}
+
+family_tables!(V4, OwnerKey4, OWNERS4, CLASS4, CIDR4, ROUTES4, CT_EST4, CT_HALF4, FRAGS4, CtKey4, FragKey4, 32);
+family_tables!(V6, OwnerKey6, OWNERS6, CLASS6, CIDR6, ROUTES6, CT_EST6, CT_HALF6, FRAGS6, CtKey6, FragKey6, 128);
+
+#[inline(always)]
+fn worth_an_event(outcome: Outcome) -> bool {
+    if !outcome.reason.passes() || outcome.log {
+        return true;
+    }
+    matches!(outcome.reason, Reason::PolicyAllow)
+        && CONFIG.get(0).is_some_and(|config| config.flags & CONFIG_LOG_ALLOWED != 0)
+}
+
+#[inline(always)]
+fn add(counter: *mut CounterValue, bytes: u64) {
+    // SAFETY: this CPU's copy of a live map value; nothing else writes it while a TC program runs.
+    let counter = unsafe { &mut *counter };
+    counter.packets = counter.packets.wrapping_add(1);
+    counter.bytes = counter.bytes.wrapping_add(bytes);
+}
+
+#[inline(always)]
+fn count<P: Packet>(hook: Hook, packet: &P, outcome: Outcome) {
+    let bytes = u64::from(packet.len());
+    if let Some(total) = TOTALS.get_ptr_mut(hook as u32 * 64 + outcome.reason as u32) {
+        add(total, bytes);
+    }
+    if !outcome.reason.passes() {
+        let key =
+            CounterKey { ifindex: packet.ifindex(), hook: hook as u16, reason: u16::from(outcome.reason as u8) };
+        if let Some(counter) = DROPS.get_ptr_mut(&key) {
+            add(counter, bytes);
+        } else {
+            // The totals above count even when this table is full.
+            let _full = DROPS.insert(&key, &CounterValue { packets: 1, bytes }, 0);
+        }
+    }
+}
+
+#[inline(always)]
+fn emit<P: Packet>(
+    hook: Hook,
+    packet: &P,
+    outcome: Outcome,
+    src: [u32; 4],
+    dst: [u32; 4],
+    protocol: u8,
+    transport: &Transport,
+) {
+    let Some(mut record) = EVENTS.reserve_untyped::<Event>(0) else {
+        if let Some(lost) = TOTALS.get_ptr_mut(TOTALS_LOST_EVENTS) {
+            add(lost, 1);
+        }
+        return;
+    };
+    record.write(Event {
+        time: KernelTables.now(),
+        src,
+        dst,
+        ifindex: packet.ifindex(),
+        rule: outcome.rule,
+        len: packet.len(),
+        sport: transport.sport,
+        dport: if matches!(protocol, 1 | 58) { transport.policy_port } else { transport.dport },
+        ethertype: packet.ethertype(),
+        protocol,
+        reason: outcome.reason as u8,
+        hook: hook as u8,
+        log: u8::from(outcome.log),
+        reserved: [0; 10],
+    });
+    record.submit(0);
+}

@@ -1,0 +1,13 @@
+//! What kernel and userspace agree on, and the code that decides packets in both.
+//!
+//! [`abi`] is the layout of every map; [`packet`] reads headers through a trait; [`verdict`] is the only place
+//! where precedence lives. None of the three names aya, so the same code runs in the kernel, in property tests
+//! and in `calico-azure explain`. `bpf` (kernel target only) binds them to aya-ebpf's maps and contexts.
+#![no_std]
+
+pub mod abi;
+pub mod packet;
+pub mod verdict;
+
+#[cfg(target_arch = "bpf")]
+pub mod bpf;

@@ -1,0 +1,153 @@
+//! What differs between IPv4 and IPv6, as types, so that each path is compiled for its own family.
+
+use super::{Network, Packet, ipv4, ipv6};
+use crate::abi::{CLASS_DEFAULT_V4, CLASS_DEFAULT_V6, CtKey4, CtKey6, FragKey4, FragKey6, Reason, word};
+
+/// An address family.
+pub trait Family: Copy {
+    /// An address as on the wire.
+    type Addr: Copy + Eq;
+    /// Conntrack key.
+    type CtKey: Copy;
+    /// Fragment key.
+    type FragKey: Copy;
+    /// Peer class of an address that no predicate holds for.
+    const DEFAULT_CLASS: u32;
+
+    /// Reads the network layer.
+    ///
+    /// # Errors
+    /// `Malformed` or `ExtensionHeaders`.
+    fn parse<P: Packet>(packet: &P) -> Result<Network<Self>, Reason>;
+    /// Whether `a` comes before `b` in the canonical order.
+    fn less(a: Self::Addr, b: Self::Addr) -> bool;
+    /// 24 bits of an address, as slot words repeat them.
+    fn check(addr: Self::Addr) -> u32;
+    /// Key from sides that are already in canonical order.
+    fn ct_key(addr: [Self::Addr; 2], port: [u16; 2], protocol: u8) -> Self::CtKey;
+    /// Key of a datagram.
+    fn frag_key(src: Self::Addr, dst: Self::Addr, id: u32, protocol: u8) -> Self::FragKey;
+    /// The address as four words, IPv4 in the first.
+    fn wide(addr: Self::Addr) -> [u32; 4];
+    /// Whether this is a multicast or limited-broadcast destination.
+    fn is_multicast(addr: Self::Addr) -> bool;
+    /// Whether a sender that has no address of its own yet may use this one on the link.
+    fn is_link_source(addr: Self::Addr) -> bool;
+    /// Whether the packet keeps the link itself alive (neighbour discovery, MLD, DHCP) and so is never policy's
+    /// business. `from_workload`: it was sent by a pod.
+    fn is_link_control<P: Packet>(packet: &P, network: &Network<Self>, from_workload: bool) -> bool;
+}
+
+/// IPv4.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct V4;
+
+/// IPv6.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct V6;
+
+impl Family for V4 {
+    type Addr = u32;
+    type CtKey = CtKey4;
+    type FragKey = FragKey4;
+    const DEFAULT_CLASS: u32 = CLASS_DEFAULT_V4;
+
+    #[inline(always)]
+    fn parse<P: Packet>(packet: &P) -> Result<Network<Self>, Reason> {
+        ipv4::parse(packet)
+    }
+
+    #[inline(always)]
+    fn less(a: u32, b: u32) -> bool {
+        u32::from_be(a) < u32::from_be(b)
+    }
+
+    #[inline(always)]
+    fn check(addr: u32) -> u32 {
+        word::check24(addr)
+    }
+
+    #[inline(always)]
+    fn ct_key(addr: [u32; 2], port: [u16; 2], protocol: u8) -> CtKey4 {
+        CtKey4 { addr, port, protocol: u32::from(protocol) }
+    }
+
+    #[inline(always)]
+    fn frag_key(src: u32, dst: u32, id: u32, protocol: u8) -> FragKey4 {
+        FragKey4 { addr: [src, dst], id, protocol: u32::from(protocol) }
+    }
+
+    #[inline(always)]
+    fn wide(addr: u32) -> [u32; 4] {
+        [addr, 0, 0, 0]
+    }
+
+    #[inline(always)]
+    fn is_multicast(addr: u32) -> bool {
+        u32::from_be(addr) >= 0xe000_0000
+    }
+
+    #[inline(always)]
+    fn is_link_source(addr: u32) -> bool {
+        addr == 0
+    }
+
+    #[inline(always)]
+    fn is_link_control<P: Packet>(packet: &P, network: &Network<Self>, from_workload: bool) -> bool {
+        from_workload && ipv4::is_dhcp_discovery(packet, network)
+    }
+}
+
+impl Family for V6 {
+    type Addr = [u32; 4];
+    type CtKey = CtKey6;
+    type FragKey = FragKey6;
+    const DEFAULT_CLASS: u32 = CLASS_DEFAULT_V6;
+
+    #[inline(always)]
+    fn parse<P: Packet>(packet: &P) -> Result<Network<Self>, Reason> {
+        ipv6::parse(packet)
+    }
+
+    #[inline(always)]
+    fn less(a: [u32; 4], b: [u32; 4]) -> bool {
+        let wide = |x: u32, y: u32| (u64::from(u32::from_be(x)) << 32) | u64::from(u32::from_be(y));
+        let (high_a, high_b) = (wide(a[0], a[1]), wide(b[0], b[1]));
+        if high_a == high_b { wide(a[2], a[3]) < wide(b[2], b[3]) } else { high_a < high_b }
+    }
+
+    #[inline(always)]
+    fn check(addr: [u32; 4]) -> u32 {
+        word::check24_v6(addr)
+    }
+
+    #[inline(always)]
+    fn ct_key(addr: [[u32; 4]; 2], port: [u16; 2], protocol: u8) -> CtKey6 {
+        CtKey6 { addr, port, protocol: u32::from(protocol) }
+    }
+
+    #[inline(always)]
+    fn frag_key(src: [u32; 4], dst: [u32; 4], id: u32, protocol: u8) -> FragKey6 {
+        FragKey6 { addr: [src, dst], id, protocol: u32::from(protocol) }
+    }
+
+    #[inline(always)]
+    fn wide(addr: [u32; 4]) -> [u32; 4] {
+        addr
+    }
+
+    #[inline(always)]
+    fn is_multicast(addr: [u32; 4]) -> bool {
+        u32::from_be(addr[0]) >> 24 == 0xff
+    }
+
+    #[inline(always)]
+    fn is_link_source(addr: [u32; 4]) -> bool {
+        addr == [0; 4] || u32::from_be(addr[0]) >> 22 == 0xfe80 >> 6
+    }
+
+    #[inline(always)]
+    fn is_link_control<P: Packet>(packet: &P, network: &Network<Self>, from_workload: bool) -> bool {
+        ipv6::is_neighbour_control(packet, network, from_workload)
+    }
+}

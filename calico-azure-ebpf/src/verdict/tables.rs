@@ -1,0 +1,71 @@
+//! The tables that verdicts read, as traits: eBPF maps in the kernel, ordinary maps on the host.
+
+use super::Outcome;
+use crate::abi::{Config, CtValue, Hook, PolicyKey, PortKey};
+use crate::packet::{Family, Network, Packet, Transport, V4, V6};
+
+/// Which of a family's two conntrack tables.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum CtTable {
+    /// Flows of which both sides were seen. A SYN flood never gets here.
+    Established,
+    /// Everything else; the least recently used goes first.
+    HalfOpen,
+}
+
+/// Everything that the programs need.
+pub trait AllTables: Tables + FamilyTables<V4> + FamilyTables<V6> {}
+
+impl<T: Tables + FamilyTables<V4> + FamilyTables<V6>> AllTables for T {}
+
+/// Tables without a family.
+pub trait Tables {
+    /// The configuration, `None` before the first apply.
+    fn config(&self) -> Option<&Config>;
+    /// As [`Packet::opaque`].
+    #[must_use]
+    fn opaque(value: u64) -> u64 {
+        value
+    }
+    /// Monotonic nanoseconds.
+    fn now(&self) -> u64;
+    /// The endpoint's slot word for its egress (`abi::LEG_OUT`) or ingress (`abi::LEG_IN`), read once.
+    fn endpoint(&self, ifindex: u32, leg: u32) -> Option<u64>;
+    /// Table word of `(policy set, peer class)`.
+    fn policy(&self, key: &PolicyKey) -> Option<u64>;
+    /// Decision word.
+    fn port(&self, key: &PortKey) -> Option<u64>;
+    /// Counts, and records an event where one is due, for a packet whose addresses could not be read or matter not.
+    fn record_bare<P: Packet>(&self, hook: Hook, packet: &P, outcome: Outcome);
+}
+
+/// Tables of one address family.
+pub trait FamilyTables<F: Family> {
+    /// In which slots the pod behind the interface may send from the address: bit 0 even epochs, bit 1 odd ones.
+    fn owns(&self, ifindex: u32, addr: F::Addr) -> u32;
+    /// Slot word of the address itself.
+    fn class(&self, addr: F::Addr) -> Option<u64>;
+    /// Peer class, in a slot, of the longest prefix that covers the address; 0 for none.
+    fn cidr(&self, addr: F::Addr, slot: usize) -> u32;
+    /// `abi::route` bits of the longest prefix that covers the address.
+    fn route(&self, addr: F::Addr) -> u32;
+    /// Runs `f` on an entry in place.
+    fn ct_with<R>(&self, table: CtTable, key: &F::CtKey, f: impl FnOnce(&mut CtValue) -> R) -> Option<R>;
+    /// Inserts or replaces an entry; false if the table refuses.
+    fn ct_insert(&self, table: CtTable, key: &F::CtKey, value: &CtValue) -> bool;
+    /// Removes an entry if it is there.
+    fn ct_remove(&self, table: CtTable, key: &F::CtKey);
+    /// Ports of a datagram whose first fragment passed: `sport << 32 | dport << 16 | policy_port`.
+    fn frag(&self, key: &F::FragKey) -> Option<u64>;
+    /// Remembers them.
+    fn set_frag(&self, key: &F::FragKey, ports: u64);
+    /// Counts, and records an event where one is due.
+    fn record<P: Packet>(
+        &self,
+        hook: Hook,
+        packet: &P,
+        network: &Network<F>,
+        transport: &Transport,
+        outcome: Outcome,
+    );
+}

@@ -1,0 +1,124 @@
+//! Carries plans out.
+
+use std::io;
+use std::time::{Duration, Instant};
+
+use super::image::Image;
+use super::io::MapIo;
+use super::plan::{Op, Plan, PlanError, Settings, plan};
+use crate::policy::{Desired, Reserved};
+
+/// An apply did not get through. Verdicts are the old ones if it failed before the flip, the new ones if after it;
+/// the next apply continues from what the kernel really holds.
+#[derive(Debug, thiserror::Error)]
+pub enum ApplyError {
+    #[error("{0}")]
+    Plan(#[from] PlanError),
+    #[error("{} of map {map}: {source}{}", if *.remove { "removing an entry" } else { "writing an entry" }, full(.source))]
+    Write { map: &'static str, remove: bool, source: io::Error },
+    #[error("reading the kernel's tables: {0}")]
+    Read(#[source] io::Error),
+}
+
+fn full(error: &io::Error) -> &'static str {
+    match error.raw_os_error() {
+        Some(libc::E2BIG | libc::ENOSPC) => {
+            " (the map is full; the old policy stays in force: raise --table-entries, then restart the agent)"
+        }
+        _ => "",
+    }
+}
+
+/// What an apply did.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Applied {
+    /// Map operations.
+    pub operations: usize,
+    /// Whether verdicts changed.
+    pub flipped: bool,
+    /// From the call to the flip: from then on every packet obeys.
+    pub until_flip: Duration,
+    /// The whole call.
+    pub total: Duration,
+}
+
+/// The tables of one node, and the way to write them.
+#[derive(Debug)]
+pub struct Dataplane<I> {
+    io: I,
+    image: Image,
+    /// An earlier apply stopped half-way, so the image must be read again first.
+    dirty: bool,
+}
+
+impl<I: MapIo> Dataplane<I> {
+    /// Reads what the kernel holds.
+    ///
+    /// # Errors
+    /// [`ApplyError::Read`].
+    pub fn open(io: I) -> Result<Self, ApplyError> {
+        let image = Image::read(&io).map_err(ApplyError::Read)?;
+        Ok(Self { io, image, dirty: false })
+    }
+
+    /// Ids that the kernel holds.
+    #[must_use]
+    pub fn reserved(&self) -> Reserved {
+        self.image.reserved()
+    }
+
+    /// What the kernel holds.
+    #[must_use]
+    pub fn image(&self) -> &Image {
+        &self.image
+    }
+
+    /// The way to write.
+    pub fn io(&mut self) -> &mut I {
+        &mut self.io
+    }
+
+    /// The way to read.
+    #[must_use]
+    pub fn io_ref(&self) -> &I {
+        &self.io
+    }
+
+    /// Makes the kernel hold `desired`.
+    ///
+    /// # Errors
+    /// [`ApplyError`]; see there for what is in force then.
+    pub fn apply(&mut self, desired: &Desired, settings: Settings) -> Result<Applied, ApplyError> {
+        let begun = Instant::now();
+        if self.dirty {
+            self.image = Image::read(&self.io).map_err(ApplyError::Read)?;
+            self.dirty = false;
+        }
+        let Plan { prepare, flip, settle } = plan(&self.image, desired, settings)?;
+        let operations = prepare.len() + settle.len() + usize::from(flip.is_some());
+        self.dirty = true;
+        self.run(&prepare)?;
+        self.run(flip.as_slice())?;
+        let until_flip = begun.elapsed();
+        if !settle.is_empty() {
+            // A program that read the old epoch must be done before its slots change.
+            self.io.wait_for_programs().map_err(ApplyError::Read)?;
+            self.run(&settle)?;
+        }
+        self.dirty = false;
+        Ok(Applied { operations, flipped: flip.is_some(), until_flip, total: begun.elapsed() })
+    }
+
+    fn run(&mut self, ops: &[Op]) -> Result<(), ApplyError> {
+        for op in ops {
+            let result = match &op.value {
+                Some(value) => self.io.put(op.table, &op.key, value),
+                None => self.io.delete(op.table, &op.key),
+            };
+            let map = op.table.name();
+            result.map_err(|source| ApplyError::Write { map, remove: op.value.is_none(), source })?;
+            self.image.follow(op);
+        }
+        Ok(())
+    }
+}

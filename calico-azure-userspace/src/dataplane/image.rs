@@ -1,0 +1,104 @@
+//! What the kernel holds, typed: read once at start, then kept in step with every operation that succeeded.
+
+use std::collections::BTreeMap;
+use std::io;
+
+use calico_azure_ebpf::abi::{
+    CidrClass, Config, Endpoint, OwnerKey4, OwnerKey6, Pod, PolicyKey, PortKey, PrefixKey4, PrefixKey6, word,
+};
+
+use super::io::{MapIo, Table};
+use super::plan::Op;
+use crate::policy::Reserved;
+
+/// The tables of one node as they are.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Image {
+    pub config: Config,
+    pub endpoints: BTreeMap<u32, Endpoint>,
+    pub owners4: BTreeMap<OwnerKey4, u32>,
+    pub owners6: BTreeMap<OwnerKey6, u32>,
+    pub class4: BTreeMap<u32, u64>,
+    pub class6: BTreeMap<[u32; 4], u64>,
+    pub cidr4: BTreeMap<PrefixKey4, CidrClass>,
+    pub cidr6: BTreeMap<PrefixKey6, CidrClass>,
+    pub policy: BTreeMap<PolicyKey, u64>,
+    pub ports: BTreeMap<PortKey, u64>,
+    pub routes4: BTreeMap<PrefixKey4, u32>,
+    pub routes6: BTreeMap<PrefixKey6, u32>,
+}
+
+fn set<K: Pod + Ord, V: Pod>(map: &mut BTreeMap<K, V>, key: &[u8], value: Option<&[u8]>) -> Option<()> {
+    let key = K::from_bytes(key)?;
+    match value {
+        Some(value) => {
+            map.insert(key, V::from_bytes(value)?);
+        }
+        None => {
+            map.remove(&key);
+        }
+    }
+    Some(())
+}
+
+impl Image {
+    /// Reads every table.
+    ///
+    /// # Errors
+    /// What the kernel says, or entries of a size that the contract does not have.
+    pub fn read(io: &impl MapIo) -> io::Result<Self> {
+        let mut image = Self::default();
+        for table in Table::ALL {
+            for (key, value) in io.dump(table)? {
+                image.set(table, &key, Some(&value)).ok_or_else(|| {
+                    let text = format!("{} has an entry of {}+{} bytes", table.name(), key.len(), value.len());
+                    io::Error::new(io::ErrorKind::InvalidData, text)
+                })?;
+            }
+        }
+        Ok(image)
+    }
+
+    /// Follows an operation that succeeded.
+    pub fn follow(&mut self, op: &Op) {
+        // A plan is made from this image's own types, so its bytes always fit.
+        let fits = self.set(op.table, &op.key, op.value.as_deref());
+        debug_assert!(fits.is_some(), "operation {op:?} does not fit its table");
+    }
+
+    fn set(&mut self, table: Table, key: &[u8], value: Option<&[u8]>) -> Option<()> {
+        match table {
+            Table::Config => {
+                self.config = value.map_or(Some(Config::default()), Config::from_bytes)?;
+                Some(())
+            }
+            Table::Endpoints => set(&mut self.endpoints, key, value),
+            Table::Owners4 => set(&mut self.owners4, key, value),
+            Table::Owners6 => set(&mut self.owners6, key, value),
+            Table::Class4 => set(&mut self.class4, key, value),
+            Table::Class6 => set(&mut self.class6, key, value),
+            Table::Cidr4 => set(&mut self.cidr4, key, value),
+            Table::Cidr6 => set(&mut self.cidr6, key, value),
+            Table::Policy => set(&mut self.policy, key, value),
+            Table::Ports => set(&mut self.ports, key, value),
+            Table::Routes4 => set(&mut self.routes4, key, value),
+            Table::Routes6 => set(&mut self.routes6, key, value),
+        }
+    }
+
+    /// The highest ids in use, so that a new compiler gives out others.
+    #[must_use]
+    pub fn reserved(&self) -> Reserved {
+        let both = |word: u64| word::slot(word, 0).max(word::slot(word, 1));
+        let endpoint_sets = self.endpoints.values().map(|e| both(e.egress).max(both(e.ingress)));
+        let classes = self.class4.values().chain(self.class6.values()).map(|&w| both(w));
+        let cidrs = self.cidr4.values().chain(self.cidr6.values()).map(|c| c.slots[0].max(c.slots[1]));
+        let max = |ids: &mut dyn Iterator<Item = u32>| ids.max().unwrap_or(0);
+        Reserved {
+            set: max(&mut endpoint_sets.chain(self.policy.keys().map(|k| k.set))),
+            class: max(&mut classes.chain(cidrs).chain(self.policy.keys().map(|k| k.class))),
+            table: max(&mut self.policy.values().map(|&w| word::table_id(w)).chain(self.ports.keys().map(|k| k.table))),
+            rule: max(&mut self.ports.values().map(|&w| word::decision_rule(w))),
+        }
+    }
+}

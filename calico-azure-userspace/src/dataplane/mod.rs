@@ -1,0 +1,19 @@
+//! Desired tables into the kernel: what must change is planned as data, then carried out through one trait.
+//!
+//! The only module that names aya. `agent` drives it; it knows nothing of policies or sources.
+
+pub mod apply;
+pub mod attach;
+pub mod host;
+pub mod image;
+pub mod io;
+pub mod kernel;
+pub mod pins;
+pub mod plan;
+pub mod ring;
+pub mod syscall;
+
+pub use apply::{ApplyError, Applied, Dataplane};
+pub use image::Image;
+pub use io::{FakeIo, MapIo, Table};
+pub use plan::{Op, Plan, PlanError, plan};

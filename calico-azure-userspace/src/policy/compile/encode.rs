@@ -1,0 +1,144 @@
+//! Writes painted ports as the fewest entries that the kernel's lookups turn back into the same decisions.
+//!
+//! The kernel asks for the port, its block of 256, its protocol and the table, and the first entry decides. So the
+//! table's default has to be what protocols without a name get, and a protocol's default is the decision that spares
+//! most blocks an entry of their own.
+
+use std::collections::BTreeMap;
+use std::ops::RangeInclusive;
+
+use calico_azure_ebpf::abi::{LEVEL_BLOCK, LEVEL_PORT, LEVEL_PROTOCOL, LEVEL_TABLE, PortKey, word};
+
+use super::paint::{Domain, Run};
+
+/// A port table before it has an id: keys name table 0, and so do the decision words.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub(super) struct Table {
+    /// `word::hint` bits of the protocols that have entries.
+    pub(super) hints: u8,
+    pub(super) entries: Box<[(PortKey, u64)]>,
+}
+
+impl Table {
+    pub(super) fn of(domains: &[Domain]) -> Self {
+        let rest = domains.iter().find(|domain| domain.protocol.is_none());
+        let default = rest.and_then(|rest| rest.runs.first()).map_or(0, |run| run.decision);
+        let mut entries = vec![(key(LEVEL_TABLE, 0, 0), default)];
+        let mut hints = 0;
+        for domain in domains {
+            if let Some(protocol) = domain.protocol {
+                let before = entries.len();
+                encode(protocol, &domain.runs, default, &mut entries);
+                if entries.len() > before {
+                    hints |= word::hint::of(protocol);
+                }
+            }
+        }
+        Self { hints, entries: entries.into() }
+    }
+}
+
+fn key(level: u8, protocol: u8, port: u16) -> PortKey {
+    PortKey { table: 0, port, protocol, level }
+}
+
+fn encode(protocol: u8, runs: &[Run], table_default: u64, entries: &mut Vec<(PortKey, u64)>) {
+    let default = protocol_default(runs, table_default);
+    if default != table_default {
+        entries.push((key(LEVEL_PROTOCOL, protocol, 0), default));
+    }
+    for piece in pieces(runs) {
+        match piece {
+            Piece::Whole(_, decision) if decision == default => {}
+            Piece::Whole(blocks, decision) => {
+                entries.extend(blocks.map(|block| (key(LEVEL_BLOCK, protocol, block.into()), decision)));
+            }
+            Piece::Mixed(block, runs) => {
+                let mut base = default;
+                let counts = counts(&runs);
+                let best = counts.iter().copied().fold((default, count(&counts, default)), |best, this| {
+                    if this.1 > best.1 { this } else { best }
+                });
+                if best.0 != default {
+                    entries.push((key(LEVEL_BLOCK, protocol, block.into()), best.0));
+                    base = best.0;
+                }
+                for run in runs.iter().filter(|run| run.decision != base) {
+                    let ports = run.first..=run.last;
+                    entries.extend(ports.map(|port| (key(LEVEL_PORT, protocol, port), run.decision)));
+                }
+            }
+        }
+    }
+}
+
+/// The decision that is (one of) the most frequent in most blocks, since it spares each of them one entry; the
+/// table's own default spares the protocol's entry.
+fn protocol_default(runs: &[Run], table_default: u64) -> u64 {
+    if let [run] = runs {
+        return run.decision;
+    }
+    let mut votes = BTreeMap::from([(table_default, 1)]);
+    for piece in pieces(runs) {
+        match piece {
+            Piece::Whole(blocks, decision) => *votes.entry(decision).or_insert(0) += blocks.count(),
+            Piece::Mixed(_, runs) => {
+                let counts = counts(&runs);
+                let most = counts.iter().map(|(_, ports)| *ports).max();
+                for (decision, _) in counts.iter().filter(|(_, ports)| Some(*ports) == most) {
+                    *votes.entry(*decision).or_insert(0) += 1;
+                }
+            }
+        }
+    }
+    let best = votes.into_iter().max_by_key(|(decision, votes)| (*votes, *decision == table_default));
+    best.map_or(table_default, |(decision, _)| decision)
+}
+
+/// Blocks of 256 ports.
+enum Piece {
+    /// Blocks with one decision.
+    Whole(RangeInclusive<u8>, u64),
+    /// A block with several; runs cut to it.
+    Mixed(u8, Vec<Run>),
+}
+
+fn pieces(runs: &[Run]) -> impl Iterator<Item = Piece> {
+    let mut rest = runs;
+    // The next block; 256 at the end.
+    let mut block: u16 = 0;
+    std::iter::from_fn(move || {
+        let low = u8::try_from(block).ok()?;
+        let (start, end) = (u16::from_be_bytes([low, 0]), u16::from_be_bytes([low, u8::MAX]));
+        rest = rest.split_at(rest.partition_point(|run| run.last < start)).1;
+        let run = rest.first()?;
+        if run.last >= end {
+            let [last, tail] = run.last.to_be_bytes();
+            let last = if tail == u8::MAX { last } else { last - 1 };
+            block = u16::from(last) + 1;
+            return Some(Piece::Whole(low..=last, run.decision));
+        }
+        block += 1;
+        let cut = rest.iter().take_while(|run| run.first <= end);
+        let cut = cut.map(|run| Run { first: run.first.max(start), last: run.last.min(end), ..*run });
+        Some(Piece::Mixed(low, cut.collect()))
+    })
+}
+
+/// Ports of each decision.
+fn counts(runs: &[Run]) -> Vec<(u64, u32)> {
+    let mut counts: Vec<(u64, u32)> = Vec::with_capacity(runs.len());
+    let mut sorted: Vec<_> = runs.iter().map(|run| (run.decision, u32::from(run.last - run.first) + 1)).collect();
+    sorted.sort_unstable();
+    for (decision, ports) in sorted {
+        match counts.last_mut() {
+            Some(last) if last.0 == decision => last.1 += ports,
+            _ => counts.push((decision, ports)),
+        }
+    }
+    counts
+}
+
+fn count(counts: &[(u64, u32)], decision: u64) -> u32 {
+    counts.iter().find(|(other, _)| *other == decision).map_or(0, |(_, ports)| *ports)
+}

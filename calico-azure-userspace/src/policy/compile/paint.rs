@@ -1,0 +1,139 @@
+//! Decides, for one set and one peer class, the first match of every protocol and port at once: rules are painted in
+//! order over what is still undecided.
+
+use calico_azure_ebpf::abi::word;
+
+use super::predicate::Family;
+use super::rules::Part;
+use super::sets::{Decision, Effect, Set};
+
+/// Ports from `first` to `last` with one decision.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct Run {
+    pub(super) first: u16,
+    pub(super) last: u16,
+    /// A decision word of no table.
+    pub(super) decision: u64,
+}
+
+/// One protocol, or (`None`) all that no rule names.
+#[derive(Debug)]
+pub(super) struct Domain {
+    pub(super) protocol: Option<u8>,
+    /// In order, without gaps, from 0 to 65535.
+    pub(super) runs: Vec<Run>,
+    undecided: Vec<Span>,
+    /// Undecided too, but not by this tier.
+    passed: Vec<Span>,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Span {
+    first: u16,
+    last: u16,
+    log: bool,
+}
+
+/// Paints the set for peers for which exactly the predicates in `holding` (ascending) hold.
+pub(super) fn paint(set: &Set, family: Family, holding: &[u32]) -> Vec<Domain> {
+    let protocols = set.protocols.iter().copied().map(Some).chain([None]);
+    let mut domains: Vec<Domain> = protocols.map(Domain::new).collect();
+    let mut specific: Vec<usize> =
+        holding.iter().filter_map(|predicate| set.by_predicate.get(predicate)).flatten().copied().collect();
+    specific.sort_unstable();
+
+    let (mut specific, mut unconditional) = (specific.as_slice(), set.unconditional.as_slice());
+    for tier in &set.tiers {
+        while domains.iter().any(|domain| !domain.undecided.is_empty()) {
+            let Some(place) = next(&mut specific, &mut unconditional, tier.end) else { break };
+            let Some((rule, effect)) = set.rules.get(place).and_then(|rule| rule.effect(family, holding)) else {
+                continue;
+            };
+            for domain in &mut domains {
+                match rule.traffic.part(domain.protocol) {
+                    Part::Nothing => {}
+                    Part::Everything => domain.paint(0, u16::MAX, effect),
+                    Part::Ranges(ranges) => {
+                        ranges.iter().for_each(|(first, last)| domain.paint(*first, *last, effect));
+                    }
+                }
+            }
+        }
+        for places in [&mut specific, &mut unconditional] {
+            *places = places.split_at(places.partition_point(|place| *place < tier.end)).1;
+        }
+        domains.iter_mut().for_each(|domain| domain.end_tier(tier.default));
+    }
+    domains.iter_mut().for_each(|domain| domain.finish(set.profile));
+    domains
+}
+
+/// Takes the lower of the first two places, if it is before `end`.
+fn next<'a>(a: &mut &'a [usize], b: &mut &'a [usize], end: usize) -> Option<usize> {
+    let list = match (a.first(), b.first()) {
+        (Some(x), y) if y.is_none_or(|y| x < y) => a,
+        _ => b,
+    };
+    let (place, rest) = list.split_first().filter(|(place, _)| **place < end)?;
+    *list = rest;
+    Some(*place)
+}
+
+impl Domain {
+    fn new(protocol: Option<u8>) -> Self {
+        let undecided = vec![Span { first: 0, last: u16::MAX, log: false }];
+        Self { protocol, runs: Vec::new(), undecided, passed: Vec::new() }
+    }
+
+    fn paint(&mut self, first: u16, last: u16, effect: Effect) {
+        let start = self.undecided.partition_point(|span| span.last < first);
+        let end = self.undecided.partition_point(|span| span.first <= last);
+        if start >= end {
+            return;
+        }
+        let mut kept: Vec<Span> = Vec::with_capacity(3);
+        for span in self.undecided.get(start..end).unwrap_or_default() {
+            if span.first < first {
+                kept.push(Span { last: first - 1, ..*span });
+            }
+            let hit = Span { first: span.first.max(first), last: span.last.min(last), ..*span };
+            match effect {
+                Effect::Decide(decision) => self.runs.push(hit.decided(decision)),
+                Effect::Pass => self.passed.push(hit),
+                Effect::Log => kept.push(Span { log: true, ..hit }),
+            }
+            if span.last > last {
+                kept.push(Span { first: last + 1, ..*span });
+            }
+        }
+        self.undecided.splice(start..end, kept);
+    }
+
+    fn end_tier(&mut self, default: Option<Decision>) {
+        match default {
+            Some(decision) => self.runs.extend(self.undecided.drain(..).map(|span| span.decided(decision))),
+            None => self.passed.append(&mut self.undecided),
+        }
+        std::mem::swap(&mut self.undecided, &mut self.passed);
+        self.undecided.sort_unstable_by_key(|span| span.first);
+    }
+
+    fn finish(&mut self, profile: Decision) {
+        self.end_tier(Some(profile));
+        self.runs.sort_unstable();
+        self.runs.dedup_by(|next, run| {
+            let same = next.decision == run.decision;
+            if same {
+                run.last = next.last;
+            }
+            same
+        });
+    }
+}
+
+impl Span {
+    fn decided(self, decision: Decision) -> Run {
+        let decision = word::decision(decision.allow, self.log, decision.rule, 0);
+        Run { first: self.first, last: self.last, decision }
+    }
+}

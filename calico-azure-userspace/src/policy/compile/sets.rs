@@ -1,0 +1,222 @@
+//! Policy sets: all that decides one direction of an endpoint, in order, shared by every endpoint it is the same for.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::sync::Arc;
+
+use super::intern::{Handle, Interner};
+use super::predicate::{Family, PerFamily};
+use super::rules::{Body, BodyRule};
+use super::{CompileError, SetInfo, TierInfo};
+use crate::model::{Action, TierDefault};
+use crate::policy::RuleRef;
+
+/// What a set is. Two endpoints with equal content share the set.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub(super) struct SetContent {
+    /// Those with a policy for the endpoint, in order.
+    pub(super) tiers: Vec<SetTier>,
+    pub(super) namespace: String,
+    /// False if the namespace, and so its profile, is unknown.
+    pub(super) profile_allows: bool,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub(super) struct SetTier {
+    pub(super) name: String,
+    pub(super) default: TierDefault,
+    pub(super) policies: Vec<SetPolicy>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub(super) struct SetPolicy {
+    /// [`Body::id`].
+    pub(super) body: u64,
+    /// One for each rule; `None` if no rule asks about the endpoint's own address.
+    pub(super) own: Option<Box<[PerFamily<Own>]>>,
+}
+
+/// What a rule's criteria about the endpoint's own address come to.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub(super) enum Own {
+    /// They hold.
+    #[default]
+    Holds,
+    /// They do not hold, or an Allow's or Log's cannot be told.
+    Fails,
+    /// A Deny's or Pass's cannot be told: closed is safe.
+    Denies,
+}
+
+/// A set, ready to be painted for any peer class.
+#[derive(Debug)]
+pub(super) struct Set {
+    pub(super) handle: Handle<SetContent>,
+    pub(super) rules: Vec<SetRule>,
+    pub(super) tiers: Vec<TierEnd>,
+    pub(super) profile: Decision,
+    /// Rules by the rarest predicate that they want.
+    pub(super) by_predicate: HashMap<u32, Vec<usize>>,
+    /// Rules that want none.
+    pub(super) unconditional: Vec<usize>,
+    /// Every predicate that a rule wants or does not want, ascending.
+    pub(super) predicates: Vec<u32>,
+    /// Protocols that rules treat differently from others.
+    pub(super) protocols: Vec<u8>,
+    /// Keep the ids in [`Decision`]s alive.
+    references: Vec<Handle<RuleRef>>,
+}
+
+/// What ends an evaluation, save for the log flag.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Decision {
+    pub(super) allow: bool,
+    pub(super) rule: u32,
+}
+
+#[derive(Debug)]
+pub(super) struct TierEnd {
+    /// Place of the first rule of the next tier.
+    pub(super) end: usize,
+    /// `None`: what the tier did not decide passes on.
+    pub(super) default: Option<Decision>,
+}
+
+#[derive(Debug)]
+pub(super) struct SetRule {
+    body: Arc<Body>,
+    index: usize,
+    own: PerFamily<Own>,
+}
+
+/// What a rule does with what it matches.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Effect {
+    Decide(Decision),
+    Pass,
+    Log,
+}
+
+impl SetRule {
+    pub(super) fn get(&self) -> Option<&BodyRule> {
+        self.body.rules.get(self.index)
+    }
+
+    /// `None` if the rule is not for this family of this endpoint, or not for these predicates.
+    pub(super) fn effect(&self, family: Family, holding: &[u32]) -> Option<(&BodyRule, Effect)> {
+        let rule = self.get()?;
+        let holds = |predicate: u32| holding.binary_search(&predicate).is_ok();
+        let own = *self.own.get(family);
+        if !*rule.live.get(family)
+            || own == Own::Fails
+            || !rule.wanted.iter().all(|predicate| holds(predicate.id()))
+            || rule.unwanted.iter().any(|predicate| holds(predicate.id()))
+        {
+            return None;
+        }
+        let decide = |allow| rule.reference.as_ref().map(|r| Effect::Decide(Decision { allow, rule: r.id() }));
+        let effect = match (rule.action, own) {
+            (Action::Log, _) => Effect::Log,
+            (Action::Pass, Own::Holds) => Effect::Pass,
+            (Action::Allow, Own::Holds) => decide(true)?,
+            _ => decide(false)?,
+        };
+        Some((rule, effect))
+    }
+}
+
+impl Set {
+    pub(super) fn new(
+        handle: Handle<SetContent>,
+        bodies: &BTreeMap<u64, Arc<Body>>,
+        references: &mut Interner<RuleRef>,
+    ) -> Result<Self, CompileError> {
+        let content = handle.value();
+        let mut held = Vec::new();
+        let mut decision = |allow, reference| {
+            let reference = references.intern(reference)?;
+            let rule = reference.id();
+            held.push(reference);
+            Ok::<_, CompileError>(Decision { allow, rule })
+        };
+        let mut rules: Vec<SetRule> = Vec::new();
+        let mut tiers = Vec::with_capacity(content.tiers.len());
+        for tier in &content.tiers {
+            for policy in &tier.policies {
+                let Some(body) = bodies.get(&policy.body) else { continue };
+                rules.extend((0..body.rules.len()).map(|index| {
+                    let own = policy.own.as_ref().and_then(|own| own.get(index)).copied().unwrap_or_default();
+                    SetRule { body: Arc::clone(body), index, own }
+                }));
+            }
+            let default = match tier.default {
+                TierDefault::Deny => {
+                    Some(decision(false, RuleRef::TierDefault { tier: tier.name.clone() })?)
+                }
+                TierDefault::Pass => None,
+            };
+            tiers.push(TierEnd { end: rules.len(), default });
+        }
+        let profile = RuleRef::Profile { name: format!("kns.{}", content.namespace) };
+        let profile = decision(content.profile_allows, profile)?;
+
+        let mut set = Self {
+            handle,
+            rules,
+            tiers,
+            profile,
+            by_predicate: HashMap::new(),
+            unconditional: Vec::new(),
+            predicates: Vec::new(),
+            protocols: Vec::new(),
+            references: held,
+        };
+        set.index();
+        Ok(set)
+    }
+
+    fn index(&mut self) {
+        let mut uses: HashMap<u32, usize> = HashMap::new();
+        let mut protocols = BTreeSet::new();
+        for rule in self.rules.iter().filter_map(SetRule::get) {
+            for predicate in rule.wanted.iter().chain(&rule.unwanted) {
+                *uses.entry(predicate.id()).or_default() += 1;
+            }
+            protocols.extend(rule.traffic.named());
+        }
+        self.protocols = protocols.into_iter().collect();
+        for (place, rule) in self.rules.iter().enumerate() {
+            let wanted = rule.get().into_iter().flat_map(|rule| &rule.wanted).map(Handle::id);
+            match wanted.min_by_key(|id| (uses.get(id), *id)) {
+                Some(rarest) => self.by_predicate.entry(rarest).or_default().push(place),
+                None => self.unconditional.push(place),
+            }
+        }
+        self.predicates = uses.into_keys().collect();
+        self.predicates.sort_unstable();
+    }
+
+    /// What may decide besides rules.
+    pub(super) fn references(&self) -> &[Handle<RuleRef>] {
+        &self.references
+    }
+
+    /// What the set is made of, for people.
+    pub(super) fn info(&self, bodies: &BTreeMap<u64, Arc<Body>>) -> SetInfo {
+        let content = self.handle.value();
+        let tiers = content.tiers.iter().map(|tier| TierInfo {
+            tier: tier.name.clone(),
+            default: tier.default,
+            policies: tier
+                .policies
+                .iter()
+                .filter_map(|policy| bodies.get(&policy.body))
+                .map(|body| body.policy.key.clone())
+                .collect(),
+        });
+        SetInfo {
+            tiers: tiers.collect(),
+            profile: format!("kns.{}", content.namespace),
+            rules: self.rules.len(),
+        }
+    }
+}

@@ -1,0 +1,63 @@
+//! What the kernel should hold, as plain data: the only thing that `policy` hands to `dataplane`.
+//!
+//! Ids are stable from one result to the next as long as the content they stand for is the same, and an id is not
+//! given to new content while the kernel may still hold the old: so `policy` and `ports` only ever gain and lose
+//! entries, never change one.
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+
+use calico_azure_ebpf::abi::{OwnerKey4, OwnerKey6, PolicyKey, PortKey};
+
+/// An IPv4 prefix as the wire has it.
+pub type Prefix4 = (u32, u8);
+/// An IPv6 prefix as the wire has it.
+pub type Prefix6 = ([u32; 4], u8);
+
+/// The tables of one node.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Desired {
+    /// By ifindex.
+    pub endpoints: BTreeMap<u32, DesiredEndpoint>,
+    pub owners4: BTreeMap<OwnerKey4, u32>,
+    pub owners6: BTreeMap<OwnerKey6, u32>,
+    /// Address (network order) → peer class, for every address whose class is not its longest prefix's.
+    pub class4: BTreeMap<u32, u32>,
+    pub class6: BTreeMap<[u32; 4], u32>,
+    /// Prefix → peer class.
+    pub cidr4: BTreeMap<Prefix4, u32>,
+    pub cidr6: BTreeMap<Prefix6, u32>,
+    /// `(set, class)` → table word.
+    pub policy: BTreeMap<PolicyKey, u64>,
+    /// → decision word.
+    pub ports: BTreeMap<PortKey, u64>,
+    /// Prefix → `abi::route` bits.
+    pub routes4: BTreeMap<Prefix4, u32>,
+    pub routes6: BTreeMap<Prefix6, u32>,
+}
+
+/// A pod behind an interface of this node.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DesiredEndpoint {
+    /// `namespace/name`.
+    pub pod: String,
+    /// Policy set for egress; never 0.
+    pub egress: u32,
+    /// Policy set for ingress; never 0.
+    pub ingress: u32,
+    /// What the pod may send from.
+    pub addresses: Vec<IpAddr>,
+}
+
+/// What a rule id stands for; shown wherever a verdict is shown.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum RuleRef {
+    /// A rule of a policy: `ingress[index]` or `egress[index]`.
+    Rule { tier: String, policy: crate::model::Key, ingress: bool, index: u32 },
+    /// No policy of the tier decided, and the tier denies by default.
+    TierDefault { tier: String },
+    /// The profile's rule (`kns.<namespace>` allows everything).
+    Profile { name: String },
+    /// Nothing decided at all.
+    Implicit,
+}

@@ -1,0 +1,111 @@
+//! Reads [`Desired`] exactly as the kernel reads its maps: what the tables decide, on the host.
+
+use std::net::IpAddr;
+
+use calico_azure_ebpf::abi::{
+    CLASS_DEFAULT_V4, CLASS_DEFAULT_V6, LEVEL_BLOCK, LEVEL_PORT, LEVEL_PROTOCOL, LEVEL_TABLE, PolicyKey, PortKey,
+    Reason, word,
+};
+
+use super::desired::Desired;
+use super::{Direction, wire};
+
+/// What the tables decide, and by which entries.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Compiled {
+    /// `PolicyAllow`, `PolicyDeny`, or why no decision was found.
+    pub reason: Reason,
+    /// Id of the deciding rule; 0 if none was found.
+    pub rule: u32,
+    /// Whether a `Log` rule matched on the way.
+    pub log: bool,
+    /// Policy set that was asked; 0 if the endpoint is unknown.
+    pub set: u32,
+    /// The peer's class.
+    pub class: u32,
+    /// Port table that answered; 0 if none was found.
+    pub table: u32,
+}
+
+/// Judges a packet by the policy of the endpoint behind `ifindex`; `port` as [`super::Probe::dport`].
+#[must_use]
+pub fn verdict(
+    desired: &Desired,
+    ifindex: u32,
+    direction: Direction,
+    peer: IpAddr,
+    protocol: u8,
+    port: u16,
+) -> Compiled {
+    let class = class_of(desired, peer);
+    let missing = |reason, set, table| Compiled { reason, rule: 0, log: false, set, class, table };
+    let Some(endpoint) = desired.endpoints.get(&ifindex) else {
+        return missing(Reason::NoEndpoint, 0, 0);
+    };
+    let set = match direction {
+        Direction::Ingress => endpoint.ingress,
+        Direction::Egress => endpoint.egress,
+    };
+    let table = [class, default_class(peer)]
+        .iter()
+        .find_map(|class| desired.policy.get(&PolicyKey { set, class: *class }));
+    let Some(table) = table.copied() else {
+        return missing(Reason::TableMissing, set, 0);
+    };
+    let Some(decision) = decision(desired, table, protocol, port) else {
+        return missing(Reason::TableMissing, set, word::table_id(table));
+    };
+    let allow = word::decision_allows(decision);
+    Compiled {
+        reason: if allow { Reason::PolicyAllow } else { Reason::PolicyDeny },
+        rule: word::decision_rule(decision),
+        log: word::decision_logs(decision),
+        set,
+        class,
+        table: word::table_id(table),
+    }
+}
+
+/// The class of an address that no predicate holds for.
+#[must_use]
+pub fn default_class(address: IpAddr) -> u32 {
+    if address.is_ipv4() { CLASS_DEFAULT_V4 } else { CLASS_DEFAULT_V6 }
+}
+
+/// The peer class of an address: its own, else its longest prefix's, else the family's default.
+#[must_use]
+pub fn class_of(desired: &Desired, address: IpAddr) -> u32 {
+    let class = match address {
+        IpAddr::V4(ip) => desired.class4.get(&wire::addr4(ip)).copied().or_else(|| {
+            let prefix = |len: u8| {
+                let mask = u32::MAX.checked_shl(32 - u32::from(len)).unwrap_or(0);
+                (wire::addr4((u32::from(ip) & mask).into()), len)
+            };
+            (0..=32).rev().find_map(|len| desired.cidr4.get(&prefix(len)).copied())
+        }),
+        IpAddr::V6(ip) => desired.class6.get(&wire::addr6(ip)).copied().or_else(|| {
+            let prefix = |len: u8| {
+                let mask = u128::MAX.checked_shl(128 - u32::from(len)).unwrap_or(0);
+                (wire::addr6((u128::from(ip) & mask).into()), len)
+            };
+            (0..=128).rev().find_map(|len| desired.cidr6.get(&prefix(len)).copied())
+        }),
+    };
+    class.unwrap_or_else(|| default_class(address))
+}
+
+/// From the most specific entry to the table's default.
+fn decision(desired: &Desired, table: u64, protocol: u8, port: u16) -> Option<u64> {
+    let get = |level, protocol, port| {
+        desired.ports.get(&PortKey { table: word::table_id(table), port, protocol, level }).copied()
+    };
+    let hinted = word::table_hints(table) & word::hint::of(protocol) != 0;
+    hinted
+        .then(|| {
+            get(LEVEL_PORT, protocol, port)
+                .or_else(|| get(LEVEL_BLOCK, protocol, port >> 8))
+                .or_else(|| get(LEVEL_PROTOCOL, protocol, 0))
+        })
+        .flatten()
+        .or_else(|| get(LEVEL_TABLE, 0, 0))
+}

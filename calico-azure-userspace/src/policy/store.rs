@@ -1,0 +1,245 @@
+//! What is known: the current resources by key, and the facts of this node's links. No history, no derived state.
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use ipnet::IpNet;
+
+use crate::model::{
+    Key, Kind, Namespace, NetworkSet, Node, Pod, Policy, Resource, ServiceAccount, Tier,
+};
+
+/// One change of what is known.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Event {
+    /// The object exists and looks like this.
+    Upsert(Resource),
+    /// The object does not exist.
+    Delete(Key),
+    /// The links and their host routes.
+    Interfaces(Interfaces),
+    /// The node and its configuration.
+    Node(NodeFacts),
+}
+
+/// The node's links.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Interfaces {
+    /// By interface index.
+    pub by_ifindex: BTreeMap<u32, Interface>,
+}
+
+/// One link.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Interface {
+    /// Its name.
+    pub name: String,
+    /// Addresses whose host route points to it.
+    pub host_routes: Vec<IpAddr>,
+}
+
+/// What the agent knows of its node without asking Kubernetes.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct NodeFacts {
+    /// The node's name, as pods name it.
+    pub node: String,
+    /// Addresses of the node's own interfaces.
+    pub host_ips: Vec<IpAddr>,
+    /// Prefixes of computed pod interface names (`cali`, `azv`), the preferred first.
+    pub interface_prefixes: Vec<String>,
+    /// Sources that may be forwarded although nothing here owns them.
+    pub allowed_sources: Vec<IpNet>,
+}
+
+/// Namespace and name.
+pub type Name = (String, String);
+
+/// Current resources and link facts.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Store {
+    namespaces: BTreeMap<String, Arc<Namespace>>,
+    service_accounts: BTreeMap<Name, Arc<ServiceAccount>>,
+    pods: BTreeMap<Name, Arc<Pod>>,
+    nodes: BTreeMap<String, Arc<Node>>,
+    tiers: BTreeMap<String, Arc<Tier>>,
+    policies: BTreeMap<Key, Arc<Policy>>,
+    network_sets: BTreeMap<Key, Arc<NetworkSet>>,
+    interfaces: Interfaces,
+    facts: NodeFacts,
+}
+
+impl Store {
+    /// Applies one event; whether anything is different now.
+    pub fn apply(&mut self, event: Event) -> bool {
+        match event {
+            Event::Upsert(resource) => self.upsert(resource),
+            Event::Delete(key) => self.delete(&key),
+            Event::Interfaces(interfaces) => set(&mut self.interfaces, interfaces),
+            Event::Node(facts) => set(&mut self.facts, facts),
+        }
+    }
+
+    fn upsert(&mut self, resource: Resource) -> bool {
+        let key = resource.key();
+        match resource {
+            Resource::Namespace(x) => put(&mut self.namespaces, x.name.clone(), x),
+            Resource::ServiceAccount(x) => {
+                put(&mut self.service_accounts, (x.namespace.clone(), x.name.clone()), x)
+            }
+            Resource::Pod(x) => put(&mut self.pods, (x.namespace.clone(), x.name.clone()), x),
+            Resource::Node(x) => put(&mut self.nodes, x.name.clone(), x),
+            Resource::Tier(x) => put(&mut self.tiers, x.name.clone(), x),
+            Resource::Policy(x) => put(&mut self.policies, key, x),
+            Resource::NetworkSet(x) => put(&mut self.network_sets, key, x),
+        }
+    }
+
+    fn delete(&mut self, key: &Key) -> bool {
+        let name = || (key.namespace.clone().unwrap_or_default(), key.name.clone());
+        match key.kind {
+            Kind::Namespace => self.namespaces.remove(&key.name).is_some(),
+            Kind::ServiceAccount => self.service_accounts.remove(&name()).is_some(),
+            Kind::Pod => self.pods.remove(&name()).is_some(),
+            Kind::Node => self.nodes.remove(&key.name).is_some(),
+            Kind::Tier => self.tiers.remove(&key.name).is_some(),
+            Kind::KubernetesNetworkPolicy | Kind::NetworkPolicy | Kind::GlobalNetworkPolicy => {
+                self.policies.remove(key).is_some()
+            }
+            Kind::NetworkSet | Kind::GlobalNetworkSet => self.network_sets.remove(key).is_some(),
+        }
+    }
+
+    /// The namespace object.
+    #[must_use]
+    pub fn namespace(&self, name: &str) -> Option<&Namespace> {
+        self.namespaces.get(name).map(AsRef::as_ref)
+    }
+
+    /// Every namespace, by name.
+    pub fn namespaces(&self) -> impl Iterator<Item = &Namespace> {
+        self.namespaces.values().map(AsRef::as_ref)
+    }
+
+    /// Every service account, by namespace and name.
+    pub fn service_accounts(&self) -> impl Iterator<Item = &ServiceAccount> {
+        self.service_accounts.values().map(AsRef::as_ref)
+    }
+
+    /// The service account object.
+    #[must_use]
+    pub fn service_account(&self, namespace: &str, name: &str) -> Option<&ServiceAccount> {
+        self.service_accounts.get(&(namespace.to_owned(), name.to_owned())).map(AsRef::as_ref)
+    }
+
+    /// Every pod, by namespace and name.
+    pub fn pods(&self) -> impl Iterator<Item = &Arc<Pod>> {
+        self.pods.values()
+    }
+
+    /// The pod object.
+    #[must_use]
+    pub fn pod(&self, namespace: &str, name: &str) -> Option<&Pod> {
+        self.pods.get(&(namespace.to_owned(), name.to_owned())).map(AsRef::as_ref)
+    }
+
+    /// Every node, by name.
+    pub fn nodes(&self) -> impl Iterator<Item = &Node> {
+        self.nodes.values().map(AsRef::as_ref)
+    }
+
+    /// The tier object.
+    #[must_use]
+    pub fn tier(&self, name: &str) -> Option<&Tier> {
+        self.tiers.get(name).map(AsRef::as_ref)
+    }
+
+    /// Every tier, by name (not in the order of evaluation).
+    pub fn tiers(&self) -> impl Iterator<Item = &Tier> {
+        self.tiers.values().map(AsRef::as_ref)
+    }
+
+    /// Every policy, by key (not in the order of evaluation).
+    pub fn policies(&self) -> impl Iterator<Item = &Arc<Policy>> {
+        self.policies.values()
+    }
+
+    /// Every network set, namespaced ones first.
+    pub fn network_sets(&self) -> impl Iterator<Item = &NetworkSet> {
+        self.network_sets.values().map(AsRef::as_ref)
+    }
+
+    /// The links.
+    #[must_use]
+    pub fn interfaces(&self) -> &Interfaces {
+        &self.interfaces
+    }
+
+    /// The node's facts.
+    #[must_use]
+    pub fn facts(&self) -> &NodeFacts {
+        &self.facts
+    }
+}
+
+/// Collects upserts; for manifests that are read once.
+impl FromIterator<Resource> for Store {
+    fn from_iter<I: IntoIterator<Item = Resource>>(resources: I) -> Self {
+        let mut store = Self::default();
+        for resource in resources {
+            store.apply(Event::Upsert(resource));
+        }
+        store
+    }
+}
+
+fn set<T: PartialEq>(place: &mut T, value: T) -> bool {
+    let changed = *place != value;
+    *place = value;
+    changed
+}
+
+fn put<K: Ord, V: PartialEq>(map: &mut BTreeMap<K, Arc<V>>, key: K, value: V) -> bool {
+    if map.get(&key).is_some_and(|old| **old == value) {
+        return false;
+    }
+    map.insert(key, Arc::new(value));
+    true
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn apply_reports_whether_anything_changed() {
+        let mut store = Store::default();
+        let namespace = Namespace { name: "a".into(), ..Default::default() };
+        let upsert = Event::Upsert(Resource::Namespace(namespace));
+        assert!(store.apply(upsert.clone()));
+        assert!(!store.apply(upsert));
+        let key = Key { kind: Kind::Namespace, namespace: None, name: "a".into() };
+        assert!(store.apply(Event::Delete(key.clone())));
+        assert!(!store.apply(Event::Delete(key)));
+        assert_eq!(store, Store::default());
+    }
+
+    #[test]
+    fn a_policy_is_deleted_by_its_own_kind_only() {
+        let policy = |kind| Policy {
+            key: Key { kind, namespace: Some("a".into()), name: "p".into() },
+            tier: "default".into(),
+            order: None,
+            selector: crate::selector::Selector::all(),
+            ingress: None,
+            egress: None,
+        };
+        let mut store: Store = [Kind::NetworkPolicy, Kind::KubernetesNetworkPolicy]
+            .map(|kind| Resource::Policy(policy(kind)))
+            .into_iter()
+            .collect();
+        store.apply(Event::Delete(policy(Kind::NetworkPolicy).key));
+        let left: Vec<_> = store.policies().map(|p| p.key.kind).collect();
+        assert_eq!(left, [Kind::KubernetesNetworkPolicy]);
+    }
+}

@@ -1,0 +1,247 @@
+//! Which pods are endpoints, where, and with which addresses.
+
+use std::collections::{BTreeMap, HashMap, HashSet};
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use sha1::{Digest as _, Sha1};
+
+use super::problem::Problem;
+use super::store::{Interfaces, Store};
+use crate::model::Pod;
+
+/// A pod that policy applies to: scheduled, not on the host's network, not finished.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Endpoint<'a> {
+    /// The pod.
+    pub pod: &'a Arc<Pod>,
+    /// Addresses that are its own and nobody else's.
+    pub addresses: Vec<IpAddr>,
+    /// Whether it runs on this node.
+    pub local: bool,
+    /// Its host-side interface, if it is local and has one.
+    pub ifindex: Option<u32>,
+}
+
+/// All endpoints of the cluster, by namespace and name.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Topology<'a> {
+    /// In the order of the pods' namespaces and names.
+    pub endpoints: Vec<Endpoint<'a>>,
+    /// Contested interfaces and addresses.
+    pub problems: Vec<Problem>,
+    owners: HashMap<IpAddr, usize>,
+}
+
+impl<'a> Topology<'a> {
+    /// Resolves every pod's interface and addresses.
+    ///
+    /// Each interface and address goes to one pod. For an interface a computed name beats a host route; for an
+    /// address a host route to the pod's interface beats a mere claim; then the first name wins.
+    #[must_use]
+    pub fn of(store: &'a Store) -> Self {
+        let node = &store.facts().node;
+        let endpoints = store
+            .pods()
+            .filter(|pod| !pod.host_network && !pod.finished && !pod.node.is_empty())
+            .map(|pod| Endpoint { pod, addresses: Vec::new(), local: pod.node == *node, ifindex: None })
+            .collect();
+        let mut topology = Self { endpoints, problems: Vec::new(), owners: HashMap::new() };
+        topology.assign_interfaces(store);
+        topology.assign_addresses(store.interfaces());
+        topology
+    }
+
+    /// The endpoint that an address belongs to.
+    #[must_use]
+    pub fn owner(&self, address: IpAddr) -> Option<&Endpoint<'a>> {
+        self.endpoints.get(*self.owners.get(&address)?)
+    }
+
+    fn assign_interfaces(&mut self, store: &Store) {
+        let interfaces = &store.interfaces().by_ifindex;
+        let by_name: HashMap<&str, u32> = interfaces.iter().map(|(i, x)| (x.name.as_str(), *i)).collect();
+        let mut by_route: HashMap<IpAddr, u32> = HashMap::new();
+        for (ifindex, interface) in interfaces {
+            for address in &interface.host_routes {
+                by_route.entry(*address).or_insert(*ifindex);
+            }
+        }
+        let named = |pod: &Pod| {
+            let hash = name_hash(pod);
+            let prefixes = &store.facts().interface_prefixes;
+            prefixes.iter().find_map(|prefix| by_name.get(format!("{prefix}{hash}").as_str()).copied())
+        };
+        let routed = |pod: &Pod| pod.ips.iter().find_map(|ip| by_route.get(ip).copied());
+
+        let mut claims: Vec<(bool, usize, u32)> = Vec::new();
+        for (place, endpoint) in self.endpoints.iter().enumerate().filter(|(_, e)| e.local) {
+            if let Some(ifindex) = named(endpoint.pod) {
+                claims.push((false, place, ifindex));
+            } else if let Some(ifindex) = routed(endpoint.pod) {
+                claims.push((true, place, ifindex));
+            }
+        }
+        claims.sort_unstable();
+        let mut taken: BTreeMap<u32, usize> = BTreeMap::new();
+        for (_, place, ifindex) in claims {
+            if let Some(winner) = taken.get(&ifindex) {
+                self.problems.push(Problem::InterfaceContested {
+                    ifindex,
+                    interface: interfaces.get(&ifindex).map(|x| x.name.clone()).unwrap_or_default(),
+                    winner: self.name(*winner),
+                    loser: self.name(place),
+                });
+                continue;
+            }
+            taken.insert(ifindex, place);
+            if let Some(endpoint) = self.endpoints.get_mut(place) {
+                endpoint.ifindex = Some(ifindex);
+            }
+        }
+    }
+
+    fn assign_addresses(&mut self, interfaces: &Interfaces) {
+        let routes = |endpoint: &Endpoint<'_>| {
+            let interface = endpoint.ifindex.and_then(|i| interfaces.by_ifindex.get(&i));
+            interface.map_or(&[][..], |interface| &interface.host_routes)
+        };
+        // Claims backed by a host route first; the others must not take an address from a pod that is really there.
+        let mut claims: Vec<(bool, usize, IpAddr)> = Vec::with_capacity(self.endpoints.len());
+        for (place, endpoint) in self.endpoints.iter().enumerate() {
+            let routes = routes(endpoint);
+            let wanted = if endpoint.pod.ips.is_empty() { routes } else { &endpoint.pod.ips };
+            claims.extend(wanted.iter().map(|ip| (!routes.contains(ip), place, *ip)));
+        }
+        claims.sort_by_key(|(weak, place, _)| (*weak, *place));
+        self.owners.reserve(claims.len());
+        let mut reported = HashSet::new();
+        for (_, place, address) in claims {
+            let winner = *self.owners.entry(address).or_insert(place);
+            if winner != place {
+                if reported.insert((address, place)) {
+                    self.problems.push(Problem::AddressContested {
+                        address,
+                        winner: self.name(winner),
+                        loser: self.name(place),
+                    });
+                }
+            } else if let Some(endpoint) = self.endpoints.get_mut(place)
+                && !endpoint.addresses.contains(&address)
+            {
+                endpoint.addresses.push(address);
+            }
+        }
+    }
+
+    fn name(&self, place: usize) -> String {
+        self.endpoints.get(place).map(|endpoint| pod_name(endpoint.pod)).unwrap_or_default()
+    }
+}
+
+/// `namespace/name`.
+#[must_use]
+pub fn pod_name(pod: &Pod) -> String {
+    format!("{}/{}", pod.namespace, pod.name)
+}
+
+/// What Calico's CNI plugin and Azure's (in transparent mode) put after their prefix in an interface's name.
+fn name_hash(pod: &Pod) -> String {
+    let digest = Sha1::digest(format!("{}.{}", pod.namespace, pod.name));
+    let mut hex: String = digest.iter().take(6).map(|byte| format!("{byte:02x}")).collect();
+    hex.truncate(11);
+    hex
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::Resource;
+    use crate::policy::store::{Event, Interface, NodeFacts};
+
+    fn pod(name: &str, ips: &[&str]) -> Pod {
+        Pod {
+            namespace: "ns".into(),
+            name: name.into(),
+            node: "n1".into(),
+            ips: ips.iter().map(|ip| ip.parse().unwrap()).collect(),
+            ..Pod::default()
+        }
+    }
+
+    fn store(pods: Vec<Pod>, links: &[(u32, String, &[&str])]) -> Store {
+        let mut store: Store = pods.into_iter().map(Resource::Pod).collect();
+        let by_ifindex = links.iter().map(|(ifindex, name, routes)| {
+            let host_routes = routes.iter().map(|ip| ip.parse().unwrap()).collect();
+            (*ifindex, Interface { name: name.clone(), host_routes })
+        });
+        store.apply(Event::Interfaces(Interfaces { by_ifindex: by_ifindex.collect() }));
+        store.apply(Event::Node(NodeFacts {
+            node: "n1".into(),
+            interface_prefixes: vec!["cali".into(), "azv".into()],
+            ..NodeFacts::default()
+        }));
+        store
+    }
+
+    /// Per pod: its interface and addresses.
+    fn resolve(store: &Store) -> (Vec<(String, Option<u32>, Vec<String>)>, usize) {
+        let topology = Topology::of(store);
+        let rows = topology.endpoints.iter().map(|e| {
+            (e.pod.name.clone(), e.ifindex, e.addresses.iter().map(ToString::to_string).collect())
+        });
+        (rows.collect(), topology.problems.len())
+    }
+
+    #[test]
+    fn the_computed_name_is_the_one_that_calico_computes() {
+        // echo -n default.nginx | sha1sum
+        let nginx = Pod { namespace: "default".into(), name: "nginx".into(), ..Pod::default() };
+        assert_eq!(name_hash(&nginx), "c440f455693");
+    }
+
+    #[test]
+    fn a_pod_without_status_takes_its_address_from_the_host_route() {
+        let name = format!("azv{}", name_hash(&pod("a", &[])));
+        let store = store(vec![pod("a", &[])], &[(7, name, &["10.0.0.1", "fd00::1"])]);
+        let (rows, problems) = resolve(&store);
+        assert_eq!(rows, [("a".into(), Some(7), vec!["10.0.0.1".into(), "fd00::1".into()])]);
+        assert_eq!(problems, 0);
+    }
+
+    #[test]
+    fn an_interface_without_a_computed_name_is_found_by_its_host_route() {
+        let store = store(vec![pod("a", &["10.0.0.1"])], &[(7, "veth1".into(), &["10.0.0.1"])]);
+        assert_eq!(resolve(&store).0, [("a".into(), Some(7), vec!["10.0.0.1".into()])]);
+    }
+
+    #[test]
+    fn a_stale_pod_takes_neither_interface_nor_address_from_the_pod_that_is_there() {
+        // "a" sorts first, but the link and its route are b's.
+        let name = format!("cali{}", name_hash(&pod("b", &[])));
+        let pods = vec![pod("a", &["10.0.0.1"]), pod("b", &["10.0.0.1"])];
+        let store = store(pods, &[(7, name, &["10.0.0.1"])]);
+        let (rows, problems) = resolve(&store);
+        assert_eq!(rows, [("a".into(), None, vec![]), ("b".into(), Some(7), vec!["10.0.0.1".into()])]);
+        assert_eq!(problems, 2, "the interface and the address");
+    }
+
+    #[test]
+    fn without_evidence_the_first_name_owns_a_contested_address() {
+        let mut remote = [pod("a", &["10.0.0.1"]), pod("b", &["10.0.0.1"])];
+        remote.iter_mut().for_each(|pod| pod.node = "n2".into());
+        let store = store(remote.to_vec(), &[]);
+        let topology = Topology::of(&store);
+        assert_eq!(topology.owner("10.0.0.1".parse().unwrap()).unwrap().pod.name, "a");
+        assert_eq!(topology.problems.len(), 1);
+    }
+
+    #[test]
+    fn host_networked_finished_and_unscheduled_pods_are_no_endpoints() {
+        let mut pods = [pod("a", &["10.0.0.1"]), pod("b", &["10.0.0.2"]), pod("c", &["10.0.0.3"])];
+        pods[0].host_network = true;
+        pods[1].finished = true;
+        pods[2].node.clear();
+        assert_eq!(resolve(&store(pods.to_vec(), &[])), (vec![], 0));
+    }
+}

@@ -1,0 +1,218 @@
+//! The node's links, addresses and host routes, from rtnetlink.
+//!
+//! Every notification leads to a fresh snapshot rather than to a patched one: after a lost notification (`ENOBUFS`)
+//! nothing is wrong, and a node's links are few. Only `agent` uses this.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::io;
+use std::net::IpAddr;
+use std::sync::mpsc::Sender;
+use std::thread;
+
+use netlink_packet_core::{NLM_F_DUMP, NLM_F_REQUEST, NetlinkHeader, NetlinkMessage, NetlinkPayload};
+use netlink_packet_route::address::{AddressAttribute, AddressMessage};
+use netlink_packet_route::link::{LinkAttribute, LinkMessage};
+use netlink_packet_route::route::{RouteAddress, RouteAttribute, RouteMessage, RouteType};
+use netlink_packet_route::{AddressFamily, RouteNetlinkMessage};
+use netlink_sys::protocols::NETLINK_ROUTE;
+use netlink_sys::{Socket, SocketAddr};
+
+/// `RTNLGRP_*` of linux/rtnetlink.h: link, IPv4 address, IPv4 route, IPv6 address, IPv6 route.
+const GROUPS: [u32; 5] = [1, 5, 7, 9, 11];
+
+/// Netlink said no.
+#[derive(Debug, thiserror::Error)]
+#[error("rtnetlink: {what}: {source}")]
+pub struct LinksError {
+    what: &'static str,
+    source: io::Error,
+}
+
+/// One link.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Link {
+    pub name: String,
+    /// Part of a bond or bridge, or the accelerated-networking half of a NIC: nothing is attached there.
+    pub slave: bool,
+    /// Destinations of the full-length routes that point to it.
+    pub host_routes: Vec<IpAddr>,
+}
+
+/// Everything at one moment.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Snapshot {
+    /// By ifindex.
+    pub links: BTreeMap<u32, Link>,
+    /// Addresses of all links, loopback's excepted.
+    pub host_ips: BTreeSet<IpAddr>,
+    /// Links that a default route points to.
+    pub default_links: BTreeSet<u32>,
+}
+
+fn at<T>(what: &'static str, result: io::Result<T>) -> Result<T, LinksError> {
+    result.map_err(|source| LinksError { what, source })
+}
+
+/// Takes a snapshot of the network namespace that the thread is in.
+///
+/// # Errors
+/// [`LinksError`].
+pub fn snapshot() -> Result<Snapshot, LinksError> {
+    let mut snapshot = Snapshot::default();
+    let mut loopback = BTreeSet::new();
+    for message in dump(RouteNetlinkMessage::GetLink(LinkMessage::default()))? {
+        let RouteNetlinkMessage::NewLink(link) = message else { continue };
+        let mut found = Link::default();
+        for attribute in link.attributes {
+            match attribute {
+                LinkAttribute::IfName(name) => found.name = name,
+                LinkAttribute::Controller(master) => found.slave = master != 0,
+                _ => {}
+            }
+        }
+        if found.name == "lo" {
+            loopback.insert(link.header.index);
+        }
+        snapshot.links.insert(link.header.index, found);
+    }
+    for message in dump(RouteNetlinkMessage::GetAddress(AddressMessage::default()))? {
+        let RouteNetlinkMessage::NewAddress(address) = message else { continue };
+        if loopback.contains(&address.header.index) {
+            continue;
+        }
+        let (mut local, mut remote) = (None, None);
+        for attribute in address.attributes {
+            match attribute {
+                AddressAttribute::Local(ip) => local = Some(ip),
+                AddressAttribute::Address(ip) => remote = Some(ip),
+                _ => {}
+            }
+        }
+        // On a point-to-point link `Address` is the peer's.
+        snapshot.host_ips.extend(local.or(remote).filter(|ip| !is_link_local(ip)));
+    }
+    for family in [AddressFamily::Inet, AddressFamily::Inet6] {
+        let mut request = RouteMessage::default();
+        request.header.address_family = family;
+        for message in dump(RouteNetlinkMessage::GetRoute(request))? {
+            if let RouteNetlinkMessage::NewRoute(route) = message {
+                add_route(&mut snapshot, &route);
+            }
+        }
+    }
+    for link in snapshot.links.values_mut() {
+        link.host_routes.sort_unstable();
+        link.host_routes.dedup();
+    }
+    Ok(snapshot)
+}
+
+fn add_route(snapshot: &mut Snapshot, route: &RouteMessage) {
+    if route.header.kind != RouteType::Unicast {
+        return;
+    }
+    let (mut oif, mut destination, mut gateway) = (None, None, false);
+    for attribute in &route.attributes {
+        match attribute {
+            RouteAttribute::Oif(index) => oif = Some(*index),
+            RouteAttribute::Destination(RouteAddress::Inet(ip)) => destination = Some(IpAddr::V4(*ip)),
+            RouteAttribute::Destination(RouteAddress::Inet6(ip)) => destination = Some(IpAddr::V6(*ip)),
+            RouteAttribute::Gateway(_) | RouteAttribute::Via(_) => gateway = true,
+            _ => {}
+        }
+    }
+    let Some(oif) = oif else { return };
+    let length = route.header.destination_prefix_length;
+    match destination {
+        None if length == 0 => {
+            snapshot.default_links.insert(oif);
+        }
+        Some(ip) if length == if ip.is_ipv4() { 32 } else { 128 } && !gateway && !is_link_local(&ip) => {
+            if let Some(link) = snapshot.links.get_mut(&oif) {
+                link.host_routes.push(ip);
+            }
+        }
+        _ => {}
+    }
+}
+
+fn is_link_local(ip: &IpAddr) -> bool {
+    match ip {
+        IpAddr::V4(ip) => ip.is_link_local(),
+        IpAddr::V6(ip) => ip.is_unicast_link_local() || ip.is_multicast(),
+    }
+}
+
+fn dump(request: RouteNetlinkMessage) -> Result<Vec<RouteNetlinkMessage>, LinksError> {
+    let mut socket = at("opening a socket", Socket::new(NETLINK_ROUTE))?;
+    at("binding it", socket.bind_auto())?;
+    at("connecting it", socket.connect(&SocketAddr::new(0, 0)))?;
+    let mut message = NetlinkMessage::new(NetlinkHeader::default(), NetlinkPayload::from(request));
+    message.header.flags = NLM_F_DUMP | NLM_F_REQUEST;
+    message.finalize();
+    let mut bytes = vec![0; message.buffer_len()];
+    message.serialize(&mut bytes);
+    at("asking for a dump", socket.send(&bytes, 0))?;
+    let mut messages = Vec::new();
+    loop {
+        let (bytes, _from) = at("reading a dump", socket.recv_from_full())?;
+        let mut rest = bytes.as_slice();
+        while !rest.is_empty() {
+            let message = NetlinkMessage::<RouteNetlinkMessage>::deserialize(rest)
+                .map_err(|error| LinksError { what: "decoding a dump", source: io::Error::other(error.to_string()) })?;
+            match message.payload {
+                NetlinkPayload::Done(_) => return Ok(messages),
+                NetlinkPayload::Error(error) if error.code.is_some() => {
+                    return Err(LinksError { what: "dump", source: error.to_io() });
+                }
+                NetlinkPayload::InnerMessage(message) => messages.push(message),
+                _ => {}
+            }
+            let length = usize::try_from(message.header.length).unwrap_or(usize::MAX).next_multiple_of(4);
+            rest = rest.get(length..).unwrap_or_default();
+        }
+    }
+}
+
+/// Sends a snapshot at once and after every change, from a thread of its own, until the receiver is gone.
+///
+/// # Errors
+/// If notifications cannot be had; errors after that end the thread and are sent as `Err`.
+pub fn watch<E: From<Result<Snapshot, LinksError>> + Send + 'static>(events: Sender<E>) -> Result<(), LinksError> {
+    let mut socket = at("opening a socket", Socket::new(NETLINK_ROUTE))?;
+    at("binding it", socket.bind_auto())?;
+    for group in GROUPS {
+        at("subscribing", socket.add_membership(group))?;
+    }
+    let first = snapshot()?;
+    let run = move || {
+        let mut last = first.clone();
+        if events.send(E::from(Ok(first))).is_err() {
+            return;
+        }
+        loop {
+            // What was missed shows in the snapshot all the same.
+            if let Err(error) = socket.recv_from_full()
+                && !matches!(error.raw_os_error(), Some(libc::ENOBUFS | libc::EINTR))
+            {
+                let _gone = events.send(E::from(Err(LinksError { what: "reading notifications", source: error })));
+                return;
+            }
+            match snapshot() {
+                Ok(now) if now == last => {}
+                Ok(now) => {
+                    last = now.clone();
+                    if events.send(E::from(Ok(now))).is_err() {
+                        return;
+                    }
+                }
+                Err(error) => {
+                    let _gone = events.send(E::from(Err(error)));
+                    return;
+                }
+            }
+        }
+    };
+    let spawned = thread::Builder::new().name("links".into()).spawn(run);
+    at("starting a thread", spawned.map(drop))
+}

@@ -1,0 +1,174 @@
+//! Calls the real CNI plugins the way a container runtime does.
+
+use std::net::IpAddr;
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use ipnet::IpNet;
+use serde::Deserialize;
+
+use super::{LabError, NetNs, Result, exec};
+
+/// Where distributions put the plugins; `CNI_PATH` overrides it.
+const PLUGIN_DIRS: [&str; 2] = ["/usr/lib/cni", "/opt/cni/bin"];
+
+/// One pod's network: its namespace, made and undone by the plugin.
+#[derive(Debug)]
+pub struct PodNet {
+    ns: NetNs,
+    ips: Vec<IpAddr>,
+    ifname: String,
+    attachment: Attachment,
+}
+
+/// What ADD and DEL have in common.
+#[derive(Debug)]
+pub(super) struct Attachment {
+    pub(super) node: NetNs,
+    pub(super) pod: String,
+    pub(super) container: String,
+    pub(super) config: String,
+}
+
+impl PodNet {
+    /// The pod's namespace.
+    #[must_use]
+    pub fn ns(&self) -> &NetNs {
+        &self.ns
+    }
+
+    /// IPv4 first.
+    #[must_use]
+    pub fn ips(&self) -> &[IpAddr] {
+        &self.ips
+    }
+
+    /// The host-side interface, in the node's namespace.
+    #[must_use]
+    pub fn ifname(&self) -> &str {
+        &self.ifname
+    }
+
+    /// `namespace/name`.
+    #[must_use]
+    pub fn pod(&self) -> &str {
+        &self.attachment.pod
+    }
+}
+
+impl Drop for PodNet {
+    fn drop(&mut self) {
+        if let Err(error) = call("DEL", &self.attachment, &self.ns) {
+            eprintln!("warning: {error}");
+        }
+    }
+}
+
+/// The network configuration: routed veths, one range per family, state kept in `ipam`.
+pub(super) fn config(ipam: &Path, ranges: &[IpNet]) -> String {
+    let any = |net: &IpNet| if net.addr().is_ipv6() { "::/0" } else { "0.0.0.0/0" };
+    serde_json::json!({
+        "cniVersion": "0.4.0",
+        "name": "lab",
+        "type": "ptp",
+        "mtu": 1500,
+        "ipam": {
+            "type": "host-local",
+            "dataDir": ipam,
+            "ranges": ranges.iter().map(|net| serde_json::json!([{"subnet": net.to_string()}])).collect::<Vec<_>>(),
+            "routes": ranges.iter().map(|net| serde_json::json!({"dst": any(net)})).collect::<Vec<_>>(),
+        },
+    })
+    .to_string()
+}
+
+#[derive(Deserialize)]
+struct Added {
+    interfaces: Vec<AddedInterface>,
+    ips: Vec<AddedIp>,
+}
+
+#[derive(Deserialize)]
+struct AddedInterface {
+    name: String,
+    #[serde(default)]
+    sandbox: String,
+}
+
+#[derive(Deserialize)]
+struct AddedIp {
+    address: IpNet,
+}
+
+/// Creates the pod's namespace and calls ADD.
+pub(super) fn add(attachment: Attachment) -> Result<PodNet> {
+    let ns = NetNs::create(&attachment.container)?;
+    // Addresses are unique by construction; a pod must be able to speak at once.
+    ns.sysctl(&[("ipv6/conf/all/accept_dad", "0"), ("ipv6/conf/default/accept_dad", "0")])?;
+    let output = call("ADD", &attachment, &ns)?;
+    let added: Added = serde_json::from_str(&output)
+        .map_err(|e| problem("ADD", &attachment, format!("unexpected result {output}: {e}")))?;
+    let ifname = added.interfaces.into_iter().find(|i| i.sandbox.is_empty()).map(|i| i.name);
+    let Some(ifname) = ifname else {
+        return Err(problem("ADD", &attachment, format!("no host interface in {output}")));
+    };
+    let mut ips: Vec<_> = added.ips.iter().map(|ip| ip.address.addr()).collect();
+    ips.sort();
+    let pod = PodNet { ns, ips, ifname, attachment };
+    wait_usable(&pod)?;
+    Ok(pod)
+}
+
+/// Waits until no address is tentative: the host side may still run duplicate address detection.
+fn wait_usable(pod: &PodNet) -> Result<()> {
+    let timeout = Duration::from_secs(5);
+    let end = Instant::now() + timeout;
+    loop {
+        let tentative = pod.ns.ip(&["-6", "-o", "addr", "show", "tentative"])?;
+        if tentative.trim().is_empty() {
+            return Ok(());
+        }
+        if Instant::now() >= end {
+            return Err(LabError::Timeout { what: format!("usable addresses of pod {}", pod.pod()), timeout });
+        }
+        std::thread::sleep(Duration::from_millis(20));
+    }
+}
+
+fn call(command: &'static str, attachment: &Attachment, ns: &NetNs) -> Result<String> {
+    let dir = std::env::var("CNI_PATH").ok().or_else(|| {
+        let found = PLUGIN_DIRS.iter().find(|dir| Path::new(dir).join("ptp").exists());
+        found.map(|dir| (*dir).to_owned())
+    });
+    let Some(dir) = dir else {
+        let text = format!(
+            "not found in {}; install containernetworking-plugins or set CNI_PATH",
+            PLUGIN_DIRS.join(" or ")
+        );
+        return Err(problem(command, attachment, text));
+    };
+    let (namespace, name) = attachment.pod.split_once('/').unwrap_or(("", &attachment.pod));
+    let args = format!(
+        "IgnoreUnknown=1;K8S_POD_NAMESPACE={namespace};K8S_POD_NAME={name};K8S_POD_INFRA_CONTAINER_ID={}",
+        attachment.container
+    );
+    let mut plugin = attachment.node.command(Path::new(&dir).join("ptp"));
+    plugin
+        .env("CNI_COMMAND", command)
+        .env("CNI_CONTAINERID", &attachment.container)
+        .env("CNI_NETNS", ns.path())
+        .env("CNI_IFNAME", "eth0")
+        .env("CNI_PATH", &dir)
+        .env("CNI_ARGS", args);
+    let output = exec::output(&mut plugin, attachment.config.as_bytes())?;
+    if output.status.success() {
+        return Ok(String::from_utf8_lossy(&output.stdout).into_owned());
+    }
+    // Plugins report errors as JSON on stdout.
+    let text = [&output.stdout, &output.stderr].map(|bytes| String::from_utf8_lossy(bytes).trim().to_owned());
+    Err(problem(command, attachment, text.join(" ")))
+}
+
+fn problem(command: &'static str, attachment: &Attachment, problem: String) -> LabError {
+    LabError::Cni { command, pod: attachment.pod.clone(), plugin: "ptp".to_owned(), problem }
+}

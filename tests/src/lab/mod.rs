@@ -1,0 +1,40 @@
+//! The cluster-in-a-box: an Azure-like fabric, nodes, pods of the real CNI plugins and agents, in network namespaces.
+//!
+//! Everything lives in namespaces named `caz-<pid>-<n>-…` and in one directory of the same name, so that
+//! [`remove`] can undo a lab of which only the names are left. Only the network is namespaced: the bpffs and the
+//! file system are the host's.
+//!
+//! ```text
+//!   internet ── fabric ─┬─ p1 ── eth0 node-1 ─┬─ veth… ── eth0 pod
+//!   203.0.113.0/24      │                     └─ veth… ── eth0 pod
+//!                       └─ p2 ── eth0 node-2 ─── …
+//! ```
+
+mod agent;
+mod cluster;
+mod cni;
+mod dir;
+mod error;
+mod exec;
+mod fabric;
+mod flowlog;
+mod manifests;
+mod netns;
+mod node;
+pub mod plan;
+pub mod probe;
+mod rules;
+
+pub use agent::{Agent, AgentSpec, AgentStatus, Attachment, StatusEndpoint, binary};
+pub use cluster::{Cluster, ClusterSpec, Pod};
+pub use cni::PodNet;
+pub use dir::{LabDir, labs, remove};
+pub use error::LabError;
+pub use fabric::{Counter, Fabric, FabricDrop, Internet};
+pub use flowlog::{Flow, FlowLog};
+pub use manifests::{PodManifest, Port, Source};
+pub use netns::NetNs;
+pub use node::Node;
+
+/// What every function of the lab returns.
+pub type Result<T, E = LabError> = std::result::Result<T, E>;

@@ -1,0 +1,4 @@
+//! The cluster-in-a-box in network namespaces, and the demo that runs on it.
+
+pub mod demo;
+pub mod lab;

@@ -1,0 +1,170 @@
+//! Makes a machine able to build and run everything here; every verb calls it, so it is quick when nothing is to do.
+//!
+//! Facts are gathered in [`facts`], judged by pure functions ([`problems`], [`toolchain`], [`packages`]), and acted
+//! on here. The stamp remembers the toolchain that was found; what a reboot undoes is checked each time.
+
+mod apt;
+mod facts;
+mod linker;
+mod packages;
+mod problems;
+mod rustup;
+mod stamp;
+pub(crate) mod toolchain;
+
+use std::path::Path;
+use std::process::Command;
+
+use anyhow::{Context as _, bail};
+
+use self::facts::Facts;
+use self::problems::Problem;
+use self::stamp::Stamp;
+use self::toolchain::{Attempt, Choice, Toolchain};
+use crate::process;
+use crate::term::Ui;
+use crate::workspace::Workspace;
+
+/// What the verb is about to do.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Need {
+    /// Only compile: no privilege and no particular kernel needed.
+    Build,
+    /// Compile, load programs, make network namespaces.
+    Everything,
+}
+
+/// Does whatever is still to do and returns the toolchain for the eBPF programs.
+pub(crate) fn run(ui: &Ui, ws: &Workspace, need: Need) -> anyhow::Result<Toolchain> {
+    let mut facts = Facts::of_machine();
+    fail_on(&facts.problems(need))?;
+    std::fs::create_dir_all(&ws.target).with_context(|| format!("cannot create {}", ws.target.display()))?;
+    if need == Need::Everything {
+        if !facts.bpffs_mounted {
+            mount_bpffs(ui)?;
+            facts.bpffs_mounted = true;
+        }
+        install_tools(ui, ws, &facts)?;
+    }
+    if let Some(toolchain) = Stamp::read(&ws.stamp()).and_then(Stamp::if_still_true) {
+        return Ok(toolchain);
+    }
+    let toolchain = find_toolchain(ui, ws, &facts)?;
+    Stamp::of(&toolchain).write(&ws.stamp())?;
+    ui.note(&format!("eBPF toolchain: {}", toolchain.describe()));
+    Ok(toolchain)
+}
+
+fn fail_on(problems: &[Problem]) -> anyhow::Result<()> {
+    if problems.is_empty() {
+        return Ok(());
+    }
+    bail!(
+        "{}",
+        problems
+            .iter()
+            .map(ToString::to_string)
+            .collect::<Vec<_>>()
+            .join("\n       ")
+    )
+}
+
+fn mount_bpffs(ui: &Ui) -> anyhow::Result<()> {
+    let step = ui.step("mounting the BPF file system at /sys/fs/bpf");
+    match process::capture(Command::new("mount").args(["-t", "bpf", "bpffs", facts::BPFFS])) {
+        Ok(_) => step.done(""),
+        Err(error) => {
+            step.failed();
+            bail!(Problem::MountFailed {
+                error: format!("{error:#}")
+            });
+        }
+    }
+    Ok(())
+}
+
+/// Programs the demo, the tests and the benchmarks start.
+fn install_tools(ui: &Ui, ws: &Workspace, facts: &Facts) -> anyhow::Result<()> {
+    let missing = packages::missing_tools(
+        |file| Path::new(file).exists(),
+        |name| process::which(name).is_some(),
+    );
+    if missing.is_empty() {
+        return Ok(());
+    }
+    let names: Vec<String> = missing.iter().map(|tool| tool.name.to_owned()).collect();
+    if !facts.has_apt() {
+        fail_on(&packages::by_hand(&missing, facts.distro_name()))?;
+        return Ok(());
+    }
+    let mut apt = apt::Apt::new(ui, ws.setup_log());
+    let wanted = packages::select(&missing, |package| apt.candidate(package).is_some()).or_else(|_| {
+        apt.update()?;
+        packages::select(&missing, |package| apt.candidate(package).is_some()).map_err(anyhow::Error::from)
+    })?;
+    apt.install(&format!("installing {}", names.join(", ")), &wanted)?;
+    let still = packages::missing_tools(
+        |file| Path::new(file).exists(),
+        |name| process::which(name).is_some(),
+    );
+    fail_on(&packages::by_hand(&still, facts.distro_name()))
+}
+
+/// The first toolchain that has the sources of `core` and a linker that understands its output.
+fn find_toolchain(ui: &Ui, ws: &Workspace, facts: &Facts) -> anyhow::Result<Toolchain> {
+    let wish = std::env::var(toolchain::OVERRIDE)
+        .ok()
+        .filter(|wish| !wish.is_empty());
+    let mut attempts = toolchain::attempts(facts);
+    let mut tried: Vec<String> = Vec::new();
+    loop {
+        let found = facts::toolchains(wish.as_deref());
+        match toolchain::choose(&found, wish.as_deref()) {
+            Ok(Choice { candidate, why }) => {
+                ui.note(&format!("eBPF compiler: {} ({why})", candidate.describe()));
+                let linker = linker::find_or_install(ui, ws, facts, &candidate)?;
+                return Ok(Toolchain {
+                    why,
+                    linker,
+                    ..Toolchain::of(&candidate)
+                });
+            }
+            Err(problem) if wish.is_some() => bail!(problem),
+            Err(problem) => tried.extend(problem.reasons()),
+        }
+        if attempts.is_empty() {
+            tried.dedup();
+            bail!(Problem::NoToolchain { tried });
+        }
+        if let Err(error) = attempt(ui, ws, facts, attempts.remove(0)) {
+            tried.push(format!("{error:#}"));
+        }
+    }
+}
+
+fn attempt(ui: &Ui, ws: &Workspace, facts: &Facts, attempt: Attempt) -> anyhow::Result<()> {
+    match attempt {
+        Attempt::Rustup => rustup::install(ui, &ws.setup_log()),
+        Attempt::Apt if !facts.root => bail!(Problem::NotRoot {
+            to: "install a Rust compiler with sources"
+        }),
+        Attempt::Apt => {
+            let mut apt = apt::Apt::new(ui, ws.setup_log());
+            let wanted = match packages::compiler(|package| apt.candidate(package)) {
+                Some(set) => set,
+                None => {
+                    apt.update()?;
+                    packages::compiler(|package| apt.candidate(package)).ok_or(
+                        Problem::NoCompilerPackage {
+                            distro: facts.distro_name().to_owned(),
+                        },
+                    )?
+                }
+            };
+            apt.install(
+                "installing the distribution's Rust compiler with its sources",
+                &wanted,
+            )
+        }
+    }
+}

@@ -1,0 +1,202 @@
+//! Runs every check and every test, then says in one place what passed and what did not.
+
+mod counts;
+
+use std::io::{BufRead as _, BufReader, Write as _};
+use std::process::{Command, ExitCode, Stdio};
+
+use anyhow::Context as _;
+
+use self::counts::{Counts, Outcome, Report};
+use crate::setup::{self, Need};
+use crate::term::Ui;
+use crate::workspace::{Object, Workspace};
+use crate::{build, ebpf, licences, process, term, tidy};
+
+/// Tests that need privilege fail, instead of saying that they did not run, when this is set.
+const REQUIRE_PRIVILEGED: &str = "CALICO_AZURE_REQUIRE_PRIVILEGED";
+
+pub(crate) fn run(ui: &Ui, ws: &Workspace, quick: bool, filter: Option<&str>) -> anyhow::Result<ExitCode> {
+    let toolchain = setup::run(ui, ws, Need::Everything)?;
+    let mut report = Report::default();
+    if !quick && filter.is_none() {
+        checks(ui, ws, &mut report);
+    }
+    let built = record(ui, &mut report, "build of the eBPF programs", || {
+        ebpf::build(ui, ws, &toolchain, Object::Default).map(|()| Outcome::ok())
+    }) && record(ui, &mut report, "build of the agent", || {
+        build::userspace(ui, ws, false).map(|()| Outcome::ok())
+    });
+    // In the dev profile: the engine's arithmetic is then checked for overflow.
+    test_step(
+        ui,
+        ws,
+        &mut report,
+        "tests of the engine and of xtask",
+        &["calico-azure-ebpf", "xtask"],
+        false,
+        filter,
+    );
+    if built {
+        // In the release profile: the programs just built are reused, and real packets meet real code.
+        let packages = [build::AGENT, build::TESTS];
+        test_step(
+            ui,
+            ws,
+            &mut report,
+            "tests of the agent, with the kernel",
+            &packages,
+            true,
+            filter,
+        );
+    } else {
+        report.add(
+            "tests of the agent, with the kernel",
+            Outcome::failed("needs the build that failed"),
+        );
+    }
+    print!("{}", report.render(ui));
+    std::io::stdout().flush()?;
+    Ok(if report.all_passed() {
+        ExitCode::SUCCESS
+    } else {
+        ExitCode::FAILURE
+    })
+}
+
+/// What needs no build first, so that a slip shows early.
+fn checks(ui: &Ui, ws: &Workspace, report: &mut Report) {
+    record(ui, report, "tidy", || {
+        let step = ui.step("tidy");
+        Ok(if tidy::passes(ui, ws)? {
+            step.done("");
+            Outcome::ok()
+        } else {
+            step.failed();
+            Outcome::failed("see above")
+        })
+    });
+    component(ui, ws, report, "fmt", "rustfmt", &["fmt", "--all", "--check"]);
+    let clippy = ["clippy", "--release", "--workspace", "--all-targets"];
+    let mut args: Vec<&str> = clippy.iter().copied().chain(ws.locked()).collect();
+    args.extend(["--", "-D", "warnings"]);
+    component(ui, ws, report, "clippy", "clippy", &args);
+    record(ui, report, "licences", || licence_check(ui, ws));
+}
+
+/// A check by a part of the Rust distribution that may not be installed.
+fn component(ui: &Ui, ws: &Workspace, report: &mut Report, verb: &str, component: &str, args: &[&str]) {
+    record(ui, report, verb, || {
+        if process::capture(process::cargo(&ws.root).args([verb, "--version"])).is_err() {
+            let why = format!("cargo {verb} is not installed: `rustup component add {component}`");
+            // CI must not pass because a tool was missing.
+            let ci = std::env::var_os("CI").is_some_and(|value| !value.is_empty());
+            return Ok(if ci {
+                Outcome::failed(&why)
+            } else {
+                Outcome::not_run(&why)
+            });
+        }
+        let step = ui.step(format!("cargo {verb}"));
+        if process::visible(process::cargo(&ws.root).args(args))? {
+            step.done("");
+            return Ok(Outcome::ok());
+        }
+        step.failed();
+        Ok(Outcome::failed("see above"))
+    });
+}
+
+fn licence_check(ui: &Ui, ws: &Workspace) -> anyhow::Result<Outcome> {
+    let step = ui.step("licences of all dependencies");
+    if process::which("cargo-deny").is_some() {
+        let passed = process::visible(process::cargo(&ws.root).args(["deny", "check"]))?;
+        if passed {
+            step.done("by cargo-deny");
+            return Ok(Outcome::noted("cargo-deny"));
+        }
+        step.failed();
+        return Ok(Outcome::failed("cargo-deny, see above"));
+    }
+    match licences::check(ws) {
+        Ok(count) => {
+            let note = format!("{count} packages against deny.toml; cargo-deny is not installed");
+            step.done(&note);
+            Ok(Outcome::noted(&note))
+        }
+        Err(error) => {
+            step.failed();
+            Err(error)
+        }
+    }
+}
+
+/// Runs a step; an error is a failed step with its text printed, and the other steps still run.
+fn record(ui: &Ui, report: &mut Report, name: &str, step: impl FnOnce() -> anyhow::Result<Outcome>) -> bool {
+    let outcome = step().unwrap_or_else(|error| {
+        ui.error(&format!("{error:#}"));
+        Outcome::failed("see above")
+    });
+    report.add(name, outcome)
+}
+
+fn test_step(
+    ui: &Ui,
+    ws: &Workspace,
+    report: &mut Report,
+    name: &str,
+    packages: &[&str],
+    release: bool,
+    filter: Option<&str>,
+) {
+    record(ui, report, name, || {
+        let mut cargo = process::cargo(&ws.root);
+        cargo
+            .args(["test", "--no-fail-fast"])
+            .args(ws.locked())
+            .env(REQUIRE_PRIVILEGED, "1");
+        if release {
+            cargo.arg("--release");
+        }
+        for package in packages {
+            cargo.args(["--package", package]);
+        }
+        cargo.args(filter).arg("--");
+        if ui.coloured() {
+            cargo.arg("--color=always");
+        }
+        let step = ui.step(name);
+        let (passed, counts) = tee(&mut cargo)?;
+        if passed {
+            step.done(&format!("{} tests", counts.passed));
+        } else {
+            step.failed();
+        }
+        Ok(Outcome::tests(passed, counts))
+    });
+}
+
+/// Passes a test run's output through, counting on the way.
+fn tee(command: &mut Command) -> anyhow::Result<(bool, Counts)> {
+    let mut child = command
+        .stdout(Stdio::piped())
+        .spawn()
+        .with_context(|| format!("cannot run `{}`", process::shown(command)))?;
+    let mut counts = Counts::default();
+    if let Some(output) = child.stdout.take() {
+        let mut reader = BufReader::new(output);
+        let mut line = Vec::new();
+        // Bytes, because a test may print what is not UTF-8.
+        while reader.read_until(b'\n', &mut line)? > 0 {
+            std::io::stdout().write_all(&line)?;
+            counts.read_line(&String::from_utf8_lossy(&line));
+            line.clear();
+        }
+    }
+    Ok((child.wait()?.success(), counts))
+}
+
+/// How long a whole run took, for the summary.
+fn took(started: std::time::Instant) -> String {
+    term::seconds(started.elapsed())
+}
