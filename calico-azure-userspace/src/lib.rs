@@ -3,6 +3,11 @@
 //! Dependency direction (a test checks it):
 //! `selector ← model ← policy ← {dataplane, sources, observe} ← agent ← cli`. Only `dataplane` names aya.
 
+pub mod agent;
+pub mod cli;
+pub mod dataplane;
 pub mod model;
+pub mod observe;
 pub mod policy;
 pub mod selector;
+pub mod sources;

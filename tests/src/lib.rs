@@ -1,4 +1,5 @@
 //! The cluster-in-a-box in network namespaces, and the demo that runs on it.
 
 pub mod demo;
+pub mod harness;
 pub mod lab;

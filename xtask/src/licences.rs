@@ -80,40 +80,37 @@ fn read_allowed(file: &Path) -> anyhow::Result<Allowed> {
 
 fn parse(text: &str) -> Allowed {
     let mut allowed = Allowed::default();
-    let (mut section, mut key) = ("", "");
+    let (mut section, mut key, mut open) = ("", "", 0i64);
     for line in text
         .lines()
         .map(|line| line.split('#').next().unwrap_or_default().trim())
     {
-        if line.starts_with('[') && line.ends_with(']') && !line.contains(['"', '{']) {
-            (section, key) = (line.trim_matches(['[', ']']), "");
-            continue;
+        let mut value = line;
+        if open == 0 {
+            if let Some(name) = line.strip_prefix('[') {
+                section = name.trim_end_matches(']');
+                continue;
+            }
+            let Some((name, rest)) = line.split_once('=') else {
+                continue;
+            };
+            (key, value) = (name.trim(), rest);
         }
-        let mut rest = line;
-        if key.is_empty()
-            && let Some((name, value)) = line.split_once('=')
-        {
-            (key, rest) = (name.trim(), value.trim());
-        }
-        let strings: Vec<String> = rest.split('"').skip(1).step_by(2).map(str::to_owned).collect();
+        let strings: Vec<String> = value.split('"').skip(1).step_by(2).map(str::to_owned).collect();
         match (section, key) {
             ("licenses", "allow") => allowed.everywhere.extend(strings),
             ("licenses", "exceptions") => {
-                if let Some((package, licences)) = strings
-                    .split_last()
-                    .map(|_| (strings.first(), strings.iter().skip(1)))
-                {
-                    let package = package.cloned().unwrap_or_default();
+                if let Some((package, licences)) = strings.split_first() {
                     allowed
                         .exceptions
-                        .extend(licences.map(|licence| (package.clone(), licence.clone())));
+                        .extend(licences.iter().map(|licence| (package.clone(), licence.clone())));
                 }
             }
             _ => {}
         }
-        let closes = rest.ends_with(']') && !rest.ends_with("[]") || rest == "]";
-        if closes || !rest.starts_with('[') && !rest.starts_with('{') && !rest.starts_with('"') {
-            key = "";
+        // Brackets inside strings do not occur in licences or package names.
+        for c in value.chars() {
+            open += i64::from(c == '[') - i64::from(c == ']');
         }
     }
     allowed
@@ -135,6 +132,8 @@ allow = [
     "Apache-2.0",
 ]
 exceptions = [
+    # Another comment.
+
     { crate = "programs", allow = ["GPL-2.0-only"] },
 ]
 [bans]

@@ -123,7 +123,11 @@ fn main() -> ExitCode {
 fn dispatch(verb: Verb, ui: &Ui) -> anyhow::Result<ExitCode> {
     let ws = Workspace::find()?;
     match verb {
-        Verb::Setup => setup::run(ui, &ws, setup::Need::Everything).map(|_| ExitCode::SUCCESS),
+        Verb::Setup => {
+            let toolchain = setup::run(ui, &ws, setup::Need::Everything)?;
+            ui.note(&format!("ready; eBPF toolchain: {}", toolchain.describe()));
+            Ok(ExitCode::SUCCESS)
+        }
         Verb::Build {
             release: _,
             debug,

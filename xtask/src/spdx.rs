@@ -26,7 +26,7 @@ struct Parser<'a> {
     accepts: &'a dyn Fn(&str) -> bool,
 }
 
-impl Parser<'_> {
+impl<'a> Parser<'a> {
     fn any(&mut self) -> Result<bool, String> {
         let mut value = self.all()?;
         while self.take("OR") {
@@ -65,7 +65,7 @@ impl Parser<'_> {
         Ok((self.accepts)(name))
     }
 
-    fn next(&mut self) -> Option<&str> {
+    fn next(&mut self) -> Option<&'a str> {
         let (first, rest) = self.words.split_first()?;
         self.words = rest;
         Some(first)

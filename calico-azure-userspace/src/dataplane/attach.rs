@@ -20,7 +20,7 @@ use super::pins::PinError;
 /// Priority of our clsact filters. Unusual on purpose: what has it, with our handle and name, is ours.
 pub const FILTER_PRIORITY: u16 = 0xca1;
 /// Handle of our clsact filters.
-pub const FILTER_HANDLE: TcHandle = TcHandle { major: 0, minor: 0xca1 };
+pub const FILTER_HANDLE: TcHandle = TcHandle::new(0, 0xca1);
 
 /// How a program is attached.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, serde::Serialize)]

@@ -86,19 +86,18 @@ impl Image {
         }
     }
 
-    /// The highest ids in use, so that a new compiler gives out others.
+    /// The ids in use, so that a new compiler gives out others.
     #[must_use]
     pub fn reserved(&self) -> Reserved {
-        let both = |word: u64| word::slot(word, 0).max(word::slot(word, 1));
-        let endpoint_sets = self.endpoints.values().map(|e| both(e.egress).max(both(e.ingress)));
-        let classes = self.class4.values().chain(self.class6.values()).map(|&w| both(w));
-        let cidrs = self.cidr4.values().chain(self.cidr6.values()).map(|c| c.slots[0].max(c.slots[1]));
-        let max = |ids: &mut dyn Iterator<Item = u32>| ids.max().unwrap_or(0);
+        let both = |word: u64| [word::slot(word, 0), word::slot(word, 1)];
+        let endpoints = self.endpoints.values().flat_map(|e| [e.egress, e.ingress]).flat_map(both);
+        let classes = self.class4.values().chain(self.class6.values()).copied().flat_map(both);
+        let cidrs = self.cidr4.values().chain(self.cidr6.values()).flat_map(|c| c.slots);
         Reserved {
-            set: max(&mut endpoint_sets.chain(self.policy.keys().map(|k| k.set))),
-            class: max(&mut classes.chain(cidrs).chain(self.policy.keys().map(|k| k.class))),
-            table: max(&mut self.policy.values().map(|&w| word::table_id(w)).chain(self.ports.keys().map(|k| k.table))),
-            rule: max(&mut self.ports.values().map(|&w| word::decision_rule(w))),
+            sets: endpoints.chain(self.policy.keys().map(|k| k.set)).filter(|&id| id != 0).collect(),
+            classes: classes.chain(cidrs).chain(self.policy.keys().map(|k| k.class)).filter(|&id| id != 0).collect(),
+            tables: self.policy.values().map(|&w| word::table_id(w)).chain(self.ports.keys().map(|k| k.table)).collect(),
+            rules: self.ports.values().map(|&w| word::decision_rule(w)).collect(),
         }
     }
 }

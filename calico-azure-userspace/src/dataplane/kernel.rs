@@ -3,15 +3,17 @@
 use std::collections::BTreeMap;
 use std::io;
 use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
+use std::time::Duration;
 
 use aya::maps::Map;
-use aya::programs::{ProgramError, SchedClassifier};
+use aya::programs::{ProgramError, SchedClassifier, TestRun as _, TestRunOptions};
 use aya::{Ebpf, EbpfError, EbpfLoader};
 use calico_azure_ebpf::abi::{
-    CidrClass, Config, CounterKey, CounterValue, CtKey4, CtKey6, CtValue, Endpoint, FragKey4, FragKey6, Hook,
-    OwnerKey4, OwnerKey6, Pod, PolicyKey, PortKey, PrefixKey4, PrefixKey6, Reason, TOTALS_LEN, map, program,
+    CidrClass, Config, CounterKey, CounterValue, CtKey4, CtKey6, CtValue, Endpoint, FragKey4, FragKey6, OwnerKey4,
+    OwnerKey6, Pod, PolicyKey, PortKey, PrefixKey4, PrefixKey6, TOTALS_LEN, map, program,
 };
 
+use super::counters::Counters;
 use super::io::{Entries, MapIo, Table};
 use super::pins::{ExpectedMap, PinError, Pins};
 use super::syscall::{self, Shape};
@@ -169,6 +171,25 @@ impl Kernel {
         classifier(&mut self.ebpf, name)
     }
 
+    /// Runs a program on a packet (`BPF_PROG_TEST_RUN`), with `context` as the beginning of its `__sk_buff`: the last
+    /// return value and the mean time of a run.
+    ///
+    /// # Errors
+    /// What the kernel says.
+    pub fn test_run(
+        &mut self,
+        name: &'static str,
+        packet: &[u8],
+        context: &[u8],
+        repeat: u32,
+    ) -> Result<(u32, Duration), KernelError> {
+        let options =
+            TestRunOptions { data_in: Some(packet), ctx_in: Some(context), repeat, ..TestRunOptions::default() };
+        let result = classifier(&mut self.ebpf, name)?.test_run(options);
+        let result = result.map_err(|source| KernelError::Program { name, source: Box::new(source) })?;
+        Ok((result.return_value, result.duration))
+    }
+
     /// Where things are pinned, if they are.
     #[must_use]
     pub fn pins(&self) -> Option<&Pins> {
@@ -185,33 +206,13 @@ impl Kernel {
         Ok((fd.as_fd(), *shape))
     }
 
-    /// Packets and bytes by hook and reason, summed over CPUs; zero ones left out.
+    /// The counters.
     ///
     /// # Errors
-    /// What the kernel says.
-    pub fn totals(&self) -> io::Result<BTreeMap<(Hook, Reason), CounterValue>> {
-        let (fd, shape) = self.map(map::TOTALS)?;
-        let mut totals = BTreeMap::new();
-        for &hook in Hook::ALL {
-            for &reason in Reason::ALL {
-                let index = hook as u32 * 64 + reason as u32;
-                let sum = sum(&syscall::get(fd, per_cpu(shape), index.bytes())?.unwrap_or_default());
-                if sum.packets != 0 {
-                    totals.insert((hook, reason), sum);
-                }
-            }
-        }
-        Ok(totals)
-    }
-
-    /// Drops by interface, hook and reason, summed over CPUs.
-    ///
-    /// # Errors
-    /// What the kernel says.
-    pub fn drops(&self) -> io::Result<BTreeMap<CounterKey, CounterValue>> {
-        let (fd, shape) = self.map(map::DROPS)?;
-        let entries = syscall::dump(fd, per_cpu(shape))?;
-        Ok(entries.iter().filter_map(|(key, value)| Some((CounterKey::from_bytes(key)?, sum(value)))).collect())
+    /// If a descriptor cannot be duplicated.
+    pub fn counters(&self) -> io::Result<Counters> {
+        let fd = |name| self.map(name).and_then(|(fd, _)| fd.try_clone_to_owned());
+        Ok(Counters::new(fd(map::TOTALS)?, fd(map::DROPS)?))
     }
 
     /// Removes every entry of a flow table; for tests and benchmarks.
@@ -307,22 +308,4 @@ fn raise_memlock() {
     let limit = libc::rlimit { rlim_cur: libc::RLIM_INFINITY, rlim_max: libc::RLIM_INFINITY };
     // SAFETY: passes a valid struct. A refusal shows up as a failing map creation, with its own error.
     let _refused = unsafe { libc::setrlimit(libc::RLIMIT_MEMLOCK, &raw const limit) };
-}
-
-/// A per-CPU map is read as one value for each possible CPU, each rounded up to 8 bytes.
-fn per_cpu(shape: Shape) -> Shape {
-    Shape { value: shape.value.next_multiple_of(8) * possible_cpus(), ..shape }
-}
-
-fn possible_cpus() -> usize {
-    aya::util::nr_cpus().unwrap_or(1)
-}
-
-fn sum(values: &[u8]) -> CounterValue {
-    let mut sum = CounterValue::default();
-    for value in values.chunks_exact(size_of::<CounterValue>()).filter_map(CounterValue::from_bytes) {
-        sum.packets += value.packets;
-        sum.bytes += value.bytes;
-    }
-    sum
 }

@@ -4,6 +4,7 @@
 
 pub mod apply;
 pub mod attach;
+pub mod counters;
 pub mod host;
 pub mod image;
 pub mod io;

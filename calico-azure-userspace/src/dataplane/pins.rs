@@ -149,6 +149,19 @@ impl Pins {
         Ok(removed)
     }
 
+    /// Removes this node's directories of other layouts, and with their link pins their programs.
+    ///
+    /// # Errors
+    /// What the file system says.
+    pub fn remove_other_layouts(&self) -> Result<Vec<PathBuf>, PinError> {
+        let mut others = self.all_layouts()?;
+        others.retain(|dir| *dir != self.dir);
+        for dir in &others {
+            fs::remove_dir_all(dir).map_err(|source| PinError::Io { path: dir.clone(), source })?;
+        }
+        Ok(others)
+    }
+
     /// This node's directories, of whatever layout.
     ///
     /// # Errors

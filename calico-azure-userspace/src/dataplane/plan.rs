@@ -7,7 +7,6 @@
 //! between that could be wider than both, and an apply that fails or dies half-way has changed no verdict.
 
 use std::collections::BTreeMap;
-use std::net::IpAddr;
 
 use calico_azure_ebpf::abi::{
     CLASS_DEFAULT_V4, CLASS_DEFAULT_V6, CidrClass, Config, Endpoint, Pod, PrefixKey4, PrefixKey6, next_epoch, word,
@@ -295,15 +294,6 @@ fn parents6(key: &PrefixKey6) -> Vec<PrefixKey6> {
 #[expect(clippy::cast_possible_truncation, reason = "takes a number apart into its words")]
 fn wire6(bits: u128) -> [u32; 4] {
     [96, 64, 32, 0].map(|shift| ((bits >> shift) as u32).to_be())
-}
-
-/// An address as the maps have it.
-#[must_use]
-pub fn wire(addr: IpAddr) -> [u32; 4] {
-    match addr {
-        IpAddr::V4(v4) => [u32::from_ne_bytes(v4.octets()), 0, 0, 0],
-        IpAddr::V6(v6) => wire6(v6.to_bits()),
-    }
 }
 
 #[cfg(test)]

@@ -98,7 +98,11 @@ impl Resource {
             Self::Tier(x) => key(Kind::Tier, None, &x.name),
             Self::Policy(x) => x.key.clone(),
             Self::NetworkSet(x) => {
-                let kind = if x.namespace.is_some() { Kind::NetworkSet } else { Kind::GlobalNetworkSet };
+                let kind = if x.namespace.is_some() {
+                    Kind::NetworkSet
+                } else {
+                    Kind::GlobalNetworkSet
+                };
                 key(kind, x.namespace.as_deref(), &x.name)
             }
         }

@@ -53,11 +53,35 @@ pub struct DesiredEndpoint {
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum RuleRef {
     /// A rule of a policy: `ingress[index]` or `egress[index]`.
-    Rule { tier: String, policy: crate::model::Key, ingress: bool, index: u32 },
+    Rule {
+        tier: String,
+        policy: crate::model::Key,
+        ingress: bool,
+        index: u32,
+    },
     /// No policy of the tier decided, and the tier denies by default.
     TierDefault { tier: String },
     /// The profile's rule (`kns.<namespace>` allows everything).
     Profile { name: String },
     /// Nothing decided at all.
     Implicit,
+}
+
+impl std::fmt::Display for RuleRef {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Rule {
+                tier,
+                policy,
+                ingress,
+                index,
+            } => {
+                let direction = if *ingress { "ingress" } else { "egress" };
+                write!(f, "tier {tier} / {policy} / {direction}[{index}]")
+            }
+            Self::TierDefault { tier } => write!(f, "tier {tier} / default action"),
+            Self::Profile { name } => write!(f, "profile {name}"),
+            Self::Implicit => f.write_str("implicit deny"),
+        }
+    }
 }

@@ -1,14 +1,13 @@
 //! Effective labels: an object's own over what it inherits from its namespace and service account.
 
 use super::store::Store;
-use crate::model::{Labels, NetworkSet, Pod};
+use crate::model::{Labels, NetworkSet, Pod, label};
 use crate::selector::LabelSource;
 
 const NAMESPACE_PREFIX: &str = "pcns.";
 const SERVICE_ACCOUNT_PREFIX: &str = "pcsa.";
 /// Under a prefix: the name of the namespace or service account itself, whatever its labels say.
 const NAME: &str = "projectcalico.org/name";
-const NAMESPACE: &str = "projectcalico.org/namespace";
 
 /// What selectors see of one object. Own labels win, then those of the profile that comes first: `kns.<namespace>`,
 /// then `ksa.<namespace>.<service account>`. A profile whose object is unknown gives nothing.
@@ -37,10 +36,14 @@ impl<'a> EffectiveLabels<'a> {
     pub fn of_network_set(store: &'a Store, set: &NetworkSet) -> Self {
         let mut own = set.labels.clone();
         if let Some(namespace) = &set.namespace {
-            own.insert(NAMESPACE.to_owned(), namespace.clone());
+            own.insert(label::NAMESPACE.to_owned(), namespace.clone());
         }
         let namespace = set.namespace.as_deref().and_then(|name| namespace(store, name));
-        Self { own, namespace, service_account: None }
+        Self {
+            own,
+            namespace,
+            service_account: None,
+        }
     }
 }
 
@@ -55,12 +58,18 @@ impl LabelSource for EffectiveLabels<'_> {
             (self.service_account, key.strip_prefix(SERVICE_ACCOUNT_PREFIX)?)
         };
         let (name, labels) = profile?;
-        if key == NAME { Some(name) } else { labels.get(key).map(String::as_str) }
+        if key == NAME {
+            Some(name)
+        } else {
+            labels.get(key).map(String::as_str)
+        }
     }
 }
 
 fn namespace<'a>(store: &'a Store, name: &str) -> Option<(&'a str, &'a Labels)> {
-    store.namespace(name).map(|namespace| (namespace.name.as_str(), &namespace.labels))
+    store
+        .namespace(name)
+        .map(|namespace| (namespace.name.as_str(), &namespace.labels))
 }
 
 #[cfg(test)]
@@ -69,7 +78,10 @@ mod tests {
     use crate::model::{Namespace, Resource, ServiceAccount};
 
     fn labels(pairs: &[(&str, &str)]) -> Labels {
-        pairs.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect()
+        pairs
+            .iter()
+            .map(|(k, v)| ((*k).to_owned(), (*v).to_owned()))
+            .collect()
     }
 
     fn store() -> Store {

@@ -3,8 +3,8 @@
 use std::net::IpAddr;
 
 use calico_azure_ebpf::abi::{
-    CLASS_DEFAULT_V4, CLASS_DEFAULT_V6, LEVEL_BLOCK, LEVEL_PORT, LEVEL_PROTOCOL, LEVEL_TABLE, PolicyKey, PortKey,
-    Reason, word,
+    CLASS_DEFAULT_V4, CLASS_DEFAULT_V6, LEVEL_BLOCK, LEVEL_PORT, LEVEL_PROTOCOL, LEVEL_TABLE, PolicyKey,
+    PortKey, Reason, word,
 };
 
 use super::desired::Desired;
@@ -38,7 +38,14 @@ pub fn verdict(
     port: u16,
 ) -> Compiled {
     let class = class_of(desired, peer);
-    let missing = |reason, set, table| Compiled { reason, rule: 0, log: false, set, class, table };
+    let missing = |reason, set, table| Compiled {
+        reason,
+        rule: 0,
+        log: false,
+        set,
+        class,
+        table,
+    };
     let Some(endpoint) = desired.endpoints.get(&ifindex) else {
         return missing(Reason::NoEndpoint, 0, 0);
     };
@@ -57,7 +64,11 @@ pub fn verdict(
     };
     let allow = word::decision_allows(decision);
     Compiled {
-        reason: if allow { Reason::PolicyAllow } else { Reason::PolicyDeny },
+        reason: if allow {
+            Reason::PolicyAllow
+        } else {
+            Reason::PolicyDeny
+        },
         rule: word::decision_rule(decision),
         log: word::decision_logs(decision),
         set,
@@ -69,7 +80,11 @@ pub fn verdict(
 /// The class of an address that no predicate holds for.
 #[must_use]
 pub fn default_class(address: IpAddr) -> u32 {
-    if address.is_ipv4() { CLASS_DEFAULT_V4 } else { CLASS_DEFAULT_V6 }
+    if address.is_ipv4() {
+        CLASS_DEFAULT_V4
+    } else {
+        CLASS_DEFAULT_V6
+    }
 }
 
 /// The peer class of an address: its own, else its longest prefix's, else the family's default.
@@ -81,14 +96,18 @@ pub fn class_of(desired: &Desired, address: IpAddr) -> u32 {
                 let mask = u32::MAX.checked_shl(32 - u32::from(len)).unwrap_or(0);
                 (wire::addr4((u32::from(ip) & mask).into()), len)
             };
-            (0..=32).rev().find_map(|len| desired.cidr4.get(&prefix(len)).copied())
+            (0..=32)
+                .rev()
+                .find_map(|len| desired.cidr4.get(&prefix(len)).copied())
         }),
         IpAddr::V6(ip) => desired.class6.get(&wire::addr6(ip)).copied().or_else(|| {
             let prefix = |len: u8| {
                 let mask = u128::MAX.checked_shl(128 - u32::from(len)).unwrap_or(0);
                 (wire::addr6((u128::from(ip) & mask).into()), len)
             };
-            (0..=128).rev().find_map(|len| desired.cidr6.get(&prefix(len)).copied())
+            (0..=128)
+                .rev()
+                .find_map(|len| desired.cidr6.get(&prefix(len)).copied())
         }),
     };
     class.unwrap_or_else(|| default_class(address))
@@ -97,7 +116,15 @@ pub fn class_of(desired: &Desired, address: IpAddr) -> u32 {
 /// From the most specific entry to the table's default.
 fn decision(desired: &Desired, table: u64, protocol: u8, port: u16) -> Option<u64> {
     let get = |level, protocol, port| {
-        desired.ports.get(&PortKey { table: word::table_id(table), port, protocol, level }).copied()
+        desired
+            .ports
+            .get(&PortKey {
+                table: word::table_id(table),
+                port,
+                protocol,
+                level,
+            })
+            .copied()
     };
     let hinted = word::table_hints(table) & word::hint::of(protocol) != 0;
     hinted

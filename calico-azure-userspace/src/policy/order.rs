@@ -21,7 +21,12 @@ pub(super) fn ordered(store: &Store) -> Vec<OrderedTier<'_>> {
     policies.sort_by_cached_key(|p| {
         let tier = store.tier(&p.tier);
         let place = (tier.is_none(), Place(tier.and_then(|t| t.order)), p.tier.as_str());
-        let tie = format!("{}/{}/{}", p.key.name, p.key.namespace.as_deref().unwrap_or(""), p.key.kind.as_str());
+        let tie = format!(
+            "{}/{}/{}",
+            p.key.name,
+            p.key.namespace.as_deref().unwrap_or(""),
+            p.key.kind.as_str()
+        );
         (place, Place(p.order), tie)
     });
     let mut tiers: Vec<OrderedTier<'_>> = Vec::new();

@@ -11,13 +11,22 @@ pub enum Problem {
         "interface {interface} (index {ifindex}) is claimed by pod {winner} and pod {loser}; {loser} gets none, so \
          its traffic is not judged as its own: delete the pod that no longer exists"
     )]
-    InterfaceContested { ifindex: u32, interface: String, winner: String, loser: String },
+    InterfaceContested {
+        ifindex: u32,
+        interface: String,
+        winner: String,
+        loser: String,
+    },
     /// Two pods with one address.
     #[error(
         "address {address} is claimed by pod {winner} and pod {loser}; it counts as {winner}'s, and {loser} may not \
          send from it: delete the pod that no longer exists, or mend the address pools if they overlap"
     )]
-    AddressContested { address: IpAddr, winner: String, loser: String },
+    AddressContested {
+        address: IpAddr,
+        winner: String,
+        loser: String,
+    },
     /// A policy names a tier that nobody made.
     #[error(
         "{policy}: spec.tier: tier {tier} does not exist; the policy is enforced after all existing tiers, and what \
@@ -37,5 +46,10 @@ pub enum Problem {
          by its address",
         if *direction == Direction::Ingress { "spec.ingress" } else { "spec.egress" }
     )]
-    OwnAddressAmbiguous { policy: Key, direction: Direction, index: u32, pod: String },
+    OwnAddressAmbiguous {
+        policy: Key,
+        direction: Direction,
+        index: u32,
+        pod: String,
+    },
 }

@@ -22,8 +22,20 @@ pub(super) fn fill(desired: &mut Desired, store: &Store, topology: &Topology<'_>
         let Some(ifindex) = endpoint.ifindex else { continue };
         for address in &endpoint.addresses {
             match address {
-                IpAddr::V4(ip) => desired.owners4.insert(OwnerKey4 { ifindex, addr: wire::addr4(*ip) }, 1),
-                IpAddr::V6(ip) => desired.owners6.insert(OwnerKey6 { ifindex, addr: wire::addr6(*ip) }, 1),
+                IpAddr::V4(ip) => desired.owners4.insert(
+                    OwnerKey4 {
+                        ifindex,
+                        addr: wire::addr4(*ip),
+                    },
+                    1,
+                ),
+                IpAddr::V6(ip) => desired.owners6.insert(
+                    OwnerKey6 {
+                        ifindex,
+                        addr: wire::addr6(*ip),
+                    },
+                    1,
+                ),
             };
         }
     }
@@ -34,7 +46,10 @@ fn known(store: &Store, topology: &Topology<'_>) -> BTreeMap<IpNet, u32> {
     let mut add = |net: IpNet, bits| *known.entry(net.trunc()).or_default() |= bits;
     let facts = store.facts();
     for endpoint in topology.endpoints.iter().filter(|endpoint| endpoint.local) {
-        endpoint.addresses.iter().for_each(|ip| add(IpNet::from(*ip), route::LOCAL_WORKLOAD));
+        endpoint
+            .addresses
+            .iter()
+            .for_each(|ip| add(IpNet::from(*ip), route::LOCAL_WORKLOAD));
     }
     for node in store.nodes() {
         let (cidr, host) = if node.name == facts.node {
@@ -43,10 +58,18 @@ fn known(store: &Store, topology: &Topology<'_>) -> BTreeMap<IpNet, u32> {
             (route::REMOTE_POD_CIDR, route::REMOTE_HOST)
         };
         node.pod_cidrs.iter().for_each(|net| add(*net, cidr));
-        node.internal_ips.iter().for_each(|ip| add(IpNet::from(*ip), host));
+        node.internal_ips
+            .iter()
+            .for_each(|ip| add(IpNet::from(*ip), host));
     }
-    facts.host_ips.iter().for_each(|ip| add(IpNet::from(*ip), route::LOCAL_HOST));
-    facts.allowed_sources.iter().for_each(|net| add(*net, route::ALLOWED_SOURCE));
+    facts
+        .host_ips
+        .iter()
+        .for_each(|ip| add(IpNet::from(*ip), route::LOCAL_HOST));
+    facts
+        .allowed_sources
+        .iter()
+        .for_each(|net| add(*net, route::ALLOWED_SOURCE));
     // The kernel sees the longest prefix only, and an allowed source stays allowed inside a narrower one.
     for (net, bits) in &mut known {
         if facts.allowed_sources.iter().any(|allowed| allowed.contains(net)) {

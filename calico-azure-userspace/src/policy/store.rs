@@ -6,9 +6,7 @@ use std::sync::Arc;
 
 use ipnet::IpNet;
 
-use crate::model::{
-    Key, Kind, Namespace, NetworkSet, Node, Pod, Policy, Resource, ServiceAccount, Tier,
-};
+use crate::model::{Key, Kind, Namespace, NetworkSet, Node, Pod, Policy, Resource, ServiceAccount, Tier};
 
 /// One change of what is known.
 #[derive(Clone, Debug, PartialEq)]
@@ -84,9 +82,11 @@ impl Store {
         let key = resource.key();
         match resource {
             Resource::Namespace(x) => put(&mut self.namespaces, x.name.clone(), x),
-            Resource::ServiceAccount(x) => {
-                put(&mut self.service_accounts, (x.namespace.clone(), x.name.clone()), x)
-            }
+            Resource::ServiceAccount(x) => put(
+                &mut self.service_accounts,
+                (x.namespace.clone(), x.name.clone()),
+                x,
+            ),
             Resource::Pod(x) => put(&mut self.pods, (x.namespace.clone(), x.name.clone()), x),
             Resource::Node(x) => put(&mut self.nodes, x.name.clone(), x),
             Resource::Tier(x) => put(&mut self.tiers, x.name.clone(), x),
@@ -110,6 +110,32 @@ impl Store {
         }
     }
 
+    /// The same resources as if all pods were on this node, each behind an interface of its own: what the compiled
+    /// tables of every node together decide. Facts of the real links are replaced.
+    #[must_use]
+    pub fn on_one_node(&self) -> Self {
+        let mut store = self.clone();
+        let node = if self.facts.node.is_empty() {
+            "node".to_owned()
+        } else {
+            self.facts.node.clone()
+        };
+        let mut by_ifindex = BTreeMap::new();
+        for (ifindex, pod) in (1..).zip(store.pods.values_mut()) {
+            let interface = Interface {
+                name: format!("pod{ifindex}"),
+                host_routes: pod.ips.clone(),
+            };
+            by_ifindex.insert(ifindex, interface);
+            if pod.node != node {
+                Arc::make_mut(pod).node.clone_from(&node);
+            }
+        }
+        store.interfaces = Interfaces { by_ifindex };
+        store.facts.node = node;
+        store
+    }
+
     /// The namespace object.
     #[must_use]
     pub fn namespace(&self, name: &str) -> Option<&Namespace> {
@@ -129,7 +155,9 @@ impl Store {
     /// The service account object.
     #[must_use]
     pub fn service_account(&self, namespace: &str, name: &str) -> Option<&ServiceAccount> {
-        self.service_accounts.get(&(namespace.to_owned(), name.to_owned())).map(AsRef::as_ref)
+        self.service_accounts
+            .get(&(namespace.to_owned(), name.to_owned()))
+            .map(AsRef::as_ref)
     }
 
     /// Every pod, by namespace and name.
@@ -140,7 +168,9 @@ impl Store {
     /// The pod object.
     #[must_use]
     pub fn pod(&self, namespace: &str, name: &str) -> Option<&Pod> {
-        self.pods.get(&(namespace.to_owned(), name.to_owned())).map(AsRef::as_ref)
+        self.pods
+            .get(&(namespace.to_owned(), name.to_owned()))
+            .map(AsRef::as_ref)
     }
 
     /// Every node, by name.
@@ -214,11 +244,18 @@ mod tests {
     #[test]
     fn apply_reports_whether_anything_changed() {
         let mut store = Store::default();
-        let namespace = Namespace { name: "a".into(), ..Default::default() };
+        let namespace = Namespace {
+            name: "a".into(),
+            ..Default::default()
+        };
         let upsert = Event::Upsert(Resource::Namespace(namespace));
         assert!(store.apply(upsert.clone()));
         assert!(!store.apply(upsert));
-        let key = Key { kind: Kind::Namespace, namespace: None, name: "a".into() };
+        let key = Key {
+            kind: Kind::Namespace,
+            namespace: None,
+            name: "a".into(),
+        };
         assert!(store.apply(Event::Delete(key.clone())));
         assert!(!store.apply(Event::Delete(key)));
         assert_eq!(store, Store::default());
@@ -227,7 +264,11 @@ mod tests {
     #[test]
     fn a_policy_is_deleted_by_its_own_kind_only() {
         let policy = |kind| Policy {
-            key: Key { kind, namespace: Some("a".into()), name: "p".into() },
+            key: Key {
+                kind,
+                namespace: Some("a".into()),
+                name: "p".into(),
+            },
             tier: "default".into(),
             order: None,
             selector: crate::selector::Selector::all(),

@@ -10,7 +10,8 @@ use super::problem::Problem;
 use super::store::{Interfaces, Store};
 use crate::model::Pod;
 
-/// A pod that policy applies to: scheduled, not on the host's network, not finished.
+/// A pod that policy applies to: scheduled (or, in a manifest, with an address), not on the host's network, not
+/// finished.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Endpoint<'a> {
     /// The pod.
@@ -43,10 +44,19 @@ impl<'a> Topology<'a> {
         let node = &store.facts().node;
         let endpoints = store
             .pods()
-            .filter(|pod| !pod.host_network && !pod.finished && !pod.node.is_empty())
-            .map(|pod| Endpoint { pod, addresses: Vec::new(), local: pod.node == *node, ifindex: None })
+            .filter(|pod| !pod.host_network && !pod.finished && !(pod.node.is_empty() && pod.ips.is_empty()))
+            .map(|pod| Endpoint {
+                pod,
+                addresses: Vec::new(),
+                local: pod.node == *node,
+                ifindex: None,
+            })
             .collect();
-        let mut topology = Self { endpoints, problems: Vec::new(), owners: HashMap::new() };
+        let mut topology = Self {
+            endpoints,
+            problems: Vec::new(),
+            owners: HashMap::new(),
+        };
         topology.assign_interfaces(store);
         topology.assign_addresses(store.interfaces());
         topology
@@ -68,9 +78,10 @@ impl<'a> Topology<'a> {
             }
         }
         let named = |pod: &Pod| {
-            let hash = name_hash(pod);
             let prefixes = &store.facts().interface_prefixes;
-            prefixes.iter().find_map(|prefix| by_name.get(format!("{prefix}{hash}").as_str()).copied())
+            prefixes
+                .iter()
+                .find_map(|prefix| by_name.get(interface_name(prefix, pod).as_str()).copied())
         };
         let routed = |pod: &Pod| pod.ips.iter().find_map(|ip| by_route.get(ip).copied());
 
@@ -88,7 +99,10 @@ impl<'a> Topology<'a> {
             if let Some(winner) = taken.get(&ifindex) {
                 self.problems.push(Problem::InterfaceContested {
                     ifindex,
-                    interface: interfaces.get(&ifindex).map(|x| x.name.clone()).unwrap_or_default(),
+                    interface: interfaces
+                        .get(&ifindex)
+                        .map(|x| x.name.clone())
+                        .unwrap_or_default(),
                     winner: self.name(*winner),
                     loser: self.name(place),
                 });
@@ -110,7 +124,11 @@ impl<'a> Topology<'a> {
         let mut claims: Vec<(bool, usize, IpAddr)> = Vec::with_capacity(self.endpoints.len());
         for (place, endpoint) in self.endpoints.iter().enumerate() {
             let routes = routes(endpoint);
-            let wanted = if endpoint.pod.ips.is_empty() { routes } else { &endpoint.pod.ips };
+            let wanted = if endpoint.pod.ips.is_empty() {
+                routes
+            } else {
+                &endpoint.pod.ips
+            };
             claims.extend(wanted.iter().map(|ip| (!routes.contains(ip), place, *ip)));
         }
         claims.sort_by_key(|(weak, place, _)| (*weak, *place));
@@ -135,7 +153,10 @@ impl<'a> Topology<'a> {
     }
 
     fn name(&self, place: usize) -> String {
-        self.endpoints.get(place).map(|endpoint| pod_name(endpoint.pod)).unwrap_or_default()
+        self.endpoints
+            .get(place)
+            .map(|endpoint| pod_name(endpoint.pod))
+            .unwrap_or_default()
     }
 }
 
@@ -145,12 +166,17 @@ pub fn pod_name(pod: &Pod) -> String {
     format!("{}/{}", pod.namespace, pod.name)
 }
 
-/// What Calico's CNI plugin and Azure's (in transparent mode) put after their prefix in an interface's name.
-fn name_hash(pod: &Pod) -> String {
+/// The name that Calico's CNI plugin and Azure's (in transparent mode) give to a pod's host-side interface.
+#[must_use]
+pub fn interface_name(prefix: &str, pod: &Pod) -> String {
     let digest = Sha1::digest(format!("{}.{}", pod.namespace, pod.name));
-    let mut hex: String = digest.iter().take(6).map(|byte| format!("{byte:02x}")).collect();
-    hex.truncate(11);
-    hex
+    let mut name = prefix.to_owned();
+    for byte in digest.iter().take(5) {
+        name.push_str(&format!("{byte:02x}"));
+    }
+    // Eleven digits: five bytes and a half.
+    name.push_str(&format!("{:x}", digest.get(5).map_or(0, |byte| byte >> 4)));
+    name
 }
 
 #[cfg(test)]
@@ -173,9 +199,17 @@ mod tests {
         let mut store: Store = pods.into_iter().map(Resource::Pod).collect();
         let by_ifindex = links.iter().map(|(ifindex, name, routes)| {
             let host_routes = routes.iter().map(|ip| ip.parse().unwrap()).collect();
-            (*ifindex, Interface { name: name.clone(), host_routes })
+            (
+                *ifindex,
+                Interface {
+                    name: name.clone(),
+                    host_routes,
+                },
+            )
         });
-        store.apply(Event::Interfaces(Interfaces { by_ifindex: by_ifindex.collect() }));
+        store.apply(Event::Interfaces(Interfaces {
+            by_ifindex: by_ifindex.collect(),
+        }));
         store.apply(Event::Node(NodeFacts {
             node: "n1".into(),
             interface_prefixes: vec!["cali".into(), "azv".into()],
@@ -188,7 +222,11 @@ mod tests {
     fn resolve(store: &Store) -> (Vec<(String, Option<u32>, Vec<String>)>, usize) {
         let topology = Topology::of(store);
         let rows = topology.endpoints.iter().map(|e| {
-            (e.pod.name.clone(), e.ifindex, e.addresses.iter().map(ToString::to_string).collect())
+            (
+                e.pod.name.clone(),
+                e.ifindex,
+                e.addresses.iter().map(ToString::to_string).collect(),
+            )
         });
         (rows.collect(), topology.problems.len())
     }
@@ -196,33 +234,52 @@ mod tests {
     #[test]
     fn the_computed_name_is_the_one_that_calico_computes() {
         // echo -n default.nginx | sha1sum
-        let nginx = Pod { namespace: "default".into(), name: "nginx".into(), ..Pod::default() };
-        assert_eq!(name_hash(&nginx), "c440f455693");
+        let nginx = Pod {
+            namespace: "default".into(),
+            name: "nginx".into(),
+            ..Pod::default()
+        };
+        assert_eq!(interface_name("azv", &nginx), "azvc440f455693");
     }
 
     #[test]
     fn a_pod_without_status_takes_its_address_from_the_host_route() {
-        let name = format!("azv{}", name_hash(&pod("a", &[])));
+        let name = interface_name("azv", &pod("a", &[]));
         let store = store(vec![pod("a", &[])], &[(7, name, &["10.0.0.1", "fd00::1"])]);
         let (rows, problems) = resolve(&store);
-        assert_eq!(rows, [("a".into(), Some(7), vec!["10.0.0.1".into(), "fd00::1".into()])]);
+        assert_eq!(
+            rows,
+            [("a".into(), Some(7), vec!["10.0.0.1".into(), "fd00::1".into()])]
+        );
         assert_eq!(problems, 0);
     }
 
     #[test]
     fn an_interface_without_a_computed_name_is_found_by_its_host_route() {
-        let store = store(vec![pod("a", &["10.0.0.1"])], &[(7, "veth1".into(), &["10.0.0.1"])]);
-        assert_eq!(resolve(&store).0, [("a".into(), Some(7), vec!["10.0.0.1".into()])]);
+        let store = store(
+            vec![pod("a", &["10.0.0.1"])],
+            &[(7, "veth1".into(), &["10.0.0.1"])],
+        );
+        assert_eq!(
+            resolve(&store).0,
+            [("a".into(), Some(7), vec!["10.0.0.1".into()])]
+        );
     }
 
     #[test]
     fn a_stale_pod_takes_neither_interface_nor_address_from_the_pod_that_is_there() {
         // "a" sorts first, but the link and its route are b's.
-        let name = format!("cali{}", name_hash(&pod("b", &[])));
+        let name = interface_name("cali", &pod("b", &[]));
         let pods = vec![pod("a", &["10.0.0.1"]), pod("b", &["10.0.0.1"])];
         let store = store(pods, &[(7, name, &["10.0.0.1"])]);
         let (rows, problems) = resolve(&store);
-        assert_eq!(rows, [("a".into(), None, vec![]), ("b".into(), Some(7), vec!["10.0.0.1".into()])]);
+        assert_eq!(
+            rows,
+            [
+                ("a".into(), None, vec![]),
+                ("b".into(), Some(7), vec!["10.0.0.1".into()])
+            ]
+        );
         assert_eq!(problems, 2, "the interface and the address");
     }
 
@@ -232,16 +289,22 @@ mod tests {
         remote.iter_mut().for_each(|pod| pod.node = "n2".into());
         let store = store(remote.to_vec(), &[]);
         let topology = Topology::of(&store);
+        assert!(topology.endpoints.iter().all(|endpoint| !endpoint.local));
         assert_eq!(topology.owner("10.0.0.1".parse().unwrap()).unwrap().pod.name, "a");
         assert_eq!(topology.problems.len(), 1);
     }
 
     #[test]
     fn host_networked_finished_and_unscheduled_pods_are_no_endpoints() {
-        let mut pods = [pod("a", &["10.0.0.1"]), pod("b", &["10.0.0.2"]), pod("c", &["10.0.0.3"])];
+        let mut pods = [
+            pod("a", &["10.0.0.1"]),
+            pod("b", &["10.0.0.2"]),
+            pod("c", &["10.0.0.3"]),
+        ];
         pods[0].host_network = true;
         pods[1].finished = true;
         pods[2].node.clear();
+        pods[2].ips.clear();
         assert_eq!(resolve(&store(pods.to_vec(), &[])), (vec![], 0));
     }
 }

@@ -28,7 +28,9 @@ pub fn ipv4(word: u32) -> Ipv4Addr {
 /// The address that four words stand for.
 #[must_use]
 pub fn ipv6(words: [u32; 4]) -> Ipv6Addr {
-    let number = words.iter().fold(0, |sum, word| (sum << 32) | u128::from(u32::from_be(*word)));
+    let number = words
+        .iter()
+        .fold(0, |sum, word| (sum << 32) | u128::from(u32::from_be(*word)));
     Ipv6Addr::from(number)
 }
 

@@ -32,8 +32,16 @@ pub(super) enum Node {
     All,
     Global,
     Has(String),
-    Compare { key: String, op: Op, value: String },
-    In { key: String, values: BTreeSet<String>, negated: bool },
+    Compare {
+        key: String,
+        op: Op,
+        value: String,
+    },
+    In {
+        key: String,
+        values: BTreeSet<String>,
+        negated: bool,
+    },
     Not(Box<Node>),
     /// Two or more.
     And(Vec<Node>),
@@ -110,10 +118,16 @@ impl Node {
             Self::All => Self::All,
             Self::Global => Self::Global,
             Self::Has(key) => Self::Has(prefixed(key)),
-            Self::Compare { key, op, value } => Self::Compare { key: prefixed(key), op: *op, value: value.clone() },
-            Self::In { key, values, negated } => {
-                Self::In { key: prefixed(key), values: values.clone(), negated: *negated }
-            }
+            Self::Compare { key, op, value } => Self::Compare {
+                key: prefixed(key),
+                op: *op,
+                value: value.clone(),
+            },
+            Self::In { key, values, negated } => Self::In {
+                key: prefixed(key),
+                values: values.clone(),
+                negated: *negated,
+            },
             Self::Not(node) => Self::Not(Box::new(node.with_key_prefix(prefix))),
             Self::And(nodes) => Self::And(each(nodes)),
             Self::Or(nodes) => Self::Or(each(nodes)),
@@ -131,10 +145,16 @@ impl Node {
 
     pub(super) fn required_equals(&self) -> Option<(&str, &str)> {
         match self {
-            Self::Compare { key, op: Op::Eq, value } => Some((key, value)),
-            Self::In { key, values, negated: false } if values.len() == 1 => {
-                values.first().map(|value| (key.as_str(), value.as_str()))
-            }
+            Self::Compare {
+                key,
+                op: Op::Eq,
+                value,
+            } => Some((key, value)),
+            Self::In {
+                key,
+                values,
+                negated: false,
+            } if values.len() == 1 => values.first().map(|value| (key.as_str(), value.as_str())),
             Self::And(nodes) => nodes.iter().find_map(Self::required_equals),
             _ => None,
         }

@@ -46,7 +46,10 @@ fn is_label(c: char) -> bool {
 }
 
 fn error<T>(offset: usize, message: impl Into<String>) -> Result<T, ParseError> {
-    Err(ParseError { message: message.into(), offset })
+    Err(ParseError {
+        message: message.into(),
+        offset,
+    })
 }
 
 /// Every token and where it begins, [`Token::End`] last.
@@ -77,17 +80,29 @@ pub(super) fn tokens(text: &str) -> Result<Vec<(Token, usize)>, ParseError> {
                 let Some(length) = rest.get(1..).and_then(|rest| rest.find(c)) else {
                     return error(offset, format!("this string has no closing {c}"));
                 };
-                (Token::Text(rest.get(1..=length).unwrap_or_default().to_owned()), length + 2)
+                (
+                    Token::Text(rest.get(1..=length).unwrap_or_default().to_owned()),
+                    length + 2,
+                )
             }
             c if is_label(c) => {
                 let length = rest.find(|c| !is_label(c)).unwrap_or(rest.len());
                 if length > MAX_LABEL {
-                    return error(offset, format!("a label has at most {MAX_LABEL} characters, this one has {length}"));
+                    return error(
+                        offset,
+                        format!("a label has at most {MAX_LABEL} characters, this one has {length}"),
+                    );
                 }
-                (Token::Word(rest.get(..length).unwrap_or_default().to_owned()), length)
+                (
+                    Token::Word(rest.get(..length).unwrap_or_default().to_owned()),
+                    length,
+                )
             }
             '\n' | '\r' => {
-                return error(offset, "a selector is one line: in YAML, use '>-' to fold lines into one");
+                return error(
+                    offset,
+                    "a selector is one line: in YAML, use '>-' to fold lines into one",
+                );
             }
             c => return error(offset, format!("unexpected character {c:?}")),
         };

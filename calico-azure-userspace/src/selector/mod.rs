@@ -71,7 +71,9 @@ impl Selector {
     fn from_node(root: Node) -> Self {
         let root = root.normalised();
         let canonical = root.to_string();
-        Self { inner: Arc::new(Inner { root, canonical }) }
+        Self {
+            inner: Arc::new(Inner { root, canonical }),
+        }
     }
 
     fn node(&self) -> Node {
@@ -99,21 +101,33 @@ impl Selector {
     /// `key == 'value'`.
     #[must_use]
     pub fn eq(key: &str, value: &str) -> Self {
-        Self::from_node(Node::Compare { key: key.to_owned(), op: Op::Eq, value: value.to_owned() })
+        Self::from_node(Node::Compare {
+            key: key.to_owned(),
+            op: Op::Eq,
+            value: value.to_owned(),
+        })
     }
 
     /// `key in { … }`.
     #[must_use]
     pub fn in_set<V: Into<String>>(key: &str, values: impl IntoIterator<Item = V>) -> Self {
         let values = values.into_iter().map(Into::into).collect();
-        Self::from_node(Node::In { key: key.to_owned(), values, negated: false })
+        Self::from_node(Node::In {
+            key: key.to_owned(),
+            values,
+            negated: false,
+        })
     }
 
     /// `key not in { … }`.
     #[must_use]
     pub fn not_in_set<V: Into<String>>(key: &str, values: impl IntoIterator<Item = V>) -> Self {
         let values = values.into_iter().map(Into::into).collect();
-        Self::from_node(Node::In { key: key.to_owned(), values, negated: true })
+        Self::from_node(Node::In {
+            key: key.to_owned(),
+            values,
+            negated: true,
+        })
     }
 
     /// `self && other`; `all()` on either side disappears.

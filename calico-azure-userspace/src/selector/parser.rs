@@ -8,7 +8,11 @@ use super::{MAX_DEPTH, ParseError};
 
 pub(super) fn parse(text: &str) -> Result<Node, ParseError> {
     let tokens = tokens(text)?;
-    let mut parser = Parser { tokens: &tokens, next: 0, depth: 0 };
+    let mut parser = Parser {
+        tokens: &tokens,
+        next: 0,
+        depth: 0,
+    };
     if parser.peek() == &Token::End {
         return Ok(Node::All);
     }
@@ -27,7 +31,9 @@ struct Parser<'a> {
 
 impl Parser<'_> {
     fn peek_at(&self, ahead: usize) -> &Token {
-        self.tokens.get(self.next + ahead).map_or(&Token::End, |(token, _)| token)
+        self.tokens
+            .get(self.next + ahead)
+            .map_or(&Token::End, |(token, _)| token)
     }
 
     fn peek(&self) -> &Token {
@@ -35,12 +41,18 @@ impl Parser<'_> {
     }
 
     fn offset(&self) -> usize {
-        self.tokens.get(self.next).or(self.tokens.last()).map_or(0, |(_, offset)| *offset)
+        self.tokens
+            .get(self.next)
+            .or(self.tokens.last())
+            .map_or(0, |(_, offset)| *offset)
     }
 
     fn unexpected<T>(&self, expected: &str) -> Result<T, ParseError> {
         let message = format!("expected {expected}, found {}", self.peek().describe());
-        Err(ParseError { message, offset: self.offset() })
+        Err(ParseError {
+            message,
+            offset: self.offset(),
+        })
     }
 
     fn take(&mut self, token: &Token) -> bool {
@@ -50,7 +62,11 @@ impl Parser<'_> {
     }
 
     fn expect(&mut self, token: &Token, expected: &str) -> Result<(), ParseError> {
-        if self.take(token) { Ok(()) } else { self.unexpected(expected) }
+        if self.take(token) {
+            Ok(())
+        } else {
+            self.unexpected(expected)
+        }
     }
 
     fn or(&mut self) -> Result<Node, ParseError> {
@@ -72,7 +88,10 @@ impl Parser<'_> {
     fn unary(&mut self) -> Result<Node, ParseError> {
         if self.depth >= MAX_DEPTH {
             let message = format!("nested more than {MAX_DEPTH} deep: simplify the selector");
-            return Err(ParseError { message, offset: self.offset() });
+            return Err(ParseError {
+                message,
+                offset: self.offset(),
+            });
         }
         self.depth += 1;
         let node = if self.take(&Token::Not) {
@@ -108,7 +127,10 @@ impl Parser<'_> {
             "has" => Node::Has(String::new()),
             _ => {
                 let message = format!("there is no function {name}(): expected has(), all() or global()");
-                return Err(ParseError { message, offset: self.offset() });
+                return Err(ParseError {
+                    message,
+                    offset: self.offset(),
+                });
             }
         };
         self.next += 2;

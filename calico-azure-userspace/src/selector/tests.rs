@@ -8,7 +8,10 @@ use super::*;
 
 fn labels(text: &str) -> BTreeMap<String, String> {
     let pairs = text.split(',').filter(|pair| !pair.is_empty());
-    pairs.map(|pair| pair.split_once('=').unwrap_or((pair, ""))).map(|(k, v)| (k.into(), v.into())).collect()
+    pairs
+        .map(|pair| pair.split_once('=').unwrap_or((pair, "")))
+        .map(|(k, v)| (k.into(), v.into()))
+        .collect()
 }
 
 #[track_caller]
@@ -18,7 +21,10 @@ fn check(selector: &str, yes: &[&str], no: &[&str]) {
         assert!(parsed.matches(&labels(text)), "{selector} must match {text:?}");
     }
     for text in no {
-        assert!(!parsed.matches(&labels(text)), "{selector} must not match {text:?}");
+        assert!(
+            !parsed.matches(&labels(text)),
+            "{selector} must not match {text:?}"
+        );
     }
 }
 
@@ -58,7 +64,11 @@ fn and_binds_tighter_than_or() {
 #[test]
 fn words_are_operators_only_after_a_label() {
     check("in in {'in'}", &["in=in"], &["in=out"]);
-    check("has == 'x' && contains contains 'c' && all == 'y'", &["has=x,contains=c,all=y"], &["has=x"]);
+    check(
+        "has == 'x' && contains contains 'c' && all == 'y'",
+        &["has=x,contains=c,all=y"],
+        &["has=x"],
+    );
     check("not notin {'a'}", &["", "not=b"], &["not=a"]);
     check("has(has)", &["has="], &[""]);
 }
@@ -74,9 +84,15 @@ fn canonical_form_sorts_sets_and_forgets_grouping() {
     let canonical = |text: &str| Selector::parse(text).unwrap().canonical().to_owned();
     assert_eq!(canonical("a in {'c','b','c'}"), "a in {\"b\", \"c\"}");
     assert_eq!(canonical("(((has(a))))"), "has(a)");
-    assert_eq!(canonical("has(a)&&(has(b)&&has(c))"), "(has(a) && has(b) && has(c))");
+    assert_eq!(
+        canonical("has(a)&&(has(b)&&has(c))"),
+        "(has(a) && has(b) && has(c))"
+    );
     assert_eq!(canonical("a == '\"'"), "a == '\"'");
-    assert_eq!(Selector::parse("has(a)&&has(b)").unwrap(), Selector::parse("(has(a) && has(b))").unwrap());
+    assert_eq!(
+        Selector::parse("has(a)&&has(b)").unwrap(),
+        Selector::parse("(has(a) && has(b))").unwrap()
+    );
 }
 
 #[test]
@@ -108,7 +124,11 @@ fn errors_say_where_and_what() {
 
 #[test]
 fn deep_nesting_is_an_error_and_no_overflow() {
-    for text in ["(".repeat(100_000), "!".repeat(100_000), format!("{}has(a)", "!(".repeat(50_000))] {
+    for text in [
+        "(".repeat(100_000),
+        "!".repeat(100_000),
+        format!("{}has(a)", "!(".repeat(50_000)),
+    ] {
         assert!(Selector::parse(&text).unwrap_err().message.contains("deep"));
     }
     let wide = vec!["has(a)"; 10_000].join(" && ");
@@ -117,20 +137,42 @@ fn deep_nesting_is_an_error_and_no_overflow() {
 
 #[test]
 fn prefixes_go_on_every_key() {
-    let selector = Selector::parse("a == 'b' && !(has(c) || d in {'e'})").unwrap().with_key_prefix("pcns.");
-    assert_eq!(selector.canonical(), "(pcns.a == \"b\" && !(has(pcns.c) || pcns.d in {\"e\"}))");
+    let selector = Selector::parse("a == 'b' && !(has(c) || d in {'e'})")
+        .unwrap()
+        .with_key_prefix("pcns.");
+    assert_eq!(
+        selector.canonical(),
+        "(pcns.a == \"b\" && !(has(pcns.c) || pcns.d in {\"e\"}))"
+    );
     assert!(Selector::parse("global()").unwrap().is_global());
     assert!(Selector::parse("has(a) && !global()").unwrap().contains_global());
-    assert_eq!(Selector::parse("has(x) && a == 'b'").unwrap().required_equals(), Some(("a", "b")));
-    assert_eq!(Selector::parse("has(x) || a == 'b'").unwrap().required_equals(), None);
+    assert_eq!(
+        Selector::parse("has(x) && a == 'b'").unwrap().required_equals(),
+        Some(("a", "b"))
+    );
+    assert_eq!(
+        Selector::parse("has(x) || a == 'b'").unwrap().required_equals(),
+        None
+    );
 }
 
 fn key() -> impl Strategy<Value = String> {
-    prop_oneof![Just("a".to_owned()), Just("in".to_owned()), Just("x.y/z-1".to_owned()), Just("not".to_owned())]
+    prop_oneof![
+        Just("a".to_owned()),
+        Just("in".to_owned()),
+        Just("x.y/z-1".to_owned()),
+        Just("not".to_owned())
+    ]
 }
 
 fn value() -> impl Strategy<Value = String> {
-    prop_oneof![Just(String::new()), Just("b".into()), Just("it's".into()), Just("\"".into()), Just("é b".into())]
+    prop_oneof![
+        Just(String::new()),
+        Just("b".into()),
+        Just("it's".into()),
+        Just("\"".into()),
+        Just("é b".into())
+    ]
 }
 
 fn selector() -> impl Strategy<Value = Selector> {
@@ -145,10 +187,20 @@ fn selector() -> impl Strategy<Value = Selector> {
         Just(Selector::all()),
         Just(Selector::from_node(Node::Global)),
         key().prop_map(|key| Selector::has(&key)),
-        (key(), op, value()).prop_map(|(key, op, value)| Selector::from_node(Node::Compare { key, op, value })),
-        (key(), proptest::collection::vec(value(), 0..4), any::<bool>()).prop_map(|(key, values, negated)| {
-            if negated { Selector::not_in_set(&key, values) } else { Selector::in_set(&key, values) }
-        }),
+        (key(), op, value()).prop_map(|(key, op, value)| Selector::from_node(Node::Compare {
+            key,
+            op,
+            value
+        })),
+        (key(), proptest::collection::vec(value(), 0..4), any::<bool>()).prop_map(
+            |(key, values, negated)| {
+                if negated {
+                    Selector::not_in_set(&key, values)
+                } else {
+                    Selector::in_set(&key, values)
+                }
+            }
+        ),
     ];
     leaf.prop_recursive(5, 32, 3, |inner| {
         prop_oneof![

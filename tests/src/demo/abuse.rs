@@ -31,48 +31,90 @@ pub(super) fn forged(cluster: &mut Cluster, screen: &Screen, findings: &mut Find
     let node = cluster.node("node-1")?;
     let dst = address(cluster, "data/db", false)?;
     let src = "198.51.100.9".parse().context("an address")?;
-    let payload = Payload::Udp { sport: PORT, dport: PORT };
+    let payload = Payload::Udp {
+        sport: PORT,
+        dport: PORT,
+    };
     let name = "p1_unknown_source";
     let before = counter(cluster, name)?;
     Crafted { src, dst, payload }.send(node.ns())?;
     let after = settle(|| counter(cluster, name), |now| now.packets > before.packets)?;
     if after.packets > before.packets {
-        screen.good(&format!("an unknown source from node-1 itself: died in the fabric, counter {name}"));
+        screen.good(&format!(
+            "an unknown source from node-1 itself: died in the fabric, counter {name}"
+        ));
     } else {
-        findings.add(screen, "an unknown source from node-1 itself: the fabric did not count it".to_owned());
+        findings.add(
+            screen,
+            "an unknown source from node-1 itself: the fabric did not count it".to_owned(),
+        );
     }
     Ok(())
 }
 
 fn forgeries(cluster: &Cluster) -> anyhow::Result<Vec<Forgery>> {
-    let payload = || Payload::Udp { sport: PORT, dport: PORT };
+    let payload = || Payload::Udp {
+        sport: PORT,
+        dport: PORT,
+    };
     let spoof = |what, src, dst| Forgery {
         what,
         from: "shop/api-1",
-        packet: Crafted { src, dst, payload: payload() },
+        packet: Crafted {
+            src,
+            dst,
+            payload: payload(),
+        },
         reason: Reason::SpoofedSource,
     };
     let mut list = Vec::new();
     for v6 in [false, true] {
         let dst = address(cluster, "data/db", v6)?;
-        let unknown: IpAddr = if v6 { "2001:db8::9" } else { "198.51.100.9" }.parse().context("an address")?;
-        list.push(spoof("the address of another pod", address(cluster, "shop/frontend-1", v6)?, dst));
+        let unknown: IpAddr = if v6 { "2001:db8::9" } else { "198.51.100.9" }
+            .parse()
+            .context("an address")?;
+        list.push(spoof(
+            "the address of another pod",
+            address(cluster, "shop/frontend-1", v6)?,
+            dst,
+        ));
         list.push(spoof("an address of nobody", unknown, dst));
     }
-    let (src, dst) = (address(cluster, "ops/batch", false)?, address(cluster, "shop/frontend-1", false)?);
-    let inner = Crafted { src, dst, payload: payload() };
+    let (src, dst) = (
+        address(cluster, "ops/batch", false)?,
+        address(cluster, "shop/frontend-1", false)?,
+    );
+    let inner = Crafted {
+        src,
+        dst,
+        payload: payload(),
+    };
     list.push(Forgery {
         what: "IP in IP, which Azure discards",
         from: "ops/batch",
-        packet: Crafted { src, dst, payload: Payload::Ipip(Box::new(inner)) },
+        packet: Crafted {
+            src,
+            dst,
+            payload: Payload::Ipip(Box::new(inner)),
+        },
         reason: Reason::FabricUnsupported,
     });
     Ok(list)
 }
 
 /// Sends one packet; our own reason must be in the flow log, and the fabric must not have seen it.
-fn forge(cluster: &Cluster, screen: &Screen, findings: &mut Findings, forgery: &Forgery) -> anyhow::Result<()> {
-    let Forgery { what, from, packet, reason } = forgery;
+fn forge(
+    cluster: &Cluster,
+    screen: &Screen,
+    findings: &mut Findings,
+    forgery: &Forgery,
+) -> anyhow::Result<()> {
+    let Forgery {
+        what,
+        from,
+        packet,
+        reason,
+    } = forgery;
     let what = format!("{what} ({}) from {from}", packet.src);
     let pod = cluster.pod(from)?;
     let flows = flows(cluster, &pod.manifest.node)?;
@@ -84,8 +126,15 @@ fn forge(cluster: &Cluster, screen: &Screen, findings: &mut Findings, forgery: &
     let seen = flows.wait_for(mark, &format!("a record of {what}"), PATIENCE, mine);
     match findings.expect(screen, seen)? {
         Some(flow) => {
-            let place = format!("died at {} of {}", flow.hook, flow.interface.as_deref().unwrap_or("?"));
-            screen.good(&format!("{what}: {place}, {}", screen.paint(Colour::Bold, &flow.reason)));
+            let place = format!(
+                "died at {} of {}",
+                flow.hook,
+                flow.interface.as_deref().unwrap_or("?")
+            );
+            screen.good(&format!(
+                "{what}: {place}, {}",
+                screen.paint(Colour::Bold, &flow.reason)
+            ));
             screen.detail(|| flow.line.clone());
         }
         None => {
@@ -109,19 +158,33 @@ pub(super) fn logged(cluster: &mut Cluster, screen: &Screen, findings: &mut Find
         let ns: &NetNs = pod.net.ns();
         let outcome = probe::tcp(ns, dst, 443, Duration::from_millis(300))?;
         if outcome.passed() {
-            findings.add(screen, format!("{POD} -> {dst} tcp/443: {outcome}; must be denied"));
+            findings.add(
+                screen,
+                format!("{POD} -> {dst} tcp/443: {outcome}; must be denied"),
+            );
         }
         let mine = |flow: &Flow| {
             let denied = flow.verdict == "deny" && flow.log;
             denied && flow.dst == Some(dst) && flow.endpoint.as_deref() == Some(POD)
         };
-        let seen = flows.wait_for(mark, &format!("a logged denial of {POD} -> {dst}"), PATIENCE, mine);
-        let Some(flow) = findings.expect(screen, seen)? else { continue };
+        let seen = flows.wait_for(
+            mark,
+            &format!("a logged denial of {POD} -> {dst}"),
+            PATIENCE,
+            mine,
+        );
+        let Some(flow) = findings.expect(screen, seen)? else {
+            continue;
+        };
         let rule = flow.rule.as_deref().unwrap_or_default();
         if rule.contains("security.threats") && rule.ends_with("egress[1]") {
-            screen.good(&format!("{POD} -> {dst} tcp/443: {outcome}, denied and logged by {rule}"));
+            screen.good(&format!(
+                "{POD} -> {dst} tcp/443: {outcome}, denied and logged by {rule}"
+            ));
         } else {
-            let text = format!("{POD} -> {dst} tcp/443: expected rule egress[1] of security.threats, found {rule:?}");
+            let text = format!(
+                "{POD} -> {dst} tcp/443: expected rule egress[1] of security.threats, found {rule:?}"
+            );
             findings.add(screen, text);
         }
         screen.text(&format!("     {}", screen.paint(Colour::Dim, &flow.line)));
@@ -135,7 +198,10 @@ fn flows(cluster: &Cluster, node: &str) -> anyhow::Result<crate::lab::FlowLog> {
 }
 
 fn address(cluster: &Cluster, pod: &str, v6: bool) -> anyhow::Result<IpAddr> {
-    cluster.pod(pod)?.ip(v6).with_context(|| format!("{pod} lacks an address of one family"))
+    cluster
+        .pod(pod)?
+        .ip(v6)
+        .with_context(|| format!("{pod} lacks an address of one family"))
 }
 
 fn counter(cluster: &Cluster, name: &str) -> anyhow::Result<Counter> {

@@ -16,9 +16,16 @@ const PATIENCE: Duration = Duration::from_secs(20);
 
 pub(super) fn run(cluster: &mut Cluster, screen: &Screen, findings: &mut Findings) -> anyhow::Result<()> {
     // Both end on the node whose agent dies.
-    let monitor = cluster.pod("ops/monitor")?.ip(false).context("ops/monitor has no IPv4 address")?;
+    let monitor = cluster
+        .pod("ops/monitor")?
+        .ip(false)
+        .context("ops/monitor has no IPv4 address")?;
     let start = |pod: &str| -> anyhow::Result<Prober> {
-        Ok(Prober::start(cluster.pod(pod)?.net.ns(), (monitor, 8125).into(), TICK)?)
+        Ok(Prober::start(
+            cluster.pod(pod)?.net.ns(),
+            (monitor, 8125).into(),
+            TICK,
+        )?)
     };
     let allowed = start("shop/api-2")?;
     let denied = start("shop/frontend-2")?;
@@ -37,27 +44,46 @@ pub(super) fn run(cluster: &mut Cluster, screen: &Screen, findings: &mut Finding
     agent.restart()?;
     let status = agent.wait_ready(PATIENCE)?;
     let (epoch, endpoints) = (status.epoch, status.endpoints.len());
-    screen.text(&format!("started it again: ready at epoch {epoch} with {endpoints} endpoints"));
+    screen.text(&format!(
+        "started it again: ready at epoch {epoch} with {endpoints} endpoints"
+    ));
     cluster.wait_endpoints(PATIENCE)?;
     let checked = matrix::check(cluster, screen, matrix::sample(cluster, 5)?)?;
     matrix::judge(screen, findings, &checked);
 
     let grace = Duration::from_millis(300);
     let sent = |samples: &[crate::lab::probe::Sample]| {
-        let settled: Vec<_> = samples.iter().filter(|sample| sample.sent.elapsed() >= grace).collect();
-        (settled.len(), settled.iter().filter(|sample| sample.answered.is_some()).count())
+        let settled: Vec<_> = samples
+            .iter()
+            .filter(|sample| sample.sent.elapsed() >= grace)
+            .collect();
+        (
+            settled.len(),
+            settled.iter().filter(|sample| sample.answered.is_some()).count(),
+        )
     };
     let (total, answered) = sent(&allowed.finish(grace));
     if answered == total && total > 0 {
-        screen.good(&format!("none of {total} allowed datagrams was lost from before the kill to after the restart"));
+        screen.good(&format!(
+            "none of {total} allowed datagrams was lost from before the kill to after the restart"
+        ));
     } else {
-        findings.add(screen, format!("{} of {total} allowed datagrams were lost around the kill", total - answered));
+        findings.add(
+            screen,
+            format!(
+                "{} of {total} allowed datagrams were lost around the kill",
+                total - answered
+            ),
+        );
     }
     let (total, answered) = sent(&denied.finish(grace));
     if answered == 0 && total > 0 {
         screen.good(&format!("none of {total} denied datagrams got through"));
     } else {
-        findings.add(screen, format!("{answered} of {total} denied datagrams got through around the kill"));
+        findings.add(
+            screen,
+            format!("{answered} of {total} denied datagrams got through around the kill"),
+        );
     }
     Ok(())
 }

@@ -23,11 +23,17 @@ const PATIENCE: Duration = Duration::from_secs(10);
 pub(super) fn run(cluster: &mut Cluster, screen: &Screen, findings: &mut Findings) -> anyhow::Result<()> {
     let original = cluster.source.read(FILE)?;
     let edited = original.replacen(BEFORE, AFTER, 1);
-    ensure!(edited != original, "examples/shop/{FILE}: expected `{BEFORE}`, which this step rewrites");
+    ensure!(
+        edited != original,
+        "examples/shop/{FILE}: expected `{BEFORE}`, which this step rewrites"
+    );
 
     let api = cluster.pod("shop/api-1")?.net.ns().clone();
     let address = |cluster: &Cluster, pod: &str| -> anyhow::Result<_> {
-        cluster.pod(pod)?.ip(false).with_context(|| format!("{pod} has no IPv4 address"))
+        cluster
+            .pod(pod)?
+            .ip(false)
+            .with_context(|| format!("{pod} has no IPv4 address"))
     };
     let db = (address(cluster, "data/db")?, 5432);
     let monitor = (address(cluster, "ops/monitor")?, 8125);
@@ -35,18 +41,25 @@ pub(super) fn run(cluster: &mut Cluster, screen: &Screen, findings: &mut Finding
     let datagrams = Prober::start(&api, monitor.into(), TICK)?;
     let warm = Instant::now();
     findings.expect(screen, datagrams.wait_answered(warm, PATIENCE))?;
-    screen.text(&format!("shop/api-1 has a connection to data/db ({}) and sends datagrams to ops/monitor", db.0));
+    screen.text(&format!(
+        "shop/api-1 has a connection to data/db ({}) and sends datagrams to ops/monitor",
+        db.0
+    ));
 
     let edit = Instant::now();
     cluster.source.write(FILE, &edited)?;
     screen.text(&format!("{FILE}: the quarantine policy now says `{AFTER}`"));
     if let Some(first) = findings.expect(screen, datagrams.wait_silent(QUIET, PATIENCE))? {
         let after = first.sent.saturating_duration_since(edit);
-        screen.good(&format!("the first datagram was stopped {after:.1?} after the file changed"));
+        screen.good(&format!(
+            "the first datagram was stopped {after:.1?} after the file changed"
+        ));
     }
     if let Some(last) = findings.expect(screen, connection.wait_quiet(QUIET, PATIENCE))? {
         let after = last.saturating_duration_since(edit);
-        screen.good(&format!("the established connection was cut: its last echo came {after:.1?} after the change"));
+        screen.good(&format!(
+            "the established connection was cut: its last echo came {after:.1?} after the change"
+        ));
     }
     if let Some(status) = cluster.agent("node-1")?.status()? {
         screen.text(&agent_times(&status));
@@ -59,9 +72,14 @@ pub(super) fn run(cluster: &mut Cluster, screen: &Screen, findings: &mut Finding
     screen.text(&format!("{FILE}: as it was"));
     if let Some(sample) = findings.expect(screen, datagrams.wait_answered(revert, PATIENCE))? {
         let after = sample.sent.saturating_duration_since(revert);
-        screen.good(&format!("the first datagram passed {after:.1?} after the file changed back"));
+        screen.good(&format!(
+            "the first datagram passed {after:.1?} after the file changed back"
+        ));
     }
-    if findings.expect(screen, connection.wait_success(revert, PATIENCE))?.is_some() {
+    if findings
+        .expect(screen, connection.wait_success(revert, PATIENCE))?
+        .is_some()
+    {
         screen.good("the connection lives again: TCP has sent what was lost");
     }
     drop(connection);

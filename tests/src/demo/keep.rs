@@ -20,7 +20,10 @@ pub(super) fn keep(mut cluster: Cluster, screen: &Screen) -> anyhow::Result<()> 
     let addresses: Vec<_> = super::matrix::OUTSIDE.iter().map(|(_, ip)| *ip).collect();
     spawn(&outside, &addresses, &ports)?;
 
-    let db = cluster.pod("data/db")?.ip(false).context("data/db has no IPv4 address")?;
+    let db = cluster
+        .pod("data/db")?
+        .ip(false)
+        .context("data/db has no IPv4 address")?;
     let manifests = cluster.source.dir().to_owned();
     let logs = cluster.dir.log();
     let id = cluster.keep();
@@ -31,13 +34,28 @@ pub(super) fn keep(mut cluster: Cluster, screen: &Screen) -> anyhow::Result<()> 
     };
     let (manifests, logs) = (manifests.display(), logs.display());
     for (what, how) in [
-        ("namespaces of nodes, pods, fabric, internet", format!("ip netns list | grep {id}-")),
-        ("a node's interfaces and routes", format!("ip -n {id}-node-1 address; ip -n {id}-node-1 route")),
+        (
+            "namespaces of nodes, pods, fabric, internet",
+            format!("ip netns list | grep {id}-"),
+        ),
+        (
+            "a node's interfaces and routes",
+            format!("ip -n {id}-node-1 address; ip -n {id}-node-1 route"),
+        ),
         ("a connection that the policies allow", connect("shop-api-1")),
         ("and one that they deny", connect("shop-frontend-1")),
-        ("manifests: edit them, the agents watch", format!("ls {manifests}")),
-        ("what was denied and why", format!("tail -f {logs}/node-1.flows.jsonl")),
-        ("what the fabric discarded", format!("ip netns exec {id}-fabric nft list counters")),
+        (
+            "manifests: edit them, the agents watch",
+            format!("ls {manifests}"),
+        ),
+        (
+            "what was denied and why",
+            format!("tail -f {logs}/node-1.flows.jsonl"),
+        ),
+        (
+            "what the fabric discarded",
+            format!("ip netns exec {id}-fabric nft list counters"),
+        ),
         ("remove all of it", format!("cargo xtask demo --remove {id}")),
     ] {
         screen.text(&format!("{what}:"));
@@ -50,7 +68,11 @@ pub(super) fn keep(mut cluster: Cluster, screen: &Screen) -> anyhow::Result<()> 
 pub(super) fn remove(screen: &Screen, lab: Option<&str>) -> anyhow::Result<()> {
     let ids: Vec<_> = match lab {
         Some(id) => vec![id.to_owned()],
-        None => lab::labs().into_iter().filter(|(_, alive)| !alive).map(|(id, _)| id).collect(),
+        None => lab::labs()
+            .into_iter()
+            .filter(|(_, alive)| !alive)
+            .map(|(id, _)| id)
+            .collect(),
     };
     if ids.is_empty() {
         screen.text("there is no lab to remove");

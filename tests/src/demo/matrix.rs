@@ -50,7 +50,11 @@ pub(super) struct Checked {
 impl Checked {
     /// Every pod serves every port that is probed, so an allowed probe is one that is answered.
     pub(super) fn ok(&self) -> bool {
-        if self.case.expected.allow { self.outcome.reached() } else { !self.outcome.passed() }
+        if self.case.expected.allow {
+            self.outcome.reached()
+        } else {
+            !self.outcome.passed()
+        }
     }
 }
 
@@ -70,11 +74,20 @@ pub(super) fn all(cluster: &Cluster) -> anyhow::Result<Vec<Case>> {
     let mut cases = Vec::new();
     for (src, from) in &cluster.pods {
         let mut add = |dst: &str, dst_ip: IpAddr, kinds: &[Kind]| {
-            let Some(src_ip) = from.ip(dst_ip.is_ipv6()) else { return };
+            let Some(src_ip) = from.ip(dst_ip.is_ipv6()) else {
+                return;
+            };
             for kind in kinds {
                 let expected = expected(&oracle, src_ip, dst_ip, *kind);
                 let ns = from.net.ns().clone();
-                cases.push(Case { src: src.clone(), dst: dst.to_owned(), dst_ip, kind: *kind, expected, ns });
+                cases.push(Case {
+                    src: src.clone(),
+                    dst: dst.to_owned(),
+                    dst_ip,
+                    kind: *kind,
+                    expected,
+                    ns,
+                });
             }
         };
         let kinds = kinds(cluster);
@@ -93,9 +106,20 @@ pub(super) fn all(cluster: &Cluster) -> anyhow::Result<Vec<Case>> {
         for ip in pod.net.ips() {
             for kind in kinds(cluster) {
                 let rule = "a node reaches its own pods".to_owned();
-                let expected = Expected { allow: true, by: None, rule };
+                let expected = Expected {
+                    allow: true,
+                    by: None,
+                    rule,
+                };
                 let (src, dst) = (node.name().to_owned(), pod.manifest.key());
-                cases.push(Case { src, dst, dst_ip: *ip, kind, expected, ns: node.ns().clone() });
+                cases.push(Case {
+                    src,
+                    dst,
+                    dst_ip: *ip,
+                    kind,
+                    expected,
+                    ns: node.ns().clone(),
+                });
             }
         }
     }
@@ -118,12 +142,21 @@ pub(super) fn check(cluster: &Cluster, screen: &Screen, cases: Vec<Case>) -> any
     let total = cases.len();
     let mut queues: BTreeMap<String, (NetNs, VecDeque<Case>)> = BTreeMap::new();
     for case in cases {
-        let queue = queues.entry(case.src.clone()).or_insert_with(|| (case.ns.clone(), VecDeque::new()));
+        let queue = queues
+            .entry(case.src.clone())
+            .or_insert_with(|| (case.ns.clone(), VecDeque::new()));
         queue.1.push_back(case);
     }
-    debug_assert!(queues.keys().all(|src| cluster.pod(src).is_ok() || cluster.node(src).is_ok()));
+    debug_assert!(
+        queues
+            .keys()
+            .all(|src| cluster.pod(src).is_ok() || cluster.node(src).is_ok())
+    );
     let done = AtomicUsize::new(0);
-    let queues: Vec<_> = queues.into_values().map(|(ns, queue)| (ns, Mutex::new(queue))).collect();
+    let queues: Vec<_> = queues
+        .into_values()
+        .map(|(ns, queue)| (ns, Mutex::new(queue)))
+        .collect();
     let results: Result<Vec<Vec<Checked>>, LabError> = std::thread::scope(|scope| {
         let workers: Vec<_> = queues
             .iter()
@@ -134,8 +167,13 @@ pub(super) fn check(cluster: &Cluster, screen: &Screen, cases: Vec<Case>) -> any
             screen.progress(&format!("{} of {total} probes", done.load(Ordering::Relaxed)));
             std::thread::sleep(Duration::from_millis(50));
         }
-        let panicked = || LabError::Panicked { place: "a probe".to_owned() };
-        workers.into_iter().map(|worker| worker.join().map_err(|_| panicked())?).collect()
+        let panicked = || LabError::Panicked {
+            place: "a probe".to_owned(),
+        };
+        workers
+            .into_iter()
+            .map(|worker| worker.join().map_err(|_| panicked())?)
+            .collect()
     });
     let mut results: Vec<_> = results?.into_iter().flatten().collect();
     results.sort_by(|a, b| {
@@ -161,7 +199,11 @@ fn work(ns: &NetNs, queue: &Mutex<VecDeque<Case>>, done: &AtomicUsize) -> Result
         if retried {
             outcome = probe::here(case.kind, case.dst_ip, PATIENCE)?;
         }
-        results.push(Checked { case, outcome, retried });
+        results.push(Checked {
+            case,
+            outcome,
+            retried,
+        });
         done.fetch_add(1, Ordering::Relaxed);
     }
 }
@@ -172,14 +214,25 @@ pub(super) fn judge(screen: &Screen, findings: &mut Findings, checked: &[Checked
     for checked in &wrong {
         findings.add(screen, line(checked));
     }
-    let slow = checked.iter().filter(|checked| checked.retried && checked.ok()).count();
+    let slow = checked
+        .iter()
+        .filter(|checked| checked.retried && checked.ok())
+        .count();
     if slow > 0 {
-        screen.warn(&format!("{slow} allowed probes were answered at the second try only (a busy machine?)"));
+        screen.warn(&format!(
+            "{slow} allowed probes were answered at the second try only (a busy machine?)"
+        ));
     }
-    let allowed = checked.iter().filter(|checked| checked.case.expected.allow).count();
+    let allowed = checked
+        .iter()
+        .filter(|checked| checked.case.expected.allow)
+        .count();
     if wrong.is_empty() {
         let denied = checked.len() - allowed;
-        screen.good(&format!("{} probes, {allowed} allowed and {denied} denied, as the policies say", checked.len()));
+        screen.good(&format!(
+            "{} probes, {allowed} allowed and {denied} denied, as the policies say",
+            checked.len()
+        ));
     }
     wrong.is_empty()
 }

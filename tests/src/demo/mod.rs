@@ -130,10 +130,18 @@ fn describe(cluster: &Cluster, screen: &Screen) -> anyhow::Result<()> {
     for node in &cluster.nodes {
         let [v4, v6] = node.ips();
         screen.text(&format!("{}  {v4}  {v6}", node.name()));
-        for pod in cluster.pods.values().filter(|pod| pod.manifest.node == node.name()) {
+        for pod in cluster
+            .pods
+            .values()
+            .filter(|pod| pod.manifest.node == node.name())
+        {
             let ips: Vec<_> = pod.net.ips().iter().map(ToString::to_string).collect();
             let name = pod.manifest.key();
-            screen.text(&format!("  {name:<18} {:<14} {}", pod.net.ifname(), ips.join("  ")));
+            screen.text(&format!(
+                "  {name:<18} {:<14} {}",
+                pod.net.ifname(),
+                ips.join("  ")
+            ));
         }
         let agent = cluster.agents.iter().find(|agent| agent.node() == node.name());
         if let Some(status) = agent.map(|agent| agent.status()).transpose()?.flatten() {
@@ -141,7 +149,10 @@ fn describe(cluster: &Cluster, screen: &Screen) -> anyhow::Result<()> {
             how.sort_unstable();
             how.dedup();
             let programs = status.attached.len();
-            screen.text(&format!("  {programs} programs attached by {}", how.join(" and ")));
+            screen.text(&format!(
+                "  {programs} programs attached by {}",
+                how.join(" and ")
+            ));
             for problem in &status.problems {
                 screen.warn(problem);
             }
@@ -155,8 +166,16 @@ fn examples() -> anyhow::Result<PathBuf> {
     let mut starts = vec![std::env::current_dir().context("cannot find the current directory")?];
     starts.extend(std::env::current_exe().ok());
     starts.push(Path::new(env!("CARGO_MANIFEST_DIR")).to_owned());
-    let mut above = starts.iter().flat_map(|start| start.ancestors()).map(|dir| dir.join("examples"));
-    above.find(|dir| dir.join("shop/pods.yaml").is_file()).with_context(|| {
-        format!("no examples/shop above {}; run the demo inside the repository", starts[0].display())
-    })
+    let mut above = starts
+        .iter()
+        .flat_map(|start| start.ancestors())
+        .map(|dir| dir.join("examples"));
+    above
+        .find(|dir| dir.join("shop/pods.yaml").is_file())
+        .with_context(|| {
+            format!(
+                "no examples/shop above {}; run the demo inside the repository",
+                starts[0].display()
+            )
+        })
 }

@@ -62,7 +62,10 @@ impl Screen {
 
     /// Something took place, so long after the start.
     pub(super) fn done(&self, what: &str) {
-        let time = self.paint(Colour::Dim, &format!("{:6.2} s", self.start.elapsed().as_secs_f64()));
+        let time = self.paint(
+            Colour::Dim,
+            &format!("{:6.2} s", self.start.elapsed().as_secs_f64()),
+        );
         self.line(&format!("  {time}  {what}"));
     }
 

@@ -1,10 +1,10 @@
 //! The matrix as a table, and who denied what.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use calico_azure_userspace::policy::Direction;
 
-use super::matrix::{Checked, kinds};
+use super::matrix::{Checked, OUTSIDE, kinds};
 use super::screen::{Colour, Screen};
 use crate::lab::Cluster;
 use crate::lab::probe::Kind;
@@ -19,15 +19,21 @@ fn letter(index: usize, kind: Kind) -> char {
 
 pub(super) fn print(cluster: &Cluster, screen: &Screen, checked: &[Checked]) {
     let kinds = kinds(cluster);
-    let legend: Vec<_> =
-        kinds.iter().enumerate().map(|(i, kind)| format!("{} {kind}", letter(i, *kind))).collect();
+    let legend: Vec<_> = kinds
+        .iter()
+        .enumerate()
+        .map(|(i, kind)| format!("{} {kind}", letter(i, *kind)))
+        .collect();
     screen.text(&format!(
         "seen on the wire, from row to column: {}; 4 or 6 only that family; . none",
         legend.join(", ")
     ));
     let mut cells: BTreeMap<(&str, &str), Vec<&Checked>> = BTreeMap::new();
     for result in checked {
-        cells.entry((&result.case.src, &result.case.dst)).or_default().push(result);
+        cells
+            .entry((&result.case.src, &result.case.dst))
+            .or_default()
+            .push(result);
     }
     let names: Vec<&String> = cluster.pods.keys().collect();
     let width = kinds.len().max(3) + 2;
@@ -44,7 +50,39 @@ pub(super) fn print(cluster: &Cluster, screen: &Screen, checked: &[Checked]) {
         }
         screen.text(&format!("{:>2} {src:<19}  {row}", number + 1));
     }
+    outside(screen, checked);
     denied(screen, checked);
+}
+
+/// Who reached the world outside.
+fn outside(screen: &Screen, checked: &[Checked]) {
+    let mut names: Vec<&str> = OUTSIDE.iter().map(|(name, _)| *name).collect();
+    names.dedup();
+    for name in names {
+        let ips: Vec<_> = OUTSIDE
+            .iter()
+            .filter(|(n, _)| *n == name)
+            .map(|(_, ip)| ip.to_string())
+            .collect();
+        let mut pods: BTreeMap<&str, BTreeSet<String>> = BTreeMap::new();
+        for Checked { case, .. } in checked
+            .iter()
+            .filter(|c| c.case.dst == name && c.outcome.passed())
+        {
+            pods.entry(&case.src).or_default().insert(case.kind.to_string());
+        }
+        let mut words: Vec<_> = pods
+            .into_iter()
+            .map(|(pod, kinds)| format!("{pod} ({})", kinds.into_iter().collect::<Vec<_>>().join(" ")))
+            .collect();
+        if words.is_empty() {
+            words.push("nobody".to_owned());
+        }
+        screen.text(&format!("{name} ({}) was reached by:", ips.join(", ")));
+        for line in wrap(&words, 96) {
+            screen.text(&format!("    {line}"));
+        }
+    }
 }
 
 fn cell(screen: &Screen, kinds: &[Kind], results: &[&Checked], width: usize) -> String {
@@ -77,7 +115,11 @@ fn denied(screen: &Screen, checked: &[Checked]) {
     for Checked { case, .. } in checked.iter().filter(|c| c.case.dst_ip.is_ipv4()) {
         *probed.entry((&case.src, &case.dst)).or_default() += 1;
         if let (false, Some((direction, pod))) = (case.expected.allow, &case.expected.by) {
-            let peer = if *direction == Direction::Egress { &case.dst } else { &case.src };
+            let peer = if *direction == Direction::Egress {
+                &case.dst
+            } else {
+                &case.src
+            };
             let peers = rules.entry((pod, *direction, &case.expected.rule)).or_default();
             peers.entry(peer).or_default().push(case.kind.to_string());
         }
@@ -89,11 +131,19 @@ fn denied(screen: &Screen, checked: &[Checked]) {
             Direction::Egress => ("egress", "to"),
             Direction::Ingress => ("ingress", "from"),
         };
-        screen.text(&format!("{word} of {} {}", screen.paint(Colour::Bold, pod), screen.paint(Colour::Dim, rule)));
+        screen.text(&format!(
+            "{word} of {} {}",
+            screen.paint(Colour::Bold, pod),
+            screen.paint(Colour::Dim, rule)
+        ));
         let peers: Vec<_> = peers
             .into_iter()
             .map(|(peer, kinds)| {
-                let pair = if direction == Direction::Egress { (pod, peer) } else { (peer, pod) };
+                let pair = if direction == Direction::Egress {
+                    (pod, peer)
+                } else {
+                    (peer, pod)
+                };
                 if probed.get(&pair) == Some(&kinds.len()) {
                     return peer.to_owned();
                 }

@@ -27,7 +27,11 @@ pub struct AgentSpec {
 impl AgentSpec {
     /// The built binary, with no further flags.
     pub fn new() -> Result<Self> {
-        Ok(Self { binary: binary()?, args: Vec::new(), env: Vec::new() })
+        Ok(Self {
+            binary: binary()?,
+            args: Vec::new(),
+            env: Vec::new(),
+        })
     }
 
     /// Adds flags.
@@ -51,12 +55,18 @@ pub fn binary() -> Result<PathBuf> {
     if let Some(path) = std::env::var_os("CALICO_AZURE_BIN").map(PathBuf::from) {
         return path.canonicalize().map_err(LabError::file(path));
     }
-    let exe = std::env::current_exe().map_err(LabError::io("cannot find out the running executable's path"))?;
+    let exe =
+        std::env::current_exe().map_err(LabError::io("cannot find out the running executable's path"))?;
     // target/release/demo, target/debug/deps/lab-…
     let dirs: Vec<_> = exe.ancestors().skip(1).take(3).collect();
-    let candidates = dirs.iter().map(|d| d.join("release")).chain(dirs.iter().map(|d| d.to_path_buf()));
+    let candidates = dirs
+        .iter()
+        .map(|d| d.join("release"))
+        .chain(dirs.iter().map(|d| d.to_path_buf()));
     let found = candidates.map(|dir| dir.join(NAME)).find(|path| path.is_file());
-    found.ok_or_else(|| LabError::NoBinary { searched: exe.parent().unwrap_or(&exe).to_owned() })
+    found.ok_or_else(|| LabError::NoBinary {
+        searched: exe.parent().unwrap_or(&exe).to_owned(),
+    })
 }
 
 /// The agent's status file.
@@ -165,7 +175,9 @@ impl Agent {
 
     /// Waits until the agent enforces policy for `pod` (`namespace/name`).
     pub fn wait_endpoint(&mut self, pod: &str, timeout: Duration) -> Result<AgentStatus> {
-        self.wait_for(&format!("knows {pod}"), timeout, |s| s.endpoints.iter().any(|e| e.pod == pod))
+        self.wait_for(&format!("knows {pod}"), timeout, |s| {
+            s.endpoints.iter().any(|e| e.pod == pod)
+        })
     }
 
     /// Waits until the status satisfies `accept`; fails at once if the agent exits.
@@ -202,7 +214,10 @@ impl Agent {
         match fs::read(&path) {
             Ok(bytes) => serde_json::from_slice(&bytes)
                 .map(Some)
-                .map_err(|e| LabError::Format { path, problem: format!("not an agent's status: {e}") }),
+                .map_err(|e| LabError::Format {
+                    path,
+                    problem: format!("not an agent's status: {e}"),
+                }),
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
             Err(error) => Err(LabError::file(path)(error)),
         }
@@ -212,7 +227,10 @@ impl Agent {
     pub fn kill9(&mut self) -> Result<()> {
         let what = format!("cannot kill the agent of {}", self.node);
         if let Some(mut child) = self.child.take() {
-            child.kill().and_then(|()| child.wait()).map_err(LabError::io(what))?;
+            child
+                .kill()
+                .and_then(|()| child.wait())
+                .map_err(LabError::io(what))?;
         }
         Ok(())
     }
@@ -226,7 +244,9 @@ impl Agent {
     /// Ends the agent with SIGTERM; kills it and fails if it takes more than five seconds.
     pub fn terminate(&mut self) -> Result<()> {
         let what = format!("cannot end the agent of {}", self.node);
-        let Some(mut child) = self.child.take() else { return Ok(()) };
+        let Some(mut child) = self.child.take() else {
+            return Ok(());
+        };
         let pid = i32::try_from(child.id()).unwrap_or(0);
         // SAFETY: kill takes no pointers; the child has not been waited for, so its id is still its own.
         unsafe { libc::kill(pid, libc::SIGTERM) };
@@ -238,14 +258,21 @@ impl Agent {
             }
             std::thread::sleep(Duration::from_millis(5));
         }
-        child.kill().and_then(|()| child.wait()).map_err(LabError::io(what))?;
+        child
+            .kill()
+            .and_then(|()| child.wait())
+            .map_err(LabError::io(what))?;
         Err(self.failure(format!("ignored SIGTERM for {timeout:?}")))
     }
 
     /// Removes the agent's programs and pins, as `calico-azure cleanup` does for a user.
     pub fn cleanup(&self) -> Result<String> {
         let mut command = self.ns.command(&self.spec.binary);
-        exec::run(cleanup_args(&mut command, &self.lab, &self.node, &self.run), b"", self.ns.name())
+        exec::run(
+            cleanup_args(&mut command, &self.lab, &self.node, &self.run),
+            b"",
+            self.ns.name(),
+        )
     }
 
     fn spawn(&mut self) -> Result<()> {
@@ -263,11 +290,26 @@ impl Agent {
         };
         let (out, err) = open().map_err(LabError::file(&self.log))?;
         let mut command = self.ns.command(&self.spec.binary);
-        command.arg("agent").args(["--node", &self.node]).arg("--source").arg(&self.source);
-        command.args(["--interface-prefix", "cali,azv,veth", "--fabric-interface", "eth0"]);
+        command
+            .arg("agent")
+            .args(["--node", &self.node])
+            .arg("--source")
+            .arg(&self.source);
+        command.args([
+            "--interface-prefix",
+            "cali,azv,veth",
+            "--fabric-interface",
+            "eth0",
+        ]);
         command.args(["--bpffs", BPFFS, "--pin-name", &self.pin_name()]);
-        command.arg("--run-dir").arg(&self.run).arg("--flow-log").arg(&self.flow_log);
-        command.args(&self.spec.args).envs(self.spec.env.iter().map(|(k, v)| (k, v)));
+        command
+            .arg("--run-dir")
+            .arg(&self.run)
+            .arg("--flow-log")
+            .arg(&self.flow_log);
+        command
+            .args(&self.spec.args)
+            .envs(self.spec.env.iter().map(|(k, v)| (k, v)));
         command.stdin(std::process::Stdio::null()).stdout(out).stderr(err);
         // A Ctrl-C is for this process, which then ends the agent in order.
         command.process_group(0);
@@ -281,7 +323,9 @@ impl Agent {
     }
 
     fn check_running(&mut self) -> Result<()> {
-        let Some(child) = &mut self.child else { return Err(self.failure("is not running".to_owned())) };
+        let Some(child) = &mut self.child else {
+            return Err(self.failure("is not running".to_owned()));
+        };
         let what = format!("cannot wait for the agent of {}", self.node);
         if let Some(status) = child.try_wait().map_err(LabError::io(what))? {
             self.child = None;
@@ -293,8 +337,16 @@ impl Agent {
     fn failure(&self, problem: String) -> LabError {
         let text = fs::read_to_string(&self.log).unwrap_or_default();
         let lines: Vec<_> = text.lines().collect();
-        let tail = lines.get(lines.len().saturating_sub(15)..).unwrap_or_default().join("\n");
-        LabError::Agent { node: self.node.clone(), problem, log: self.log.clone(), tail }
+        let tail = lines
+            .get(lines.len().saturating_sub(15)..)
+            .unwrap_or_default()
+            .join("\n");
+        LabError::Agent {
+            node: self.node.clone(),
+            problem,
+            log: self.log.clone(),
+            tail,
+        }
     }
 }
 
@@ -313,7 +365,15 @@ fn pin_name(lab: &str, node: &str) -> String {
 }
 
 fn cleanup_args<'c>(command: &'c mut Command, lab: &str, node: &str, run: &Path) -> &'c mut Command {
-    command.args(["cleanup", "--node", node, "--bpffs", BPFFS, "--pin-name", &pin_name(lab, node)]);
+    command.args([
+        "cleanup",
+        "--node",
+        node,
+        "--bpffs",
+        BPFFS,
+        "--pin-name",
+        &pin_name(lab, node),
+    ]);
     command.arg("--run-dir").arg(run)
 }
 

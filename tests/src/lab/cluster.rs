@@ -7,7 +7,8 @@ use std::time::Duration;
 
 use super::probe::Server;
 use super::{
-    Agent, AgentSpec, Fabric, Internet, LabDir, LabError, Node, PodManifest, PodNet, Port, Result, Source, plan,
+    Agent, AgentSpec, Fabric, Internet, LabDir, LabError, Node, PodManifest, PodNet, Port, Result, Source,
+    plan,
 };
 
 /// What to build.
@@ -88,8 +89,12 @@ impl Cluster {
             Some(from) => source.import(from)?,
             None => Vec::new(),
         };
-        let serve: BTreeSet<_> =
-            manifests.iter().flat_map(|pod| &pod.ports).chain(&spec.serve).copied().collect();
+        let serve: BTreeSet<_> = manifests
+            .iter()
+            .flat_map(|pod| &pod.ports)
+            .chain(&spec.serve)
+            .copied()
+            .collect();
         let serve: Vec<_> = serve.into_iter().collect();
         let (fabric, internet) = Fabric::create(dir.id())?;
         let outside: [IpAddr; 4] = [
@@ -113,14 +118,18 @@ impl Cluster {
         };
         progress("fabric");
         for number in 1..=spec.nodes {
-            cluster.nodes.push(Node::create(&cluster.dir, &cluster.fabric, number)?);
+            cluster
+                .nodes
+                .push(Node::create(&cluster.dir, &cluster.fabric, number)?);
         }
         let nodes: Vec<_> = cluster.nodes.iter().map(Node::manifest).collect();
         cluster.source.write_objects("nodes.yaml", &nodes)?;
         progress("nodes");
         if let Some(agent) = &spec.agents {
             for node in &cluster.nodes {
-                cluster.agents.push(Agent::start(&cluster.dir, node, agent.clone())?);
+                cluster
+                    .agents
+                    .push(Agent::start(&cluster.dir, node, agent.clone())?);
             }
         }
         for pod in manifests {
@@ -143,9 +152,17 @@ impl Cluster {
         let net = node.add_pod(&manifest.namespace, &manifest.name)?;
         let ports: BTreeSet<_> = self.serve.iter().chain(&manifest.ports).copied().collect();
         let server = Server::start(net.ns(), net.ips(), &ports.into_iter().collect::<Vec<_>>())?;
-        self.source.write_objects(&manifest.file(), &[manifest.running(net.ips())])?;
+        self.source
+            .write_objects(&manifest.file(), &[manifest.running(net.ips())])?;
         let key = manifest.key();
-        self.pods.insert(key.clone(), Pod { manifest, net, server });
+        self.pods.insert(
+            key.clone(),
+            Pod {
+                manifest,
+                net,
+                server,
+            },
+        );
         self.pod(&key)
     }
 
@@ -159,9 +176,12 @@ impl Cluster {
 
     /// Publishes a change to a pod's labels.
     pub fn label_pod(&mut self, key: &str, label: &str, value: Option<&str>) -> Result<()> {
-        let Some(pod) = self.pods.get_mut(key) else { return Err(self.unknown("pod", key)) };
+        let Some(pod) = self.pods.get_mut(key) else {
+            return Err(self.unknown("pod", key));
+        };
         pod.manifest.set_label(label, value);
-        self.source.write_objects(&pod.manifest.file(), &[pod.manifest.running(pod.net.ips())])
+        self.source
+            .write_objects(&pod.manifest.file(), &[pod.manifest.running(pod.net.ips())])
     }
 
     /// Waits until every pod is known to its node's agent.
@@ -182,7 +202,10 @@ impl Cluster {
 
     /// A node by name.
     pub fn node(&self, name: &str) -> Result<&Node> {
-        self.nodes.iter().find(|node| node.name() == name).ok_or_else(|| self.unknown("node", name))
+        self.nodes
+            .iter()
+            .find(|node| node.name() == name)
+            .ok_or_else(|| self.unknown("node", name))
     }
 
     /// The agent of a node.
@@ -232,6 +255,10 @@ impl Cluster {
             "pod" => self.pods.keys().cloned().collect::<Vec<_>>(),
             _ => self.nodes.iter().map(|node| node.name().to_owned()).collect(),
         };
-        LabError::Unknown { kind, name: name.to_owned(), known: known.join(", ") }
+        LabError::Unknown {
+            kind,
+            name: name.to_owned(),
+            known: known.join(", "),
+        }
     }
 }

@@ -104,17 +104,33 @@ struct AddedIp {
 pub(super) fn add(attachment: Attachment) -> Result<PodNet> {
     let ns = NetNs::create(&attachment.container)?;
     // Addresses are unique by construction; a pod must be able to speak at once.
-    ns.sysctl(&[("ipv6/conf/all/accept_dad", "0"), ("ipv6/conf/default/accept_dad", "0")])?;
+    ns.sysctl(&[
+        ("ipv6/conf/all/accept_dad", "0"),
+        ("ipv6/conf/default/accept_dad", "0"),
+    ])?;
     let output = call("ADD", &attachment, &ns)?;
     let added: Added = serde_json::from_str(&output)
         .map_err(|e| problem("ADD", &attachment, format!("unexpected result {output}: {e}")))?;
-    let ifname = added.interfaces.into_iter().find(|i| i.sandbox.is_empty()).map(|i| i.name);
+    let ifname = added
+        .interfaces
+        .into_iter()
+        .find(|i| i.sandbox.is_empty())
+        .map(|i| i.name);
     let Some(ifname) = ifname else {
-        return Err(problem("ADD", &attachment, format!("no host interface in {output}")));
+        return Err(problem(
+            "ADD",
+            &attachment,
+            format!("no host interface in {output}"),
+        ));
     };
     let mut ips: Vec<_> = added.ips.iter().map(|ip| ip.address.addr()).collect();
     ips.sort();
-    let pod = PodNet { ns, ips, ifname, attachment };
+    let pod = PodNet {
+        ns,
+        ips,
+        ifname,
+        attachment,
+    };
     wait_usable(&pod)?;
     Ok(pod)
 }
@@ -129,7 +145,10 @@ fn wait_usable(pod: &PodNet) -> Result<()> {
             return Ok(());
         }
         if Instant::now() >= end {
-            return Err(LabError::Timeout { what: format!("usable addresses of pod {}", pod.pod()), timeout });
+            return Err(LabError::Timeout {
+                what: format!("usable addresses of pod {}", pod.pod()),
+                timeout,
+            });
         }
         std::thread::sleep(Duration::from_millis(20));
     }
@@ -170,5 +189,10 @@ fn call(command: &'static str, attachment: &Attachment, ns: &NetNs) -> Result<St
 }
 
 fn problem(command: &'static str, attachment: &Attachment, problem: String) -> LabError {
-    LabError::Cni { command, pod: attachment.pod.clone(), plugin: "ptp".to_owned(), problem }
+    LabError::Cni {
+        command,
+        pod: attachment.pod.clone(),
+        plugin: "ptp".to_owned(),
+        problem,
+    }
 }

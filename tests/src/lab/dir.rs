@@ -29,9 +29,15 @@ impl LabDir {
         let number = NEXT.fetch_add(1, Ordering::Relaxed);
         let id = format!("{PREFIX}{}-{number}", std::process::id());
         let path = directory(&id);
-        let dir = Self { path, keep: false, id };
+        let dir = Self {
+            path,
+            keep: false,
+            id,
+        };
         undo_on_signal()?;
-        LIVE.lock().unwrap_or_else(PoisonError::into_inner).insert(dir.id.clone());
+        LIVE.lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .insert(dir.id.clone());
         for sub in [dir.manifests(), dir.staging(), dir.ipam(), dir.run(), dir.log()] {
             fs::create_dir_all(&sub).map_err(LabError::file(sub))?;
         }
@@ -100,20 +106,34 @@ impl Drop for LabDir {
 #[must_use]
 pub fn labs() -> Vec<(String, bool)> {
     let files = fs::read_dir(std::env::temp_dir()).into_iter().flatten().flatten();
-    let names = files.filter_map(|file| file.file_name().into_string().ok()).chain(NetNs::all());
+    let names = files
+        .filter_map(|file| file.file_name().into_string().ok())
+        .chain(NetNs::all());
     let ids: BTreeSet<_> = names.filter_map(|name| lab_of(&name)).collect();
     ids.into_iter()
         .map(|(pid, number)| {
-            (format!("{PREFIX}{pid}-{number}"), Path::new("/proc").join(pid.to_string()).exists())
+            (
+                format!("{PREFIX}{pid}-{number}"),
+                Path::new("/proc").join(pid.to_string()).exists(),
+            )
         })
         .collect()
 }
 
 /// Removes every process, pin, namespace and file of the lab `id`, whoever made it. Fails if something is left.
 pub fn remove(id: &str) -> Result<()> {
-    let Some((pid, number)) = lab_of(id).filter(|(pid, number)| id == format!("{PREFIX}{pid}-{number}")) else {
-        let known = labs().into_iter().map(|(id, _)| id).collect::<Vec<_>>().join(", ");
-        return Err(LabError::Unknown { kind: "lab", name: id.to_owned(), known });
+    let Some((pid, number)) = lab_of(id).filter(|(pid, number)| id == format!("{PREFIX}{pid}-{number}"))
+    else {
+        let known = labs()
+            .into_iter()
+            .map(|(id, _)| id)
+            .collect::<Vec<_>>()
+            .join(", ");
+        return Err(LabError::Unknown {
+            kind: "lab",
+            name: id.to_owned(),
+            known,
+        });
     };
     let mine = |name: &String| lab_of(name) == Some((pid, number));
     let names: Vec<_> = NetNs::all().into_iter().filter(mine).collect();
@@ -122,7 +142,10 @@ pub fn remove(id: &str) -> Result<()> {
     }
     let path = directory(id);
     for name in &names {
-        if let Some(node) = name.strip_prefix(&format!("{id}-")).filter(|rest| rest.starts_with("node-")) {
+        if let Some(node) = name
+            .strip_prefix(&format!("{id}-"))
+            .filter(|rest| rest.starts_with("node-"))
+        {
             agent::cleanup_leftovers(name, id, node, &path.join("run"));
         }
     }
@@ -152,8 +175,11 @@ fn terminate(name: &str) {
     let own = i32::try_from(std::process::id()).unwrap_or(0);
     for (signal, patience) in [(libc::SIGTERM, 30), (libc::SIGKILL, 10)] {
         for _ in 0..patience {
-            let pids: Vec<_> =
-                NetNs::pids(name).unwrap_or_default().into_iter().filter(|pid| *pid != own).collect();
+            let pids: Vec<_> = NetNs::pids(name)
+                .unwrap_or_default()
+                .into_iter()
+                .filter(|pid| *pid != own)
+                .collect();
             if pids.is_empty() {
                 return;
             }
@@ -178,7 +204,9 @@ fn undo_on_signal() -> Result<()> {
         match signal_hook::iterator::Signals::new(signals) {
             Ok(mut signals) => {
                 std::thread::spawn(move || {
-                    let Some(signal) = signals.forever().next() else { return };
+                    let Some(signal) = signals.forever().next() else {
+                        return;
+                    };
                     undo_all();
                     std::process::exit(128 + signal);
                 });
@@ -210,7 +238,15 @@ mod tests {
     fn only_names_of_labs_are_recognised() {
         assert_eq!(lab_of("caz-12-3"), Some((12, 3)));
         assert_eq!(lab_of("caz-12-3-node-1"), Some((12, 3)));
-        for foreign in ["caz-12", "caz-12-", "caz-x-3", "xcaz-12-3", "caz-12-3x", "cni-12-3-node-1", ""] {
+        for foreign in [
+            "caz-12",
+            "caz-12-",
+            "caz-x-3",
+            "xcaz-12-3",
+            "caz-12-3x",
+            "cni-12-3-node-1",
+            "",
+        ] {
             assert_eq!(lab_of(foreign), None, "{foreign}");
         }
     }

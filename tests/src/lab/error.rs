@@ -11,11 +11,25 @@ pub enum LabError {
     #[error("{path}: {source}")]
     File { path: PathBuf, source: std::io::Error },
     #[error("`{command}` failed in {place} ({status}): {output}")]
-    Command { command: String, place: String, status: std::process::ExitStatus, output: String },
+    Command {
+        command: String,
+        place: String,
+        status: std::process::ExitStatus,
+        output: String,
+    },
     #[error("CNI {command} of {pod} with {plugin}: {problem}")]
-    Cni { command: &'static str, pod: String, plugin: String, problem: String },
+    Cni {
+        command: &'static str,
+        pod: String,
+        plugin: String,
+        problem: String,
+    },
     #[error("{path}: document {document}: {problem}")]
-    Manifest { path: PathBuf, document: usize, problem: String },
+    Manifest {
+        path: PathBuf,
+        document: usize,
+        problem: String,
+    },
     #[error("{path}: {problem}")]
     Format { path: PathBuf, problem: String },
     #[error(
@@ -23,11 +37,20 @@ pub enum LabError {
     )]
     NoBinary { searched: PathBuf },
     #[error("agent of {node} {problem}; the end of its log {log}:\n{tail}")]
-    Agent { node: String, problem: String, log: PathBuf, tail: String },
-    #[error("{what} did not happen within {timeout:?}")]
+    Agent {
+        node: String,
+        problem: String,
+        log: PathBuf,
+        tail: String,
+    },
+    #[error("{what}: not seen within {timeout:?}")]
     Timeout { what: String, timeout: Duration },
     #[error("{kind} {name} does not exist in this lab; it has {known}")]
-    Unknown { kind: &'static str, name: String, known: String },
+    Unknown {
+        kind: &'static str,
+        name: String,
+        known: String,
+    },
     #[error("a thread in namespace {place} panicked")]
     Panicked { place: String },
 }

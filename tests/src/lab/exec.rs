@@ -15,7 +15,10 @@ pub(super) fn line(command: &Command) -> String {
 /// Runs `command` with `stdin`, whatever its exit status.
 pub(super) fn output(command: &mut Command, stdin: &[u8]) -> Result<Output> {
     let what = format!("cannot run `{}`", line(command));
-    command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    command
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped());
     let mut child = command.spawn().map_err(LabError::io(what.clone()))?;
     let written = match child.stdin.take() {
         Some(mut pipe) => pipe.write_all(stdin),

@@ -24,8 +24,13 @@ pub enum FabricDrop {
 
 impl FabricDrop {
     /// All of them.
-    pub const ALL: [Self; 5] =
-        [Self::UnknownSource, Self::Protocol, Self::Multicast, Self::Broadcast, Self::NotForNic];
+    pub const ALL: [Self; 5] = [
+        Self::UnknownSource,
+        Self::Protocol,
+        Self::Multicast,
+        Self::Broadcast,
+        Self::NotForNic,
+    ];
 
     /// The name of the reason in the names of counters.
     #[must_use]
@@ -72,7 +77,10 @@ impl Fabric {
         let ns = NetNs::create(&format!("{lab}-fabric"))?;
         let internet = NetNs::create(&format!("{lab}-internet"))?;
         for ns in [&ns, &internet] {
-            ns.sysctl(&[("ipv6/conf/all/accept_dad", "0"), ("ipv6/conf/default/accept_dad", "0")])?;
+            ns.sysctl(&[
+                ("ipv6/conf/all/accept_dad", "0"),
+                ("ipv6/conf/default/accept_dad", "0"),
+            ])?;
         }
         ns.sysctl(&[
             ("ipv4/ip_forward", "1"),
@@ -88,7 +96,11 @@ impl Fabric {
         ns.ip(&["addr", "add", &format!("{}/128", plan::GATEWAY_V6), "dev", "lo"])?;
         veth(&ns, "internet", &internet)?;
         for (ns, dev, addresses) in [
-            (&ns, "internet", ["203.0.113.1/24", "2001:db8:ffff::1/48"].as_slice()),
+            (
+                &ns,
+                "internet",
+                ["203.0.113.1/24", "2001:db8:ffff::1/48"].as_slice(),
+            ),
             (
                 &internet,
                 "eth0",
@@ -107,7 +119,13 @@ impl Fabric {
         internet.ip(&["route", "add", "default", "via", "203.0.113.1"])?;
         internet.ip(&["-6", "route", "add", "default", "via", "2001:db8:ffff::1"])?;
         ns.nft(&rules::fabric())?;
-        Ok((Self { ns, nics: Mutex::default() }, Internet { ns: internet }))
+        Ok((
+            Self {
+                ns,
+                nics: Mutex::default(),
+            },
+            Internet { ns: internet },
+        ))
     }
 
     /// The fabric's namespace.
@@ -121,15 +139,24 @@ impl Fabric {
         let port = port(number);
         veth(&self.ns, &port, node)?;
         self.ns.ip(&["link", "set", &port, "down"])?;
-        self.ns.ip(&["link", "set", &port, "address", plan::GATEWAY_MAC])?;
+        self.ns
+            .ip(&["link", "set", &port, "address", plan::GATEWAY_MAC])?;
         self.ns.ip(&["link", "set", &port, "up"])?;
-        self.ns.ip(&["addr", "replace", "fe80::1/64", "dev", &port, "nodad"])?;
-        self.ns.ip(&["addr", "add", &format!("{}/32", plan::GATEWAY_V4), "dev", &port])?;
+        self.ns
+            .ip(&["addr", "replace", "fe80::1/64", "dev", &port, "nodad"])?;
+        self.ns
+            .ip(&["addr", "add", &format!("{}/32", plan::GATEWAY_V4), "dev", &port])?;
         let [v4, v6] = plan::node_ips(number).map(|ip| ip.to_string());
         self.ns.ip(&["route", "add", &v4, "dev", &port])?;
         self.ns.ip(&["-6", "route", "add", &v6, "dev", &port])?;
         self.ns.nft(&rules::port(&port, &v4, &v6))?;
-        self.nics().insert(number, Nic { forwarding: true, routes: Vec::new() });
+        self.nics().insert(
+            number,
+            Nic {
+                forwarding: true,
+                routes: Vec::new(),
+            },
+        );
         Ok(())
     }
 
@@ -139,7 +166,16 @@ impl Fabric {
         let mut nics = self.nics();
         let nic = nics.get_mut(&number).ok_or_else(|| unknown(number))?;
         let via = plan::node_ips(number)[usize::from(prefix.addr().is_ipv6())].to_string();
-        self.ns.ip(&["route", "replace", &prefix.to_string(), "via", &via, "dev", &port(number), "onlink"])?;
+        self.ns.ip(&[
+            "route",
+            "replace",
+            &prefix.to_string(),
+            "via",
+            &via,
+            "dev",
+            &port(number),
+            "onlink",
+        ])?;
         if nic.forwarding {
             self.known("add", number, prefix)?;
         }
@@ -183,9 +219,14 @@ impl Fabric {
     /// Every counter, by name: `p<node number>_<reason>`, `internet_unknown_source`.
     pub fn counters(&self) -> Result<BTreeMap<String, Counter>> {
         let text = self.ns.exec("nft", &["-j", "list", "counters"])?;
-        let bad = |problem: String| LabError::Format { path: "nft -j list counters".into(), problem };
+        let bad = |problem: String| LabError::Format {
+            path: "nft -j list counters".into(),
+            problem,
+        };
         let json: serde_json::Value = serde_json::from_str(&text).map_err(|e| bad(e.to_string()))?;
-        let list = json["nftables"].as_array().ok_or_else(|| bad(format!("no list in {text}")))?;
+        let list = json["nftables"]
+            .as_array()
+            .ok_or_else(|| bad(format!("no list in {text}")))?;
         let number = |value: &serde_json::Value| value.as_u64().unwrap_or_default();
         Ok(list
             .iter()
@@ -194,7 +235,10 @@ impl Fabric {
                 let name = counter.get("name")?.as_str()?.to_owned();
                 Some((
                     name,
-                    Counter { packets: number(&counter["packets"]), bytes: number(&counter["bytes"]) },
+                    Counter {
+                        packets: number(&counter["packets"]),
+                        bytes: number(&counter["bytes"]),
+                    },
                 ))
             })
             .collect())
@@ -202,7 +246,10 @@ impl Fabric {
 
     fn known(&self, verb: &str, number: u8, prefix: IpNet) -> Result<()> {
         let family = if prefix.addr().is_ipv6() { "v6" } else { "v4" };
-        self.ns.nft(&format!("{verb} element inet azure {}_{family} {{ {prefix} }}\n", port(number)))
+        self.ns.nft(&format!(
+            "{verb} element inet azure {}_{family} {{ {prefix} }}\n",
+            port(number)
+        ))
     }
 
     fn nics(&self) -> MutexGuard<'_, BTreeMap<u8, Nic>> {
@@ -215,12 +262,27 @@ fn port(number: u8) -> String {
 }
 
 fn unknown(number: u8) -> LabError {
-    LabError::Unknown { kind: "NIC of node", name: number.to_string(), known: "other fabrics' nodes".to_owned() }
+    LabError::Unknown {
+        kind: "NIC of node",
+        name: number.to_string(),
+        known: "other fabrics' nodes".to_owned(),
+    }
 }
 
 /// A cable: `here` in `ns`, `eth0` in `there`.
 fn veth(ns: &NetNs, here: &str, there: &NetNs) -> Result<()> {
-    ns.ip(&["link", "add", here, "type", "veth", "peer", "name", "eth0", "netns", there.name()])?;
+    ns.ip(&[
+        "link",
+        "add",
+        here,
+        "type",
+        "veth",
+        "peer",
+        "name",
+        "eth0",
+        "netns",
+        there.name(),
+    ])?;
     ns.ip(&["link", "set", here, "up"])?;
     there.ip(&["link", "set", "eth0", "up"])?;
     Ok(())

@@ -55,7 +55,9 @@ impl FlowLog {
     /// The log at `path`, which need not exist yet.
     #[must_use]
     pub fn new(path: &Path) -> Self {
-        Self { path: path.to_owned() }
+        Self {
+            path: path.to_owned(),
+        }
     }
 
     /// Where the log is.
@@ -82,7 +84,11 @@ impl FlowLog {
             return Ok(Vec::new());
         };
         let complete = text.split_inclusive('\n').filter(|line| line.ends_with('\n'));
-        complete.map(str::trim_end).filter(|line| !line.is_empty()).map(|line| self.parse(line)).collect()
+        complete
+            .map(str::trim_end)
+            .filter(|line| !line.is_empty())
+            .map(|line| self.parse(line))
+            .collect()
     }
 
     /// Waits for the first record after `mark` that satisfies `accept`.
@@ -148,7 +154,13 @@ mod tests {
         let mark = log.mark();
         write!(file, "{}\n{}", record(2, "4"), record(3, "\"udp\"")).unwrap();
         let flows = log.since(mark).unwrap();
-        assert_eq!(flows.iter().map(|f| (f.dport, f.protocol.as_str())).collect::<Vec<_>>(), [(2, "4")]);
+        assert_eq!(
+            flows
+                .iter()
+                .map(|f| (f.dport, f.protocol.as_str()))
+                .collect::<Vec<_>>(),
+            [(2, "4")]
+        );
         writeln!(file).unwrap();
         assert_eq!(log.since(mark).unwrap().len(), 2);
         writeln!(file, "nonsense").unwrap();

@@ -36,7 +36,10 @@ impl Source {
     /// The lab's directory of manifests.
     #[must_use]
     pub fn new(dir: &LabDir) -> Self {
-        Self { dir: dir.manifests(), staging: dir.staging() }
+        Self {
+            dir: dir.manifests(),
+            staging: dir.staging(),
+        }
     }
 
     /// The watched directory.
@@ -63,8 +66,10 @@ impl Source {
     pub fn write_objects(&self, file: &str, objects: &[Value]) -> Result<()> {
         let mut text = String::new();
         for object in objects {
-            let yaml = serde_saphyr::to_string(object)
-                .map_err(|e| LabError::Format { path: self.dir.join(file), problem: e.to_string() })?;
+            let yaml = serde_saphyr::to_string(object).map_err(|e| LabError::Format {
+                path: self.dir.join(file),
+                problem: e.to_string(),
+            })?;
             text.push_str("---\n");
             text.push_str(yaml.trim_end());
             text.push('\n');
@@ -82,17 +87,29 @@ impl Source {
     /// runs it. Files keep their names.
     pub fn import(&self, from: &Path) -> Result<Vec<PodManifest>> {
         let entries = fs::read_dir(from).and_then(Iterator::collect::<std::io::Result<Vec<_>>>);
-        let mut paths: Vec<_> =
-            entries.map_err(LabError::file(from))?.into_iter().map(|entry| entry.path()).collect();
-        paths.retain(|path| matches!(path.extension().and_then(|e| e.to_str()), Some("yaml" | "yml" | "json")));
+        let mut paths: Vec<_> = entries
+            .map_err(LabError::file(from))?
+            .into_iter()
+            .map(|entry| entry.path())
+            .collect();
+        paths.retain(|path| {
+            matches!(
+                path.extension().and_then(|e| e.to_str()),
+                Some("yaml" | "yml" | "json")
+            )
+        });
         paths.sort();
         let mut pods = Vec::new();
         for path in paths {
             let text = fs::read_to_string(&path).map_err(LabError::file(&path))?;
-            let documents: Vec<Value> = serde_saphyr::from_multiple(&text)
-                .map_err(|e| LabError::Format { path: path.clone(), problem: e.to_string() })?;
-            let (mine, rest): (Vec<_>, Vec<_>) =
-                documents.into_iter().enumerate().partition(|(_, document)| document["kind"] == "Pod");
+            let documents: Vec<Value> = serde_saphyr::from_multiple(&text).map_err(|e| LabError::Format {
+                path: path.clone(),
+                problem: e.to_string(),
+            })?;
+            let (mine, rest): (Vec<_>, Vec<_>) = documents
+                .into_iter()
+                .enumerate()
+                .partition(|(_, document)| document["kind"] == "Pod");
             let name = path.file_name().unwrap_or_default().to_string_lossy();
             if mine.is_empty() {
                 // As written, so that a problem in it is reported where the user would look.
@@ -120,8 +137,10 @@ impl PodManifest {
     /// A pod of no consequence, for tests.
     #[must_use]
     pub fn new(namespace: &str, name: &str, node: &str, labels: &[(&str, &str)], ports: &[Port]) -> Self {
-        let labels: serde_json::Map<_, _> =
-            labels.iter().map(|(key, value)| ((*key).to_owned(), json!(value))).collect();
+        let labels: serde_json::Map<_, _> = labels
+            .iter()
+            .map(|(key, value)| ((*key).to_owned(), json!(value)))
+            .collect();
         let declared: Vec<_> = ports
             .iter()
             .map(|port| match port {
@@ -146,7 +165,12 @@ impl PodManifest {
 
     /// Reads a Pod object.
     pub fn parse(document: Value) -> Result<Self, String> {
-        let text = |pointer: &str| document.pointer(pointer).and_then(Value::as_str).map(ToOwned::to_owned);
+        let text = |pointer: &str| {
+            document
+                .pointer(pointer)
+                .and_then(Value::as_str)
+                .map(ToOwned::to_owned)
+        };
         let name = text("/metadata/name").ok_or("metadata.name: expected the pod's name")?;
         let namespace = text("/metadata/namespace").unwrap_or_else(|| "default".to_owned());
         let node = text("/spec/nodeName").ok_or_else(|| {
@@ -171,7 +195,13 @@ impl PodManifest {
                 }
             }
         }
-        Ok(Self { namespace, name, node, ports, document })
+        Ok(Self {
+            namespace,
+            name,
+            node,
+            ports,
+            document,
+        })
     }
 
     /// `namespace/name`.
@@ -252,8 +282,15 @@ mod tests {
     fn a_pod_without_a_node_is_reported_with_file_and_document() {
         let from = tempfile::tempdir().unwrap();
         let lab = LabDir::create().unwrap();
-        fs::write(from.path().join("p.yaml"), "kind: Namespace\n---\nkind: Pod\nmetadata: {name: p}\n").unwrap();
+        fs::write(
+            from.path().join("p.yaml"),
+            "kind: Namespace\n---\nkind: Pod\nmetadata: {name: p}\n",
+        )
+        .unwrap();
         let error = Source::new(&lab).import(from.path()).unwrap_err().to_string();
-        assert!(error.contains("p.yaml: document 2: Pod default/p: spec.nodeName"), "{error}");
+        assert!(
+            error.contains("p.yaml: document 2: Pod default/p: spec.nodeName"),
+            "{error}"
+        );
     }
 }

@@ -31,7 +31,10 @@ impl NetNs {
             delete(name);
             LabError::File { path, source }
         })?;
-        let ns = Self(Arc::new(Inner { name: name.to_owned(), file }));
+        let ns = Self(Arc::new(Inner {
+            name: name.to_owned(),
+            file,
+        }));
         ns.ip(&["link", "set", "lo", "up"])?;
         Ok(ns)
     }
@@ -55,13 +58,16 @@ impl NetNs {
                 self.enter()?;
                 Ok(f())
             });
-            inside.join().map_err(|_| LabError::Panicked { place: self.0.name.clone() })?
+            inside.join().map_err(|_| LabError::Panicked {
+                place: self.0.name.clone(),
+            })?
         })
     }
 
     /// Moves the calling thread into the namespace, for good: only for threads made for it.
     pub fn enter(&self) -> Result<()> {
-        enter(self.0.file.as_raw_fd()).map_err(LabError::io(format!("cannot enter namespace {}", self.0.name)))
+        enter(self.0.file.as_raw_fd())
+            .map_err(LabError::io(format!("cannot enter namespace {}", self.0.name)))
     }
 
     /// A command that will run in the namespace. Only the network changes: `/sys`, and so the bpffs, stay the host's.
@@ -87,7 +93,12 @@ impl NetNs {
 
     /// Loads an nftables script in the namespace, as one transaction.
     pub fn nft(&self, script: &str) -> Result<()> {
-        exec::run(self.command("nft").args(["-f", "-"]), script.as_bytes(), self.name()).map(drop)
+        exec::run(
+            self.command("nft").args(["-f", "-"]),
+            script.as_bytes(),
+            self.name(),
+        )
+        .map(drop)
     }
 
     /// Sets sysctls under `/proc/sys/net`, given as `("ipv4/ip_forward", "1")`.
@@ -104,14 +115,21 @@ impl NetNs {
     /// Processes in the namespace.
     pub(super) fn pids(name: &str) -> Result<Vec<i32>> {
         let text = exec::run(Command::new("ip").args(["netns", "pids", name]), b"", "the host")?;
-        Ok(text.split_whitespace().filter_map(|pid| pid.parse().ok()).collect())
+        Ok(text
+            .split_whitespace()
+            .filter_map(|pid| pid.parse().ok())
+            .collect())
     }
 
     /// Names of all namespaces, of whoever made them.
     pub(super) fn all() -> Vec<String> {
-        let Ok(entries) = std::fs::read_dir(NAMES) else { return Vec::new() };
-        let mut names: Vec<_> =
-            entries.flatten().filter_map(|entry| entry.file_name().into_string().ok()).collect();
+        let Ok(entries) = std::fs::read_dir(NAMES) else {
+            return Vec::new();
+        };
+        let mut names: Vec<_> = entries
+            .flatten()
+            .filter_map(|entry| entry.file_name().into_string().ok())
+            .collect();
         names.sort();
         names
     }

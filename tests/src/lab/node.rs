@@ -22,7 +22,11 @@ impl Node {
     pub fn create(dir: &LabDir, fabric: &Fabric, number: u8) -> Result<Self> {
         if !(1..=plan::MAX_NODES).contains(&number) {
             let known = format!("room for nodes 1 to {}", plan::MAX_NODES);
-            return Err(LabError::Unknown { kind: "node number", name: number.to_string(), known });
+            return Err(LabError::Unknown {
+                kind: "node number",
+                name: number.to_string(),
+                known,
+            });
         }
         let name = format!("node-{number}");
         let ns = NetNs::create(&format!("{}-{name}", dir.id()))?;
@@ -45,7 +49,13 @@ impl Node {
         ns.ip(&["-6", "route", "add", "default", "via", "fe80::1", "dev", "eth0"])?;
         let [pods_v4, pods_v6] = plan::pod_cidrs(number);
         ns.nft(&rules::masquerade(&pods_v4.to_string(), &pods_v6.to_string()))?;
-        let node = Self { ipam: dir.ipam().join(&name), lab: dir.id().to_owned(), name, number, ns };
+        let node = Self {
+            ipam: dir.ipam().join(&name),
+            lab: dir.id().to_owned(),
+            name,
+            number,
+            ns,
+        };
         for cidr in node.pod_cidrs() {
             fabric.add_route(cidr, &node)?;
         }

@@ -32,7 +32,7 @@ pub(super) fn fabric() -> String {
             oifname vmap @deliveries
         }
     }\n"
-        .to_owned()
+    .to_owned()
 }
 
 /// One NIC: what may leave it, what is delivered to it. IPv6 neighbour discovery and MLD are the link's own business.

@@ -12,6 +12,8 @@ pub(super) struct Apt<'a> {
     ui: &'a Ui,
     log: PathBuf,
     updated: bool,
+    /// Why the index could not be updated. Not fatal by itself: some other repository may be the broken one.
+    trouble: Option<anyhow::Error>,
 }
 
 impl<'a> Apt<'a> {
@@ -20,6 +22,7 @@ impl<'a> Apt<'a> {
             ui,
             log,
             updated: false,
+            trouble: None,
         }
     }
 
@@ -30,14 +33,18 @@ impl<'a> Apt<'a> {
         parse_candidate(&process::capture(&mut command).ok()?)
     }
 
-    pub(super) fn update(&mut self) -> anyhow::Result<()> {
-        if self.updated {
-            return Ok(());
+    /// Updates the index once. That a part of it could not be had matters only if a package is then unknown.
+    pub(super) fn update(&mut self) {
+        if !self.updated {
+            self.updated = true;
+            let args = ["update", "-o", "APT::Update::Error-Mode=any"].map(str::to_owned);
+            self.trouble = self.run("updating apt's package index", &args).err();
         }
-        let title = "updating apt's package index";
-        self.run(title, &["update".to_owned()])?;
-        self.updated = true;
-        Ok(())
+    }
+
+    /// The reason for a package being unknown: the network if that failed, else the given one.
+    pub(super) fn because(&mut self, otherwise: Problem) -> anyhow::Error {
+        self.trouble.take().unwrap_or_else(|| otherwise.into())
     }
 
     /// Installs what is missing; an outdated index (files gone from the mirror) is updated once.
@@ -50,7 +57,7 @@ impl<'a> Apt<'a> {
         args.extend_from_slice(packages);
         match self.run(title, &args) {
             Err(_) if !self.updated => {
-                self.update()?;
+                self.update();
                 self.run(&format!("{title}, again"), &args)
             }
             other => other,

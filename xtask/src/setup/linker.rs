@@ -70,7 +70,8 @@ pub(super) fn find_or_install(
 fn probe(rust: &Candidate, linker: &Path, scratch: &Path) -> anyhow::Result<()> {
     let version = process::capture(process::foreign(linker).arg("--version"))?;
     if !recent(&version) {
-        bail!("it is {}, and 0.10.4 or newer is needed", version.trim());
+        let first = version.lines().next().unwrap_or_default();
+        bail!("it says that it is `{first}`, and bpf-linker 0.10.4 or newer is needed");
     }
     std::fs::create_dir_all(scratch).with_context(|| format!("cannot create {}", scratch.display()))?;
     let (source, bitcode, object) = (
@@ -184,10 +185,12 @@ fn llvm_with_headers(ui: &Ui, ws: &Workspace, facts: &Facts, rust: &Candidate) -
     let mut apt = Apt::new(ui, ws.setup_log());
     let mut major = fitting().find(|major| apt.candidate(&format!("llvm-{major}-dev")).is_some());
     if major.is_none() {
-        apt.update()?;
+        apt.update();
         major = fitting().find(|major| apt.candidate(&format!("llvm-{major}-dev")).is_some());
     }
-    let major = major.with_context(|| format!("building one needs {wanted}, which apt does not know"))?;
+    let Some(major) = major else {
+        bail!(apt.because(Problem::NoLlvmPackage { wanted }));
+    };
     apt.install(
         &format!("installing LLVM {major} to build bpf-linker with"),
         &packages::llvm(major),

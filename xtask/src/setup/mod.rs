@@ -49,9 +49,10 @@ pub(crate) fn run(ui: &Ui, ws: &Workspace, need: Need) -> anyhow::Result<Toolcha
     if let Some(toolchain) = Stamp::read(&ws.stamp()).and_then(Stamp::if_still_true) {
         return Ok(toolchain);
     }
+    let step = ui.step("finding a toolchain for the eBPF programs");
     let toolchain = find_toolchain(ui, ws, &facts)?;
     Stamp::of(&toolchain).write(&ws.stamp())?;
-    ui.note(&format!("eBPF toolchain: {}", toolchain.describe()));
+    step.done(&toolchain.describe());
     Ok(toolchain)
 }
 
@@ -99,15 +100,16 @@ fn install_tools(ui: &Ui, ws: &Workspace, facts: &Facts) -> anyhow::Result<()> {
     }
     let mut apt = apt::Apt::new(ui, ws.setup_log());
     let wanted = packages::select(&missing, |package| apt.candidate(package).is_some()).or_else(|_| {
-        apt.update()?;
-        packages::select(&missing, |package| apt.candidate(package).is_some()).map_err(anyhow::Error::from)
+        apt.update();
+        packages::select(&missing, |package| apt.candidate(package).is_some())
+            .map_err(|problem| apt.because(problem))
     })?;
     apt.install(&format!("installing {}", names.join(", ")), &wanted)?;
     let still = packages::missing_tools(
         |file| Path::new(file).exists(),
         |name| process::which(name).is_some(),
     );
-    fail_on(&packages::by_hand(&still, facts.distro_name()))
+    fail_on(&packages::still_missing(&still))
 }
 
 /// The first toolchain that has the sources of `core` and a linker that understands its output.
@@ -121,7 +123,6 @@ fn find_toolchain(ui: &Ui, ws: &Workspace, facts: &Facts) -> anyhow::Result<Tool
         let found = facts::toolchains(wish.as_deref());
         match toolchain::choose(&found, wish.as_deref()) {
             Ok(Choice { candidate, why }) => {
-                ui.note(&format!("eBPF compiler: {} ({why})", candidate.describe()));
                 let linker = linker::find_or_install(ui, ws, facts, &candidate)?;
                 return Ok(Toolchain {
                     why,
@@ -153,12 +154,12 @@ fn attempt(ui: &Ui, ws: &Workspace, facts: &Facts, attempt: Attempt) -> anyhow::
             let wanted = match packages::compiler(|package| apt.candidate(package)) {
                 Some(set) => set,
                 None => {
-                    apt.update()?;
-                    packages::compiler(|package| apt.candidate(package)).ok_or(
-                        Problem::NoCompilerPackage {
+                    apt.update();
+                    packages::compiler(|package| apt.candidate(package)).ok_or_else(|| {
+                        apt.because(Problem::NoCompilerPackage {
                             distro: facts.distro_name().to_owned(),
-                        },
-                    )?
+                        })
+                    })?
                 }
             };
             apt.install(

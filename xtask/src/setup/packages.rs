@@ -117,20 +117,27 @@ pub(super) fn select(
 
 /// What the user has to install where we cannot.
 pub(super) fn by_hand(missing: &[&'static Tool], distro: &str) -> Vec<Problem> {
-    let package = |tool: &Tool| {
-        tool.packages
-            .first()
-            .map(|set| set.join(" + "))
-            .unwrap_or_default()
+    let problem = |tool: &&Tool| Problem::ByHand {
+        tool: tool.name.to_owned(),
+        package: tool.package(),
+        distro: distro.to_owned(),
     };
-    missing
-        .iter()
-        .map(|tool| Problem::ByHand {
-            tool: tool.name.to_owned(),
-            package: package(tool),
-            distro: distro.to_owned(),
-        })
-        .collect()
+    missing.iter().map(problem).collect()
+}
+
+/// Tools that installing their packages did not bring.
+pub(super) fn still_missing(missing: &[&'static Tool]) -> Vec<Problem> {
+    let problem = |tool: &&Tool| Problem::StillMissing {
+        tool: tool.name.to_owned(),
+        package: tool.package(),
+    };
+    missing.iter().map(problem).collect()
+}
+
+impl Tool {
+    fn package(&self) -> String {
+        self.packages.first().map(|set| set.join(" ")).unwrap_or_default()
+    }
 }
 
 /// A Rust compiler with sources, new enough for this workspace. Debian keeps a recent one for building browsers.

@@ -25,6 +25,11 @@ pub(crate) enum Problem {
         package: String,
         distro: String,
     },
+    /// apt says that the package is installed, and yet the tool is not there.
+    StillMissing {
+        tool: String,
+        package: String,
+    },
     NoPackage {
         tool: String,
         packages: Vec<String>,
@@ -39,6 +44,9 @@ pub(crate) enum Problem {
     },
     NoCompilerPackage {
         distro: String,
+    },
+    NoLlvmPackage {
+        wanted: String,
     },
     NoToolchain {
         tried: Vec<String>,
@@ -98,6 +106,11 @@ impl fmt::Display for Problem {
                 "{tool} is missing, and {distro} is not Debian or Ubuntu with apt: install it by hand (Debian calls the \
                  package {package}), then run this again"
             ),
+            Self::StillMissing { tool, package } => write!(
+                f,
+                "{tool} is missing although apt has installed {package}: repair it with \
+                 `apt-get install --reinstall {package}`, or put {tool} on the PATH"
+            ),
             Self::NoPackage { tool, packages } => write!(
                 f,
                 "{tool} is missing and apt knows no package for it ({}): enable the distribution's main (on Ubuntu also \
@@ -116,6 +129,9 @@ impl fmt::Display for Problem {
                 f,
                 "apt on {distro} has no Rust compiler 1.95 or newer with sources (rustc-web, cargo-web, rust-web-src)"
             ),
+            Self::NoLlvmPackage { wanted } => {
+                write!(f, "building bpf-linker needs the package {wanted}, and apt knows none of them")
+            }
             Self::NoToolchain { tried } => {
                 f.write_str("no Rust toolchain here can build eBPF programs: one needs rustc 1.95 or newer, cargo, and the sources of core\n")?;
                 for reason in tried {

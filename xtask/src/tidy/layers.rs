@@ -245,6 +245,6 @@ mod tests {
             ),
             ""
         );
-        assert!(found("calico-azure-userspace/src/helpers.rs", "").contains("`helpers` is in no layer"));
+        assert!(found("calico-azure-userspace/src/stranger.rs", "").contains("`stranger` is in no layer"));
     }
 }

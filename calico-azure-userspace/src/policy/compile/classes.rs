@@ -36,7 +36,10 @@ pub(super) struct Classes {
 impl Classes {
     /// Classes for which at least one of the predicates holds, each once, in a fixed order.
     pub(super) fn touching(&self, predicates: &[u32]) -> impl Iterator<Item = &Handle<Class>> {
-        let places = predicates.iter().filter_map(|predicate| self.by_predicate.get(predicate)).flatten();
+        let places = predicates
+            .iter()
+            .filter_map(|predicate| self.by_predicate.get(predicate))
+            .flatten();
         let mut places: Vec<usize> = places.copied().collect();
         places.sort_unstable();
         places.dedup();
@@ -45,7 +48,10 @@ impl Classes {
 
     fn add(&mut self, class: &Handle<Class>) {
         for predicate in &class.value().holding {
-            self.by_predicate.entry(*predicate).or_default().push(self.distinct.len());
+            self.by_predicate
+                .entry(*predicate)
+                .or_default()
+                .push(self.distinct.len());
         }
         self.distinct.push(class.clone());
     }
@@ -73,11 +79,23 @@ pub(super) fn classify(
     let mut add = |net: IpNet, set| match net {
         IpNet::V4(net) => {
             let address = u128::from(u32::from(net.network())) << 96;
-            members.v4.push((Prefix { address, len: net.prefix_len() }, set));
+            members.v4.push((
+                Prefix {
+                    address,
+                    len: net.prefix_len(),
+                },
+                set,
+            ));
         }
         IpNet::V6(net) => {
             let address = u128::from(net.network());
-            members.v6.push((Prefix { address, len: net.prefix_len() }, set));
+            members.v6.push((
+                Prefix {
+                    address,
+                    len: net.prefix_len(),
+                },
+                set,
+            ));
         }
     };
 
@@ -88,13 +106,20 @@ pub(super) fn classify(
     let selectors = SelectorIndex::new(selectors);
     // Replicas have the same labels, so selectors are tried once for each distinct set of them.
     let mut known: HashMap<(&str, &str, &Labels), SetId> = HashMap::new();
-    for endpoint in topology.endpoints.iter().filter(|endpoint| !endpoint.addresses.is_empty()) {
+    for endpoint in topology
+        .endpoints
+        .iter()
+        .filter(|endpoint| !endpoint.addresses.is_empty())
+    {
         let pod = endpoint.pod;
-        let set = *known.entry((&pod.namespace, &pod.service_account, &pod.labels)).or_insert_with(|| {
-            unions.intern(selectors.matching(&EffectiveLabels::of_pod(store, pod)))
-        });
+        let set = *known
+            .entry((&pod.namespace, &pod.service_account, &pod.labels))
+            .or_insert_with(|| unions.intern(selectors.matching(&EffectiveLabels::of_pod(store, pod))));
         if set != EMPTY {
-            endpoint.addresses.iter().for_each(|address: &IpAddr| add(IpNet::from(*address), set));
+            endpoint
+                .addresses
+                .iter()
+                .for_each(|address: &IpAddr| add(IpNet::from(*address), set));
         }
     }
     for network_set in store.network_sets() {
@@ -122,7 +147,10 @@ pub(super) fn classify(
             let handle = match handles.get(&set) {
                 Some(handle) => handle.clone(),
                 None => {
-                    let handle = interner.intern(Class { family, holding: unions.get(set).into() })?;
+                    let handle = interner.intern(Class {
+                        family,
+                        holding: unions.get(set).into(),
+                    })?;
                     classes.add(&handle);
                     handles.insert(set, handle.clone());
                     handle
@@ -147,12 +175,16 @@ fn sweep(mut members: Vec<(Prefix, SetId)>, unions: &mut Unions) -> Vec<(Prefix,
     let mut classified = Vec::new();
     let mut around: Vec<(Prefix, SetId)> = Vec::new();
     for group in members.chunk_by(|a, b| a.0 == b.0) {
-        let Some((prefix, _)) = group.first().copied() else { continue };
+        let Some((prefix, _)) = group.first().copied() else {
+            continue;
+        };
         while around.last().is_some_and(|(outer, _)| !outer.covers(prefix)) {
             around.pop();
         }
         let outer = around.last().map_or(EMPTY, |(_, set)| *set);
-        let set = group.iter().fold(outer, |set, (_, more)| unions.union(set, *more));
+        let set = group
+            .iter()
+            .fold(outer, |set, (_, more)| unions.union(set, *more));
         if set != outer {
             classified.push((prefix, set));
             around.push((prefix, set));
@@ -177,7 +209,11 @@ struct Unions {
 
 impl Default for Unions {
     fn default() -> Self {
-        Self { sets: vec![Box::default()], ids: HashMap::from([(Box::default(), EMPTY)]), known: HashMap::new() }
+        Self {
+            sets: vec![Box::default()],
+            ids: HashMap::from([(Box::default(), EMPTY)]),
+            known: HashMap::new(),
+        }
     }
 }
 
@@ -229,7 +265,13 @@ mod tests {
             .map(|(net, set)| {
                 let net: ipnet::Ipv4Net = net.parse().unwrap();
                 let address = u128::from(u32::from(net.network())) << 96;
-                (Prefix { address, len: net.prefix_len() }, unions.intern(set.to_vec()))
+                (
+                    Prefix {
+                        address,
+                        len: net.prefix_len(),
+                    },
+                    unions.intern(set.to_vec()),
+                )
             })
             .collect();
         let name = |prefix: Prefix| {
@@ -237,7 +279,10 @@ mod tests {
             format!("{address}/{}", prefix.len)
         };
         let swept = sweep(members, &mut unions);
-        swept.into_iter().map(|(prefix, set)| (name(prefix), unions.get(set).to_vec())).collect()
+        swept
+            .into_iter()
+            .map(|(prefix, set)| (name(prefix), unions.get(set).to_vec()))
+            .collect()
     }
 
     #[test]
@@ -261,7 +306,12 @@ mod tests {
 
     #[test]
     fn what_changes_nothing_is_left_out() {
-        let swept = swept(&[("10.0.0.0/8", &[1, 2]), ("10.1.0.0/16", &[2]), ("10.1.1.1/32", &[1]), ("10.1.0.0/16", &[1])]);
+        let swept = swept(&[
+            ("10.0.0.0/8", &[1, 2]),
+            ("10.1.0.0/16", &[2]),
+            ("10.1.1.1/32", &[1]),
+            ("10.1.0.0/16", &[1]),
+        ]);
         assert_eq!(swept, [("10.0.0.0/8".to_owned(), vec![1, 2])]);
     }
 }

@@ -22,7 +22,9 @@ pub(super) struct Table {
 impl Table {
     pub(super) fn of(domains: &[Domain]) -> Self {
         let rest = domains.iter().find(|domain| domain.protocol.is_none());
-        let default = rest.and_then(|rest| rest.runs.first()).map_or(0, |run| run.decision);
+        let default = rest
+            .and_then(|rest| rest.runs.first())
+            .map_or(0, |run| run.decision);
         let mut entries = vec![(key(LEVEL_TABLE, 0, 0), default)];
         let mut hints = 0;
         for domain in domains {
@@ -34,12 +36,20 @@ impl Table {
                 }
             }
         }
-        Self { hints, entries: entries.into() }
+        Self {
+            hints,
+            entries: entries.into(),
+        }
     }
 }
 
 fn key(level: u8, protocol: u8, port: u16) -> PortKey {
-    PortKey { table: 0, port, protocol, level }
+    PortKey {
+        table: 0,
+        port,
+        protocol,
+        level,
+    }
 }
 
 fn encode(protocol: u8, runs: &[Run], table_default: u64, entries: &mut Vec<(PortKey, u64)>) {
@@ -56,9 +66,12 @@ fn encode(protocol: u8, runs: &[Run], table_default: u64, entries: &mut Vec<(Por
             Piece::Mixed(block, runs) => {
                 let mut base = default;
                 let counts = counts(&runs);
-                let best = counts.iter().copied().fold((default, count(&counts, default)), |best, this| {
-                    if this.1 > best.1 { this } else { best }
-                });
+                let best = counts
+                    .iter()
+                    .copied()
+                    .fold((default, count(&counts, default)), |best, this| {
+                        if this.1 > best.1 { this } else { best }
+                    });
                 if best.0 != default {
                     entries.push((key(LEVEL_BLOCK, protocol, block.into()), best.0));
                     base = best.0;
@@ -91,7 +104,9 @@ fn protocol_default(runs: &[Run], table_default: u64) -> u64 {
             }
         }
     }
-    let best = votes.into_iter().max_by_key(|(decision, votes)| (*votes, *decision == table_default));
+    let best = votes
+        .into_iter()
+        .max_by_key(|(decision, votes)| (*votes, *decision == table_default));
     best.map_or(table_default, |(decision, _)| decision)
 }
 
@@ -120,7 +135,11 @@ fn pieces(runs: &[Run]) -> impl Iterator<Item = Piece> {
         }
         block += 1;
         let cut = rest.iter().take_while(|run| run.first <= end);
-        let cut = cut.map(|run| Run { first: run.first.max(start), last: run.last.min(end), ..*run });
+        let cut = cut.map(|run| Run {
+            first: run.first.max(start),
+            last: run.last.min(end),
+            ..*run
+        });
         Some(Piece::Mixed(low, cut.collect()))
     })
 }
@@ -128,7 +147,10 @@ fn pieces(runs: &[Run]) -> impl Iterator<Item = Piece> {
 /// Ports of each decision.
 fn counts(runs: &[Run]) -> Vec<(u64, u32)> {
     let mut counts: Vec<(u64, u32)> = Vec::with_capacity(runs.len());
-    let mut sorted: Vec<_> = runs.iter().map(|run| (run.decision, u32::from(run.last - run.first) + 1)).collect();
+    let mut sorted: Vec<_> = runs
+        .iter()
+        .map(|run| (run.decision, u32::from(run.last - run.first) + 1))
+        .collect();
     sorted.sort_unstable();
     for (decision, ports) in sorted {
         match counts.last_mut() {
@@ -140,5 +162,82 @@ fn counts(runs: &[Run]) -> Vec<(u64, u32)> {
 }
 
 fn count(counts: &[(u64, u32)], decision: u64) -> u32 {
-    counts.iter().find(|(other, _)| *other == decision).map_or(0, |(_, ports)| *ports)
+    counts
+        .iter()
+        .find(|(other, _)| *other == decision)
+        .map_or(0, |(_, ports)| *ports)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn runs(text: &[(u16, u64)]) -> Vec<Run> {
+        let mut first = 0;
+        let run = |(last, decision): &(u16, u64)| {
+            let run = Run {
+                first,
+                last: *last,
+                decision: *decision,
+            };
+            first = last.saturating_add(1);
+            run
+        };
+        text.iter().map(run).collect()
+    }
+
+    fn encoded(runs: &[Run], table_default: u64) -> Vec<(PortKey, u64)> {
+        let mut entries = Vec::new();
+        encode(6, runs, table_default, &mut entries);
+        entries
+    }
+
+    /// Entries needed if the protocol's default is `default`, counted port by port.
+    fn cost(runs: &[Run], default: u64, table_default: u64) -> usize {
+        let decisions: Vec<u64> = runs
+            .iter()
+            .flat_map(|run| (run.first..=run.last).map(|_| run.decision))
+            .collect();
+        let blocks = decisions.chunks(256).map(|block| {
+            let differing = |base: u64| block.iter().filter(|decision| **decision != base).count();
+            let best = block.iter().map(|base| 1 + differing(*base)).min().unwrap();
+            differing(default).min(best)
+        });
+        usize::from(default != table_default) + blocks.sum::<usize>()
+    }
+
+    #[test]
+    fn no_choice_of_defaults_needs_fewer_entries() {
+        let mut rng = crate::policy::generate::Rng::new(1);
+        for _ in 0..300 {
+            let mut ends: Vec<u16> = (0..rng.below(8)).map(|_| rng.port()).collect();
+            // Some at block edges, some close to each other.
+            ends.extend((0..rng.below(4)).map(|_| u16::from_be_bytes([rng.byte() & 3, 255])));
+            ends.extend((0..rng.below(4)).map(|_| u16::from(rng.byte())));
+            ends.push(u16::MAX);
+            ends.sort_unstable();
+            ends.dedup();
+            let decisions: Vec<(u16, u64)> = ends.into_iter().map(|end| (end, rng.below(4) as u64)).collect();
+            let runs = runs(&decisions);
+            let least = (0..5).map(|default| cost(&runs, default, 4)).min().unwrap();
+            let least_of_table = (0..5).map(|default| cost(&runs, default, 1)).min().unwrap();
+            assert_eq!(encoded(&runs, 4).len(), least, "{decisions:?}");
+            assert_eq!(encoded(&runs, 1).len(), least_of_table, "{decisions:?}");
+        }
+    }
+
+    #[test]
+    fn one_port_is_one_entry_and_a_range_takes_blocks() {
+        let port = encoded(&runs(&[(79, 0), (80, 1), (u16::MAX, 0)]), 0);
+        assert_eq!(port, [(key(LEVEL_PORT, 6, 80), 1)]);
+        let range = encoded(&runs(&[(254, 0), (1024, 1), (u16::MAX, 0)]), 0);
+        let expected = [
+            (key(LEVEL_PORT, 6, 255), 1),
+            (key(LEVEL_BLOCK, 6, 1), 1),
+            (key(LEVEL_BLOCK, 6, 2), 1),
+            (key(LEVEL_BLOCK, 6, 3), 1),
+            (key(LEVEL_PORT, 6, 1024), 1),
+        ];
+        assert_eq!(range, expected);
+    }
 }

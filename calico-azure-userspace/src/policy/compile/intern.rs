@@ -58,7 +58,10 @@ pub(super) struct Interner<T> {
 impl<T: Eq + Hash> Interner<T> {
     /// Ids from `first` to `last`, the first time above and later around those `taken` by somebody before.
     pub(super) fn new(what: &'static str, first: u32, last: u32, taken: BTreeSet<u32>) -> Self {
-        Self { ids: IdSpace::new(what, first, last, taken), handles: HashSet::new() }
+        Self {
+            ids: IdSpace::new(what, first, last, taken),
+            handles: HashSet::new(),
+        }
     }
 
     pub(super) fn intern(&mut self, value: T) -> Result<Handle<T>, CompileError> {
@@ -86,11 +89,6 @@ impl<T: Eq + Hash> Interner<T> {
     pub(super) fn release(&mut self) {
         self.ids.resting.clear();
     }
-
-    #[cfg(test)]
-    pub(super) fn len(&self) -> usize {
-        self.handles.len()
-    }
 }
 
 #[derive(Debug)]
@@ -106,14 +104,24 @@ struct IdSpace {
 impl IdSpace {
     fn new(what: &'static str, first: u32, last: u32, taken: BTreeSet<u32>) -> Self {
         let next = taken.last().map_or(first, |id| id.saturating_add(1)).max(first);
-        Self { what, first, last, next, used: HashSet::new(), resting: taken.into_iter().collect() }
+        Self {
+            what,
+            first,
+            last,
+            next,
+            used: HashSet::new(),
+            resting: taken.into_iter().collect(),
+        }
     }
 
     fn allocate(&mut self) -> Result<u32, CompileError> {
         let size = u64::from(self.last - self.first) + 1;
         // Every id that is not free is in one of the two sets, so this ends after that many steps.
         if (self.used.len() + self.resting.len()) as u64 >= size {
-            return Err(CompileError::OutOfIds { what: self.what, limit: self.last });
+            return Err(CompileError::OutOfIds {
+                what: self.what,
+                limit: self.last,
+            });
         }
         loop {
             if self.next > self.last || self.next < self.first {
@@ -161,7 +169,13 @@ mod tests {
         let _b = names.intern("b").unwrap();
         names.sweep();
         let error = names.intern("c").unwrap_err();
-        assert_eq!(error, CompileError::OutOfIds { what: "tests", limit: 2 });
+        assert_eq!(
+            error,
+            CompileError::OutOfIds {
+                what: "tests",
+                limit: 2
+            }
+        );
         names.release();
         assert_eq!(names.intern("c").unwrap().id(), 1);
     }

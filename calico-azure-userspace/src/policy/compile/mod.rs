@@ -35,13 +35,13 @@ use self::own::OwnSide;
 use self::predicate::{Predicate, PredicateHandle};
 use self::rules::{Body, BodyContext, rules_of};
 use self::selectors::SelectorIndex;
-use self::sets::{Set, SetContent, SetPolicy, SetTier};
+use self::sets::{Profile, Set, SetContent, SetPolicy, SetTier};
 use super::labels::EffectiveLabels;
 use super::order::{OrderedTier, ordered};
 use super::store::Store;
 use super::topology::{Endpoint, Topology, pod_name};
 use super::{Desired, Direction, Problem, RuleRef};
-use crate::model::{Key, Labels, TierDefault};
+use crate::model::{Key, Labels, Policy, TierDefault};
 
 /// Why there is no result.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -81,8 +81,8 @@ pub struct Output {
 pub struct SetInfo {
     /// Tiers with a policy for the endpoint, in order.
     pub tiers: Vec<TierInfo>,
-    /// What decides after them.
-    pub profile: String,
+    /// What decides after them; `None` if a tier denies everything that gets to its end.
+    pub profile: Option<String>,
     /// Number of rules in all.
     pub rules: usize,
 }
@@ -129,7 +129,12 @@ impl Compiler {
     /// A compiler that gives out none of the reserved ids until [`Self::applied`].
     #[must_use]
     pub fn new(reserved: Reserved) -> Self {
-        let Reserved { sets, classes, tables, rules } = reserved;
+        let Reserved {
+            sets,
+            classes,
+            tables,
+            rules,
+        } = reserved;
         Self {
             predicates: Interner::new("address predicates", 1, u32::MAX, BTreeSet::new()),
             classes: Interner::new("peer classes", CLASS_DEFAULT_V6 + 1, word::SLOT_MAX, classes),
@@ -171,10 +176,20 @@ impl Compiler {
         let topology = Topology::of(store);
         let tiers = ordered(store);
         let mut problems = topology.problems.clone();
-        let mut recompute =
-            Recompute { compiler: self, store, problems: Vec::new(), bodies: HashMap::new(), by_id: BTreeMap::new() };
+        let mut recompute = Recompute {
+            compiler: self,
+            store,
+            problems: Vec::new(),
+            bodies: HashMap::new(),
+            by_id: BTreeMap::new(),
+        };
         let (placed, contents) = recompute.place(&tiers, &topology)?;
-        let Recompute { problems: found, bodies, by_id, .. } = recompute;
+        let Recompute {
+            problems: found,
+            bodies,
+            by_id,
+            ..
+        } = recompute;
         problems.extend(found);
         problems.extend(missing_tiers(&tiers));
 
@@ -201,7 +216,10 @@ impl Compiler {
 
 fn missing_tiers<'a>(tiers: &'a [OrderedTier<'_>]) -> impl Iterator<Item = Problem> + 'a {
     tiers.iter().filter(|tier| !tier.exists).flat_map(|tier| {
-        let problem = |policy: &Key| Problem::TierMissing { policy: policy.clone(), tier: tier.name.to_owned() };
+        let problem = |policy: &Key| Problem::TierMissing {
+            policy: policy.clone(),
+            tier: tier.name.to_owned(),
+        };
         tier.policies.iter().map(move |policy| problem(&policy.key))
     })
 }
@@ -209,8 +227,10 @@ fn missing_tiers<'a>(tiers: &'a [OrderedTier<'_>]) -> impl Iterator<Item = Probl
 /// Every predicate that the bodies use, by id.
 fn predicates_of(bodies: &HashMap<(Key, Direction), Arc<Body>>) -> Vec<PredicateHandle> {
     let rules = bodies.values().flat_map(|body| &body.rules);
-    let used: BTreeMap<u32, &PredicateHandle> =
-        rules.flat_map(|rule| rule.wanted.iter().chain(&rule.unwanted)).map(|p| (p.id(), p)).collect();
+    let used: BTreeMap<u32, &PredicateHandle> = rules
+        .flat_map(|rule| rule.wanted.iter().chain(&rule.unwanted))
+        .map(|p| (p.id(), p))
+        .collect();
     used.into_values().cloned().collect()
 }
 
@@ -232,7 +252,11 @@ impl<'a> Recompute<'_, 'a> {
         topology: &'a Topology<'a>,
     ) -> Result<(Vec<Placed<'a>>, Contents), CompileError> {
         let policies = tiers.iter().flat_map(|tier| &tier.policies);
-        let selectors = SelectorIndex::new((0..).zip(policies).map(|(place, policy)| (place, &policy.selector)));
+        let selectors = SelectorIndex::new(
+            (0..)
+                .zip(policies)
+                .map(|(place, policy)| (place, &policy.selector)),
+        );
         let mut selected: HashMap<(&str, &str, &Labels), Vec<u32>> = HashMap::new();
         let mut contents = Contents::new();
         let mut placed = Vec::new();
@@ -255,7 +279,12 @@ impl<'a> Recompute<'_, 'a> {
                 Ok::<_, CompileError>(id)
             };
             let (ingress, egress) = (set(Direction::Ingress)?, set(Direction::Egress)?);
-            placed.push(Placed { endpoint, ifindex, ingress, egress });
+            placed.push(Placed {
+                endpoint,
+                ifindex,
+                ingress,
+                egress,
+            });
         }
         Ok((placed, contents))
     }
@@ -269,33 +298,45 @@ impl<'a> Recompute<'_, 'a> {
         own: &OwnSide<'_>,
         direction: Direction,
     ) -> Result<SetContent, CompileError> {
-        let namespace = endpoint.pod.namespace.clone();
-        let profile_allows = self.store.namespace(&namespace).is_some();
-        let mut content = SetContent { tiers: Vec::new(), namespace, profile_allows };
+        let namespace = &endpoint.pod.namespace;
+        let allows = self.store.namespace(namespace).is_some();
+        let mut profile = Some(Profile {
+            name: format!("kns.{namespace}"),
+            allows,
+        });
+        let mut selected_tiers = Vec::new();
         let mut places = selected.iter().copied().peekable();
         let mut first = 0;
         for tier in tiers {
             let mut policies = Vec::new();
+            let mut closed = tier.default == TierDefault::Deny;
             for (place, policy) in (first..).zip(&tier.policies) {
                 if places.next_if_eq(&place).is_some() && rules_of(policy, direction).is_some() {
                     let body = self.body(policy, direction)?;
                     let own = body.asks_own.then(|| self.own(&body, endpoint, own));
+                    closed &= !body.passes;
                     policies.push(SetPolicy { body: body.id, own });
                 }
             }
             first = first.saturating_add(u32::try_from(tier.policies.len()).unwrap_or(u32::MAX));
             if !policies.is_empty() {
-                content.tiers.push(SetTier { name: tier.name.to_owned(), default: tier.default, policies });
+                if closed {
+                    profile = None;
+                }
+                selected_tiers.push(SetTier {
+                    name: tier.name.to_owned(),
+                    default: tier.default,
+                    policies,
+                });
             }
         }
-        Ok(content)
+        Ok(SetContent {
+            tiers: selected_tiers,
+            profile,
+        })
     }
 
-    fn body(
-        &mut self,
-        policy: &Arc<crate::model::Policy>,
-        direction: Direction,
-    ) -> Result<Arc<Body>, CompileError> {
+    fn body(&mut self, policy: &Arc<Policy>, direction: Direction) -> Result<Arc<Body>, CompileError> {
         let key = (policy.key.clone(), direction);
         if let Some(body) = self.bodies.get(&key) {
             return Ok(Arc::clone(body));

@@ -56,7 +56,11 @@ impl Paired {
         let mut tables = vec![(CLASS_DEFAULT_V4, v4.clone()), (CLASS_DEFAULT_V6, v6.clone())];
         for class in classes.touching(&set.predicates) {
             let Class { family, holding } = class.value();
-            let holding = holding.iter().copied().filter(|p| set.predicates.binary_search(p).is_ok()).collect();
+            let holding = holding
+                .iter()
+                .copied()
+                .filter(|p| set.predicates.binary_search(p).is_ok())
+                .collect();
             let table = table(*family, holding)?;
             let default = match family {
                 Family::V4 => &v4,
@@ -83,22 +87,35 @@ pub(super) fn assemble(
     routes::fill(&mut desired, store, topology);
     desired.endpoints = placed
         .iter()
-        .map(|Placed { endpoint, ifindex, ingress, egress }| {
-            let endpoint = DesiredEndpoint {
-                pod: pod_name(endpoint.pod),
-                egress: *egress,
-                ingress: *ingress,
-                addresses: endpoint.addresses.clone(),
-            };
-            (*ifindex, endpoint)
-        })
+        .map(
+            |Placed {
+                 endpoint,
+                 ifindex,
+                 ingress,
+                 egress,
+             }| {
+                let endpoint = DesiredEndpoint {
+                    pod: pod_name(endpoint.pod),
+                    egress: *egress,
+                    ingress: *ingress,
+                    addresses: endpoint.addresses.clone(),
+                };
+                (*ifindex, endpoint)
+            },
+        )
         .collect();
 
-    let v4 = classes.v4.iter().map(|(ip, len, class)| ((wire::addr4((*ip).into()), *len), class.id()));
+    let v4 = classes
+        .v4
+        .iter()
+        .map(|(ip, len, class)| ((wire::addr4((*ip).into()), *len), class.id()));
     let (exact, wider): (Vec<_>, Vec<_>) = v4.partition(|((_, len), _)| *len == 32);
     desired.class4 = exact.into_iter().map(|((ip, _), class)| (ip, class)).collect();
     desired.cidr4 = wider.into_iter().collect();
-    let v6 = classes.v6.iter().map(|(ip, len, class)| ((wire::addr6((*ip).into()), *len), class.id()));
+    let v6 = classes
+        .v6
+        .iter()
+        .map(|(ip, len, class)| ((wire::addr6((*ip).into()), *len), class.id()));
     let (exact, wider): (Vec<_>, Vec<_>) = v6.partition(|((_, len), _)| *len == 128);
     desired.class6 = exact.into_iter().map(|((ip, _), class)| (ip, class)).collect();
     desired.cidr6 = wider.into_iter().collect();
@@ -106,7 +123,10 @@ pub(super) fn assemble(
     let mut used: BTreeMap<u32, &Table> = BTreeMap::new();
     for (id, paired) in sets {
         for (class, table) in &paired.tables {
-            let key = PolicyKey { set: *id, class: *class };
+            let key = PolicyKey {
+                set: *id,
+                class: *class,
+            };
             let word = word::table(table.id(), table.value().hints, word::table_check(*id, *class));
             desired.policy.insert(key, word);
             used.insert(table.id(), table.value());
@@ -121,12 +141,20 @@ pub(super) fn assemble(
     });
     desired.ports = ports.collect();
 
-    let rules = bodies.values().flat_map(|body| &body.rules).filter_map(|rule| rule.reference.as_ref());
+    let rules = bodies
+        .values()
+        .flat_map(|body| &body.rules)
+        .filter_map(|rule| rule.reference.as_ref());
     let references = rules.chain(sets.values().flat_map(|paired| paired.set.references()));
     Output {
         desired,
-        rules: references.map(|reference| (reference.id(), reference.value().clone())).collect(),
+        rules: references
+            .map(|reference| (reference.id(), reference.value().clone()))
+            .collect(),
         problems,
-        sets: sets.iter().map(|(id, paired)| (*id, paired.set.info(bodies))).collect(),
+        sets: sets
+            .iter()
+            .map(|(id, paired)| (*id, paired.set.info(bodies)))
+            .collect(),
     }
 }

@@ -23,18 +23,32 @@ pub(super) struct OwnSide<'a> {
 
 impl<'a> OwnSide<'a> {
     pub(super) fn new(store: &'a Store, endpoint: &'a Endpoint<'a>) -> Self {
-        let members = endpoint.addresses.iter().map(|address| (*address, OnceCell::new())).collect();
-        Self { store, endpoint, members }
+        let members = endpoint
+            .addresses
+            .iter()
+            .map(|address| (*address, OnceCell::new()))
+            .collect();
+        Self {
+            store,
+            endpoint,
+            members,
+        }
     }
 
     /// What the rule's own side comes to, and whether addresses of one family differ in it.
     pub(super) fn resolve(&self, rule: &BodyRule) -> (PerFamily<Own>, bool) {
-        let Some(criteria) = &rule.own else { return (PerFamily::default(), false) };
+        let Some(criteria) = &rule.own else {
+            return (PerFamily::default(), false);
+        };
         let mut ambiguous = false;
         let own = PerFamily::new(|family| {
-            let of_family = self.members.iter().filter(|(ip, _)| ip.is_ipv4() == (family == Family::V4));
-            let answers: Vec<bool> =
-                of_family.map(|(ip, members)| self.hold(criteria, *ip, members)).collect();
+            let of_family = self
+                .members
+                .iter()
+                .filter(|(ip, _)| ip.is_ipv4() == (family == Family::V4));
+            let answers: Vec<bool> = of_family
+                .map(|(ip, members)| self.hold(criteria, *ip, members))
+                .collect();
             match (answers.contains(&true), answers.contains(&false)) {
                 (true, false) => return Own::Holds,
                 (false, true) => return Own::Fails,
@@ -64,7 +78,10 @@ impl<'a> OwnSide<'a> {
 
     /// Labels of everything that has the address: the pod, and network sets around it.
     fn labels_of(&self, address: IpAddr) -> Vec<EffectiveLabels<'a>> {
-        let sets = self.store.network_sets().filter(|set| set.nets.iter().any(|net| net.contains(&address)));
+        let sets = self
+            .store
+            .network_sets()
+            .filter(|set| set.nets.iter().any(|net| net.contains(&address)));
         std::iter::once(EffectiveLabels::of_pod(self.store, self.endpoint.pod))
             .chain(sets.map(|set| EffectiveLabels::of_network_set(self.store, set)))
             .collect()

@@ -38,15 +38,22 @@ struct Span {
 pub(super) fn paint(set: &Set, family: Family, holding: &[u32]) -> Vec<Domain> {
     let protocols = set.protocols.iter().copied().map(Some).chain([None]);
     let mut domains: Vec<Domain> = protocols.map(Domain::new).collect();
-    let mut specific: Vec<usize> =
-        holding.iter().filter_map(|predicate| set.by_predicate.get(predicate)).flatten().copied().collect();
+    let mut specific: Vec<usize> = holding
+        .iter()
+        .filter_map(|predicate| set.by_predicate.get(predicate))
+        .flatten()
+        .copied()
+        .collect();
     specific.sort_unstable();
 
     let (mut specific, mut unconditional) = (specific.as_slice(), set.unconditional.as_slice());
     for tier in &set.tiers {
         while domains.iter().any(|domain| !domain.undecided.is_empty()) {
-            let Some(place) = next(&mut specific, &mut unconditional, tier.end) else { break };
-            let Some((rule, effect)) = set.rules.get(place).and_then(|rule| rule.effect(family, holding)) else {
+            let Some(place) = next(&mut specific, &mut unconditional, tier.end) else {
+                break;
+            };
+            let Some((rule, effect)) = set.rules.get(place).and_then(|rule| rule.effect(family, holding))
+            else {
                 continue;
             };
             for domain in &mut domains {
@@ -54,15 +61,21 @@ pub(super) fn paint(set: &Set, family: Family, holding: &[u32]) -> Vec<Domain> {
                     Part::Nothing => {}
                     Part::Everything => domain.paint(0, u16::MAX, effect),
                     Part::Ranges(ranges) => {
-                        ranges.iter().for_each(|(first, last)| domain.paint(*first, *last, effect));
+                        ranges
+                            .iter()
+                            .for_each(|(first, last)| domain.paint(*first, *last, effect));
                     }
                 }
             }
         }
         for places in [&mut specific, &mut unconditional] {
-            *places = places.split_at(places.partition_point(|place| *place < tier.end)).1;
+            *places = places
+                .split_at(places.partition_point(|place| *place < tier.end))
+                .1;
         }
-        domains.iter_mut().for_each(|domain| domain.end_tier(tier.default));
+        domains
+            .iter_mut()
+            .for_each(|domain| domain.end_tier(tier.default));
     }
     domains.iter_mut().for_each(|domain| domain.finish(set.profile));
     domains
@@ -81,8 +94,17 @@ fn next<'a>(a: &mut &'a [usize], b: &mut &'a [usize], end: usize) -> Option<usiz
 
 impl Domain {
     fn new(protocol: Option<u8>) -> Self {
-        let undecided = vec![Span { first: 0, last: u16::MAX, log: false }];
-        Self { protocol, runs: Vec::new(), undecided, passed: Vec::new() }
+        let undecided = vec![Span {
+            first: 0,
+            last: u16::MAX,
+            log: false,
+        }];
+        Self {
+            protocol,
+            runs: Vec::new(),
+            undecided,
+            passed: Vec::new(),
+        }
     }
 
     fn paint(&mut self, first: u16, last: u16, effect: Effect) {
@@ -94,16 +116,26 @@ impl Domain {
         let mut kept: Vec<Span> = Vec::with_capacity(3);
         for span in self.undecided.get(start..end).unwrap_or_default() {
             if span.first < first {
-                kept.push(Span { last: first - 1, ..*span });
+                kept.push(Span {
+                    last: first - 1,
+                    ..*span
+                });
             }
-            let hit = Span { first: span.first.max(first), last: span.last.min(last), ..*span };
+            let hit = Span {
+                first: span.first.max(first),
+                last: span.last.min(last),
+                ..*span
+            };
             match effect {
                 Effect::Decide(decision) => self.runs.push(hit.decided(decision)),
                 Effect::Pass => self.passed.push(hit),
                 Effect::Log => kept.push(Span { log: true, ..hit }),
             }
             if span.last > last {
-                kept.push(Span { first: last + 1, ..*span });
+                kept.push(Span {
+                    first: last + 1,
+                    ..*span
+                });
             }
         }
         self.undecided.splice(start..end, kept);
@@ -111,7 +143,9 @@ impl Domain {
 
     fn end_tier(&mut self, default: Option<Decision>) {
         match default {
-            Some(decision) => self.runs.extend(self.undecided.drain(..).map(|span| span.decided(decision))),
+            Some(decision) => self
+                .runs
+                .extend(self.undecided.drain(..).map(|span| span.decided(decision))),
             None => self.passed.append(&mut self.undecided),
         }
         std::mem::swap(&mut self.undecided, &mut self.passed);
@@ -134,6 +168,10 @@ impl Domain {
 impl Span {
     fn decided(self, decision: Decision) -> Run {
         let decision = word::decision(decision.allow, self.log, decision.rule, 0);
-        Run { first: self.first, last: self.last, decision }
+        Run {
+            first: self.first,
+            last: self.last,
+            decision,
+        }
     }
 }

@@ -52,7 +52,10 @@ pub(super) struct PerFamily<T> {
 
 impl<T> PerFamily<T> {
     pub(super) fn new(mut value: impl FnMut(Family) -> T) -> Self {
-        Self { v4: value(Family::V4), v6: value(Family::V6) }
+        Self {
+            v4: value(Family::V4),
+            v6: value(Family::V6),
+        }
     }
 
     pub(super) fn get(&self, family: Family) -> &T {

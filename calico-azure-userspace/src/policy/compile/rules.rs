@@ -30,6 +30,8 @@ pub(super) struct Body {
     pub(super) rules: Vec<BodyRule>,
     /// Whether a rule asks about the endpoint's own address.
     pub(super) asks_own: bool,
+    /// Whether a rule passes on to the next tier.
+    pub(super) passes: bool,
 }
 
 #[derive(Debug)]
@@ -66,7 +68,15 @@ impl Body {
             .map(|rule| BodyRule::new(rule, policy, direction, context))
             .collect::<Result<_, _>>()?;
         let asks_own = rules.iter().any(|rule| rule.own.is_some());
-        Ok(Self { id, policy: Arc::clone(policy), direction, rules, asks_own })
+        let passes = rules.iter().any(|rule| rule.action == Action::Pass);
+        Ok(Self {
+            id,
+            policy: Arc::clone(policy),
+            direction,
+            rules,
+            asks_own,
+            passes,
+        })
     }
 
     /// Whether it is still what the policy says in this direction.
@@ -117,7 +127,10 @@ impl BodyRule {
         let mut interned = |nets: &[IpNet], selector: &Option<Selector>| {
             let nets = (!nets.is_empty()).then(|| Predicate::nets(nets));
             let selector = selector.clone().map(Predicate::Selector);
-            nets.into_iter().chain(selector).map(|p| context.predicates.intern(p)).collect::<Result<_, _>>()
+            nets.into_iter()
+                .chain(selector)
+                .map(|p| context.predicates.intern(p))
+                .collect::<Result<_, _>>()
         };
         Ok(Self {
             action: *action,
@@ -137,7 +150,14 @@ impl BodyRule {
 }
 
 fn constrains_address(peer: &Peer) -> bool {
-    let Peer { nets, not_nets, selector, not_selector, ports: _, not_ports: _ } = peer;
+    let Peer {
+        nets,
+        not_nets,
+        selector,
+        not_selector,
+        ports: _,
+        not_ports: _,
+    } = peer;
     !nets.is_empty() || !not_nets.is_empty() || selector.is_some() || not_selector.is_some()
 }
 
@@ -184,23 +204,38 @@ impl Traffic {
             not_protocol: rule.not_protocol,
             ports: limited((!ports.is_empty()).then(|| ranges(ports)), ranges(not_ports)),
             portless: ports.is_empty(),
-            icmp: limited(icmp.map(icmp_ranges), not_icmp.map(icmp_ranges).unwrap_or_default()),
+            icmp: limited(
+                icmp.map(icmp_ranges),
+                not_icmp.map(icmp_ranges).unwrap_or_default(),
+            ),
             icmp_only: icmp.is_some(),
         }
     }
 
     /// Protocols that the rule treats differently from those that no rule names.
     pub(super) fn named(&self) -> impl Iterator<Item = u8> {
-        let with_ports: &[u8] =
-            if self.ports.is_some() && self.protocol.is_none() { &[TCP, UDP, SCTP] } else { &[] };
-        let with_types: &[u8] = if self.icmp.is_some() && self.protocol.is_none() { &[ICMP, ICMP6] } else { &[] };
-        self.protocol.into_iter().chain(self.not_protocol).chain(with_ports.iter().chain(with_types).copied())
+        let with_ports: &[u8] = if self.ports.is_some() && self.protocol.is_none() {
+            &[TCP, UDP, SCTP]
+        } else {
+            &[]
+        };
+        let with_types: &[u8] = if self.icmp.is_some() && self.protocol.is_none() {
+            &[ICMP, ICMP6]
+        } else {
+            &[]
+        };
+        self.protocol
+            .into_iter()
+            .chain(self.not_protocol)
+            .chain(with_ports.iter().chain(with_types).copied())
     }
 
     /// What the rule matches of a protocol, or (`None`) of all protocols that no rule names.
     pub(super) fn part(&self, protocol: Option<u8>) -> Part<'_> {
         if self.protocol.is_some_and(|wanted| protocol != Some(wanted))
-            || self.not_protocol.is_some_and(|unwanted| protocol == Some(unwanted))
+            || self
+                .not_protocol
+                .is_some_and(|unwanted| protocol == Some(unwanted))
         {
             return Part::Nothing;
         }
@@ -219,7 +254,9 @@ fn icmp_ranges(icmp: Icmp) -> Ranges {
     match (icmp.kind, icmp.code) {
         (Some(kind), Some(code)) => Box::new([(word(kind, code), word(kind, code))]),
         (Some(kind), None) => Box::new([(word(kind, 0), word(kind, u8::MAX))]),
-        (None, Some(code)) => (0..=u8::MAX).map(|kind| (word(kind, code), word(kind, code))).collect(),
+        (None, Some(code)) => (0..=u8::MAX)
+            .map(|kind| (word(kind, code), word(kind, code)))
+            .collect(),
         (None, None) => Box::new([(0, u16::MAX)]),
     }
 }
@@ -268,7 +305,14 @@ mod tests {
 
     #[test]
     fn ranges_are_merged_and_empty_ones_dropped() {
-        let merged = union(vec![(80, 90), (5, 4), (91, 100), (1, 1), (95, 97), (u16::MAX, u16::MAX)]);
+        let merged = union(vec![
+            (80, 90),
+            (5, 4),
+            (91, 100),
+            (1, 1),
+            (95, 97),
+            (u16::MAX, u16::MAX),
+        ]);
         assert_eq!(*merged, [(1, 1), (80, 100), (u16::MAX, u16::MAX)]);
     }
 

@@ -26,7 +26,11 @@ impl<'a> SelectorIndex<'a> {
 
     /// Ids of those that match, ascending.
     pub(super) fn matching(&self, labels: &impl LabelSource) -> Vec<u32> {
-        let required = self.by_label.iter().filter_map(|(key, values)| values.get(labels.get(key)?)).flatten();
+        let required = self
+            .by_label
+            .iter()
+            .filter_map(|(key, values)| values.get(labels.get(key)?))
+            .flatten();
         let mut found: Vec<u32> = required
             .chain(&self.others)
             .filter(|(_, selector)| selector.matches(labels))

@@ -15,9 +15,16 @@ use crate::policy::RuleRef;
 pub(super) struct SetContent {
     /// Those with a policy for the endpoint, in order.
     pub(super) tiers: Vec<SetTier>,
-    pub(super) namespace: String,
+    /// `None` if no packet gets that far, so that endpoints of several namespaces may share the set.
+    pub(super) profile: Option<Profile>,
+}
+
+/// The profile of a namespace.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub(super) struct Profile {
+    pub(super) name: String,
     /// False if the namespace, and so its profile, is unknown.
-    pub(super) profile_allows: bool,
+    pub(super) allows: bool,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -113,7 +120,11 @@ impl SetRule {
         {
             return None;
         }
-        let decide = |allow| rule.reference.as_ref().map(|r| Effect::Decide(Decision { allow, rule: r.id() }));
+        let decide = |allow| {
+            rule.reference
+                .as_ref()
+                .map(|r| Effect::Decide(Decision { allow, rule: r.id() }))
+        };
         let effect = match (rule.action, own) {
             (Action::Log, _) => Effect::Log,
             (Action::Pass, Own::Holds) => Effect::Pass,
@@ -142,22 +153,41 @@ impl Set {
         let mut tiers = Vec::with_capacity(content.tiers.len());
         for tier in &content.tiers {
             for policy in &tier.policies {
-                let Some(body) = bodies.get(&policy.body) else { continue };
+                let Some(body) = bodies.get(&policy.body) else {
+                    continue;
+                };
                 rules.extend((0..body.rules.len()).map(|index| {
-                    let own = policy.own.as_ref().and_then(|own| own.get(index)).copied().unwrap_or_default();
-                    SetRule { body: Arc::clone(body), index, own }
+                    let own = policy
+                        .own
+                        .as_ref()
+                        .and_then(|own| own.get(index))
+                        .copied()
+                        .unwrap_or_default();
+                    SetRule {
+                        body: Arc::clone(body),
+                        index,
+                        own,
+                    }
                 }));
             }
             let default = match tier.default {
-                TierDefault::Deny => {
-                    Some(decision(false, RuleRef::TierDefault { tier: tier.name.clone() })?)
-                }
+                TierDefault::Deny => Some(decision(
+                    false,
+                    RuleRef::TierDefault {
+                        tier: tier.name.clone(),
+                    },
+                )?),
                 TierDefault::Pass => None,
             };
-            tiers.push(TierEnd { end: rules.len(), default });
+            tiers.push(TierEnd {
+                end: rules.len(),
+                default,
+            });
         }
-        let profile = RuleRef::Profile { name: format!("kns.{}", content.namespace) };
-        let profile = decision(content.profile_allows, profile)?;
+        let profile = match &content.profile {
+            Some(Profile { name, allows }) => decision(*allows, RuleRef::Profile { name: name.clone() })?,
+            None => decision(false, RuleRef::Implicit)?,
+        };
 
         let mut set = Self {
             handle,
@@ -185,7 +215,11 @@ impl Set {
         }
         self.protocols = protocols.into_iter().collect();
         for (place, rule) in self.rules.iter().enumerate() {
-            let wanted = rule.get().into_iter().flat_map(|rule| &rule.wanted).map(Handle::id);
+            let wanted = rule
+                .get()
+                .into_iter()
+                .flat_map(|rule| &rule.wanted)
+                .map(Handle::id);
             match wanted.min_by_key(|id| (uses.get(id), *id)) {
                 Some(rarest) => self.by_predicate.entry(rarest).or_default().push(place),
                 None => self.unconditional.push(place),
@@ -215,7 +249,7 @@ impl Set {
         });
         SetInfo {
             tiers: tiers.collect(),
-            profile: format!("kns.{}", content.namespace),
+            profile: content.profile.as_ref().map(|profile| profile.name.clone()),
             rules: self.rules.len(),
         }
     }

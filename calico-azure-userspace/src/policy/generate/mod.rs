@@ -1,1 +1,59 @@
-//! x
+//! Made-up clusters and packets for tests, the same for the same seed.
+//!
+//! Clusters are small and crowded: few labels and overlapping prefixes, so that rules meet, shadow and contradict
+//! each other. Packets are aimed: for each rule some that it should match and some that just miss it.
+
+mod cluster;
+mod policies;
+mod probes;
+mod rng;
+
+pub use probes::{Case, probes};
+pub use rng::Rng;
+
+use super::store::{Event, Store};
+
+/// How large a cluster is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Shape {
+    pub namespaces: usize,
+    pub pods: usize,
+    pub network_sets: usize,
+    pub policies: usize,
+    /// At most, per policy and direction.
+    pub rules: usize,
+}
+
+impl Default for Shape {
+    fn default() -> Self {
+        Self {
+            namespaces: 4,
+            pods: 24,
+            network_sets: 6,
+            policies: 10,
+            rules: 5,
+        }
+    }
+}
+
+/// The node that a generated cluster is seen from.
+pub const NODE: &str = "node-1";
+
+/// All events that make a cluster, in no meaningful order.
+#[must_use]
+pub fn events(seed: u64, shape: &Shape) -> Vec<Event> {
+    let mut rng = Rng::new(seed);
+    let mut events = cluster::events(&mut rng, shape);
+    events.extend(policies::events(&mut rng, shape));
+    events
+}
+
+/// A cluster.
+#[must_use]
+pub fn store(seed: u64, shape: &Shape) -> Store {
+    let mut store = Store::default();
+    for event in events(seed, shape) {
+        store.apply(event);
+    }
+    store
+}

@@ -5,7 +5,6 @@ use ipnet::IpNet;
 
 use super::Oracle;
 use crate::model::{Icmp, IpVersion, Peer, PortRange, Rule};
-use crate::policy::labels::EffectiveLabels;
 use crate::policy::{Direction, Probe};
 use crate::selector::Selector;
 
@@ -75,7 +74,11 @@ impl Oracle<'_> {
             Direction::Ingress => (packet.peer, packet.own),
             Direction::Egress => (packet.own, packet.peer),
         };
-        let version = if packet.peer.is_ipv4() { IpVersion::V4 } else { IpVersion::V6 };
+        let version = if packet.peer.is_ipv4() {
+            IpVersion::V4
+        } else {
+            IpVersion::V6
+        };
         if rule.ip_version.is_some_and(|wanted| wanted != version) {
             return Some(Criterion::IpVersion);
         }
@@ -88,10 +91,16 @@ impl Oracle<'_> {
         if rule.not_protocol == Some(packet.protocol) {
             return Some(Criterion::NotProtocol);
         }
-        if rule.icmp.is_some_and(|icmp| is_criterion(icmp) && !is_icmp(icmp, packet)) {
+        if rule
+            .icmp
+            .is_some_and(|icmp| is_criterion(icmp) && !is_icmp(icmp, packet))
+        {
             return Some(Criterion::Icmp);
         }
-        if rule.not_icmp.is_some_and(|icmp| is_criterion(icmp) && is_icmp(icmp, packet)) {
+        if rule
+            .not_icmp
+            .is_some_and(|icmp| is_criterion(icmp) && is_icmp(icmp, packet))
+        {
             return Some(Criterion::NotIcmp);
         }
         if !rule.destination.ports.is_empty() && !in_ports(&rule.destination.ports, packet) {
@@ -132,10 +141,18 @@ impl Oracle<'_> {
         if in_nets(&peer.not_nets, address) {
             return Some(not_nets);
         }
-        if peer.selector.as_ref().is_some_and(|wanted| !self.is_member(wanted, address)) {
+        if peer
+            .selector
+            .as_ref()
+            .is_some_and(|wanted| !self.is_member(wanted, address))
+        {
             return Some(selector);
         }
-        if peer.not_selector.as_ref().is_some_and(|unwanted| self.is_member(unwanted, address)) {
+        if peer
+            .not_selector
+            .as_ref()
+            .is_some_and(|unwanted| self.is_member(unwanted, address))
+        {
             return Some(not_selector);
         }
         None
@@ -143,16 +160,10 @@ impl Oracle<'_> {
 
     /// Whether the address belongs to a pod, or lies in a network set, that the selector matches.
     fn is_member(&self, selector: &Selector, address: IpAddr) -> bool {
-        for endpoint in &self.topology.endpoints {
-            if endpoint.addresses.contains(&address)
-                && selector.matches(&EffectiveLabels::of_pod(self.store, endpoint.pod))
-            {
-                return true;
-            }
-        }
-        self.store.network_sets().any(|set| {
-            in_nets(&set.nets, address) && selector.matches(&EffectiveLabels::of_network_set(self.store, set))
-        })
+        let mut endpoints = self.topology.endpoints.iter().zip(&self.endpoint_labels);
+        let mut sets = self.store.network_sets().zip(&self.set_labels);
+        endpoints.any(|(endpoint, labels)| endpoint.addresses.contains(&address) && selector.matches(labels))
+            || sets.any(|(set, labels)| in_nets(&set.nets, address) && selector.matches(labels))
     }
 }
 
@@ -161,7 +172,11 @@ impl Oracle<'_> {
 fn governs_family(peer: &Peer, version: IpVersion) -> bool {
     let of_family = |net: &&IpNet| matches!(net, IpNet::V4(_)) == (version == IpVersion::V4);
     let emptied = |nets: &[IpNet]| !nets.is_empty() && nets.iter().filter(of_family).count() == 0;
-    let everything = peer.not_nets.iter().filter(of_family).any(|net| net.prefix_len() == 0);
+    let everything = peer
+        .not_nets
+        .iter()
+        .filter(of_family)
+        .any(|net| net.prefix_len() == 0);
     !emptied(&peer.nets) && !emptied(&peer.not_nets) && !everything
 }
 
@@ -172,7 +187,9 @@ fn in_nets(nets: &[IpNet], address: IpAddr) -> bool {
 /// Only these carry ports that policy looks at.
 fn in_ports(ports: &[PortRange], packet: &Probe) -> bool {
     matches!(packet.protocol, TCP | UDP | SCTP)
-        && ports.iter().any(|range| range.first <= packet.dport && packet.dport <= range.last)
+        && ports
+            .iter()
+            .any(|range| range.first <= packet.dport && packet.dport <= range.last)
 }
 
 /// `icmp: {}` says nothing.

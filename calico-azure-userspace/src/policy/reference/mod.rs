@@ -35,7 +35,11 @@ pub enum TraceStep {
     /// A tier of which at least one policy governs the endpoint in this direction.
     Tier { tier: String },
     /// A rule that does not match, and its first criterion that fails.
-    Missed { policy: Key, index: u32, criterion: Criterion },
+    Missed {
+        policy: Key,
+        index: u32,
+        criterion: Criterion,
+    },
     /// A rule that matches.
     Matched { policy: Key, index: u32, action: Action },
     /// No policy of the tier decided.
@@ -84,6 +88,10 @@ pub fn path(store: &Store, flow: &Flow) -> PathVerdict {
 pub struct Oracle<'a> {
     store: &'a Store,
     topology: Topology<'a>,
+    /// Of the topology's endpoints, in their order.
+    endpoint_labels: Vec<EffectiveLabels<'a>>,
+    /// Of the store's network sets, in their order.
+    set_labels: Vec<EffectiveLabels<'a>>,
 }
 
 /// How a list of rules ended.
@@ -97,7 +105,21 @@ impl<'a> Oracle<'a> {
     /// Reads the store as it is.
     #[must_use]
     pub fn new(store: &'a Store) -> Self {
-        Self { store, topology: Topology::of(store) }
+        let topology = Topology::of(store);
+        let endpoints = topology.endpoints.iter();
+        let endpoint_labels = endpoints
+            .map(|endpoint| EffectiveLabels::of_pod(store, endpoint.pod))
+            .collect();
+        let sets = store.network_sets();
+        let set_labels = sets
+            .map(|set| EffectiveLabels::of_network_set(store, set))
+            .collect();
+        Self {
+            store,
+            topology,
+            endpoint_labels,
+            set_labels,
+        }
     }
 
     /// The endpoints it knows.
@@ -111,7 +133,12 @@ impl<'a> Oracle<'a> {
     pub fn verdict(&self, pod: &Pod, direction: Direction, packet: &Probe) -> Verdict {
         let mut trace = Vec::new();
         let (allow, log, rule) = self.walk(pod, direction, packet, &mut |step| trace.push(step()));
-        Verdict { allow, log, rule, trace }
+        Verdict {
+            allow,
+            log,
+            rule,
+            trace,
+        }
     }
 
     /// [`Self::verdict`] without the trace: (allow, log, rule).
@@ -130,17 +157,31 @@ impl<'a> Oracle<'a> {
         if let (Some(sender), Some(receiver)) = (sender, receiver)
             && sender.pod == receiver.pod
         {
-            return PathVerdict { allow: same_family, egress: None, ingress: None };
+            return PathVerdict {
+                allow: same_family,
+                egress: None,
+                ingress: None,
+            };
         }
         let judge = |endpoint: &Endpoint<'_>, direction, own, peer| {
-            let packet = Probe { peer, own, protocol: flow.protocol, dport: flow.dport };
+            let packet = Probe {
+                peer,
+                own,
+                protocol: flow.protocol,
+                dport: flow.dport,
+            };
             let name = super::topology::pod_name(endpoint.pod);
             (name, self.verdict(endpoint.pod, direction, &packet))
         };
         let egress = sender.map(|pod| judge(pod, Direction::Egress, flow.src, flow.dst));
         let ingress = receiver.map(|pod| judge(pod, Direction::Ingress, flow.dst, flow.src));
-        let passes = |side: &Option<(String, Verdict)>| side.as_ref().is_none_or(|(_, verdict)| verdict.allow);
-        PathVerdict { allow: same_family && passes(&egress) && passes(&ingress), egress, ingress }
+        let passes =
+            |side: &Option<(String, Verdict)>| side.as_ref().is_none_or(|(_, verdict)| verdict.allow);
+        PathVerdict {
+            allow: same_family && passes(&egress) && passes(&ingress),
+            egress,
+            ingress,
+        }
     }
 
     fn walk(
@@ -166,7 +207,9 @@ impl<'a> Oracle<'a> {
                 continue;
             }
             policies.sort_by(|(a, _), (b, _)| compare_policies(a, b));
-            trace(&|| TraceStep::Tier { tier: tier.to_owned() });
+            trace(&|| TraceStep::Tier {
+                tier: tier.to_owned(),
+            });
 
             let mut passed = false;
             for (policy, rules) in policies {
@@ -174,7 +217,16 @@ impl<'a> Oracle<'a> {
                     End::Final(allow, index) => {
                         let ingress = direction == Direction::Ingress;
                         let policy = policy.key.clone();
-                        return (allow, log, RuleRef::Rule { tier: tier.to_owned(), policy, ingress, index });
+                        return (
+                            allow,
+                            log,
+                            RuleRef::Rule {
+                                tier: tier.to_owned(),
+                                policy,
+                                ingress,
+                                index,
+                            },
+                        );
                     }
                     End::Pass => {
                         passed = true;
@@ -187,16 +239,31 @@ impl<'a> Oracle<'a> {
                 continue;
             }
             // A tier that nobody made denies.
-            let action = self.store.tier(tier).map_or(TierDefault::Deny, |t| t.default_action);
-            trace(&|| TraceStep::TierDefault { tier: tier.to_owned(), action });
+            let action = self
+                .store
+                .tier(tier)
+                .map_or(TierDefault::Deny, |t| t.default_action);
+            trace(&|| TraceStep::TierDefault {
+                tier: tier.to_owned(),
+                action,
+            });
             if action == TierDefault::Deny {
-                return (false, log, RuleRef::TierDefault { tier: tier.to_owned() });
+                return (
+                    false,
+                    log,
+                    RuleRef::TierDefault {
+                        tier: tier.to_owned(),
+                    },
+                );
             }
         }
         // The profile of the namespace allows everything; if the namespace is unknown, its stand-in denies.
         let name = format!("kns.{}", pod.namespace);
         let allow = self.store.namespace(&pod.namespace).is_some();
-        trace(&|| TraceStep::Profile { name: name.clone(), allow });
+        trace(&|| TraceStep::Profile {
+            name: name.clone(),
+            allow,
+        });
         (allow, log, RuleRef::Profile { name })
     }
 
@@ -212,11 +279,19 @@ impl<'a> Oracle<'a> {
         for rule in rules {
             if let Some(criterion) = self.first_miss(rule, direction, packet) {
                 let index = rule.index;
-                trace(&|| TraceStep::Missed { policy: policy.key.clone(), index, criterion });
+                trace(&|| TraceStep::Missed {
+                    policy: policy.key.clone(),
+                    index,
+                    criterion,
+                });
                 continue;
             }
             let (index, action) = (rule.index, rule.action);
-            trace(&|| TraceStep::Matched { policy: policy.key.clone(), index, action });
+            trace(&|| TraceStep::Matched {
+                policy: policy.key.clone(),
+                index,
+                action,
+            });
             match action {
                 Action::Allow => return End::Final(true, index),
                 Action::Deny => return End::Final(false, index),

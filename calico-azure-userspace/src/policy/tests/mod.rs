@@ -1,0 +1,6 @@
+//! Compiled verdicts against reference verdicts, and facts of the policy model one by one.
+
+mod compiler;
+mod differential;
+mod facts;
+mod speed;

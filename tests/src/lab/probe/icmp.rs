@@ -32,7 +32,11 @@ pub(super) fn echo(dst: IpAddr, timeout: Duration) -> io::Result<Outcome> {
         let len = socket.read(&mut buffer)?;
         let packet = buffer.get(..len).unwrap_or_default();
         // A raw IPv4 socket shows the IP header too.
-        let header = if dst.is_ipv6() { 0 } else { usize::from(packet.first().copied().unwrap_or(0) & 15) * 4 };
+        let header = if dst.is_ipv6() {
+            0
+        } else {
+            usize::from(packet.first().copied().unwrap_or(0) & 15) * 4
+        };
         let message = packet.get(header..).unwrap_or_default();
         // All but the checksum.
         if message.first() == reply.first() && message.get(4..) == reply.get(4..) {

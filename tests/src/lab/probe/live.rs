@@ -32,14 +32,21 @@ impl LiveConnection {
         };
         let what = format!("cannot open a connection from {} to {dst}", from.name());
         let stream = from.run(connect)?.map_err(LabError::io(what))?;
-        let local = stream.local_addr().map_err(LabError::io("cannot read a socket's address"))?;
+        let local = stream
+            .local_addr()
+            .map_err(LabError::io("cannot read a socket's address"))?;
         let stop = Arc::new(AtomicBool::new(false));
         let last = Arc::new(Mutex::new(Instant::now()));
         let thread = std::thread::spawn({
             let (stop, last) = (Arc::clone(&stop), Arc::clone(&last));
             move || drive(stream, interval, &stop, &last)
         });
-        Ok(Self { stop, last, local, thread: Some(thread) })
+        Ok(Self {
+            stop,
+            last,
+            local,
+            thread: Some(thread),
+        })
     }
 
     /// The client's side.
@@ -57,13 +64,17 @@ impl LiveConnection {
     /// Waits until nothing has arrived for `quiet`, and returns when the last echo arrived.
     pub fn wait_quiet(&self, quiet: Duration, timeout: Duration) -> Result<Instant> {
         let what = || format!("the end of the connection from {}", self.local);
-        wait(timeout, what, || Some(self.last_success()).filter(|last| last.elapsed() >= quiet))
+        wait(timeout, what, || {
+            Some(self.last_success()).filter(|last| last.elapsed() >= quiet)
+        })
     }
 
     /// Waits for an echo that arrives after `after`.
     pub fn wait_success(&self, after: Instant, timeout: Duration) -> Result<Instant> {
         let what = || format!("an echo on the connection from {}", self.local);
-        wait(timeout, what, || Some(self.last_success()).filter(|last| *last > after))
+        wait(timeout, what, || {
+            Some(self.last_success()).filter(|last| *last > after)
+        })
     }
 }
 
@@ -126,14 +137,21 @@ impl Prober {
             Ok(socket)
         };
         let what = format!("from {} to {dst}", from.name());
-        let socket = from.run(open)?.map_err(LabError::io(format!("cannot probe {what}")))?;
+        let socket = from
+            .run(open)?
+            .map_err(LabError::io(format!("cannot probe {what}")))?;
         let stop = Arc::new(AtomicBool::new(false));
         let samples = Arc::default();
         let thread = std::thread::spawn({
             let (stop, samples) = (Arc::clone(&stop), Arc::clone(&samples));
             move || pump(&socket, interval, &stop, &samples)
         });
-        Ok(Self { stop, samples, what, thread: Some(thread) })
+        Ok(Self {
+            stop,
+            samples,
+            what,
+            thread: Some(thread),
+        })
     }
 
     /// Everything so far. The newest datagrams may still be under way.
@@ -146,7 +164,10 @@ impl Prober {
     #[must_use]
     pub fn counts(&self) -> (usize, usize) {
         let samples = lock(&self.samples);
-        (samples.len(), samples.iter().filter(|sample| sample.answered.is_some()).count())
+        (
+            samples.len(),
+            samples.iter().filter(|sample| sample.answered.is_some()).count(),
+        )
     }
 
     /// Waits until a datagram sent after `after` is answered; returns it.
@@ -154,7 +175,10 @@ impl Prober {
         let what = || format!("an answered datagram {}", self.what);
         let find = || {
             let samples = lock(&self.samples);
-            samples.iter().find(|s| s.sent > after && s.answered.is_some()).copied()
+            samples
+                .iter()
+                .find(|s| s.sent > after && s.answered.is_some())
+                .copied()
         };
         wait(timeout, what, find)
     }
@@ -167,7 +191,10 @@ impl Prober {
             let samples = lock(&self.samples);
             let answered = samples.iter().rposition(|sample| sample.answered.is_some());
             let silent = samples.get(answered.map_or(0, |at| at + 1)..).unwrap_or_default();
-            silent.first().filter(|first| silent.len() >= 5 && first.sent.elapsed() >= quiet).copied()
+            silent
+                .first()
+                .filter(|first| silent.len() >= 5 && first.sent.elapsed() >= quiet)
+                .copied()
         };
         wait(timeout, what, find)
     }
@@ -199,7 +226,10 @@ fn pump(socket: &UdpSocket, interval: Duration, stop: &AtomicBool, samples: &Mut
     let mut number = 0_u64;
     while !stop.load(Ordering::Relaxed) {
         if Instant::now() >= next {
-            lock(samples).push(Sample { sent: Instant::now(), answered: None });
+            lock(samples).push(Sample {
+                sent: Instant::now(),
+                answered: None,
+            });
             // A send may fail with the refusal of an earlier one; the sample then counts as unanswered.
             let _ = socket.send(&number.to_be_bytes());
             number += 1;
@@ -212,7 +242,10 @@ fn pump(socket: &UdpSocket, interval: Duration, stop: &AtomicBool, samples: &Mut
                 sample.answered.get_or_insert_with(Instant::now);
             }
         }
-        std::thread::sleep(next.saturating_duration_since(Instant::now()).min(Duration::from_micros(200)));
+        std::thread::sleep(
+            next.saturating_duration_since(Instant::now())
+                .min(Duration::from_micros(200)),
+        );
     }
 }
 
@@ -223,7 +256,10 @@ fn wait<T>(timeout: Duration, what: impl Fn() -> String, check: impl Fn() -> Opt
             return Ok(found);
         }
         if Instant::now() >= end {
-            return Err(LabError::Timeout { what: what(), timeout });
+            return Err(LabError::Timeout {
+                what: what(),
+                timeout,
+            });
         }
         std::thread::sleep(Duration::from_millis(1));
     }

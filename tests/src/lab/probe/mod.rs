@@ -108,7 +108,9 @@ pub fn here(kind: Kind, dst: IpAddr, timeout: Duration) -> Result<Outcome> {
         Kind::Udp(port) => transport::udp(dst, port, timeout),
         Kind::Icmp => icmp::echo(dst, timeout),
     };
-    result.or_else(failed).map_err(LabError::io(format!("cannot probe {dst} {kind}")))
+    result
+        .or_else(failed)
+        .map_err(LabError::io(format!("cannot probe {dst} {kind}")))
 }
 
 /// Failures that are answers.

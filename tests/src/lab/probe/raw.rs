@@ -37,13 +37,24 @@ impl Crafted {
     pub fn send(&self, from: &NetNs) -> Result<()> {
         let bytes = self.bytes()?;
         let send = || -> std::io::Result<()> {
-            let domain = if self.dst.is_ipv6() { Domain::IPV6 } else { Domain::IPV4 };
+            let domain = if self.dst.is_ipv6() {
+                Domain::IPV6
+            } else {
+                Domain::IPV4
+            };
             // IPPROTO_RAW: the header is ours, in both families.
             let socket = Socket::new(domain, Type::RAW, Some(Protocol::from(libc::IPPROTO_RAW)))?;
             socket.set_broadcast(true)?;
-            socket.send_to(&bytes, &SocketAddr::from((self.dst, 0)).into()).map(drop)
+            socket
+                .send_to(&bytes, &SocketAddr::from((self.dst, 0)).into())
+                .map(drop)
         };
-        let what = format!("cannot send a crafted packet from {} to {} in {}", self.src, self.dst, from.name());
+        let what = format!(
+            "cannot send a crafted packet from {} to {} in {}",
+            self.src,
+            self.dst,
+            from.name()
+        );
         from.run(send)?.map_err(LabError::io(what))
     }
 
@@ -98,7 +109,9 @@ pub(super) fn echo_request(v6: bool, token: u64) -> Vec<u8> {
 }
 
 fn ipv4(src: Ipv4Addr, dst: Ipv4Addr, protocol: u8, payload: &[u8]) -> Vec<u8> {
-    let len = u16::try_from(20 + payload.len()).unwrap_or(u16::MAX).to_be_bytes();
+    let len = u16::try_from(20 + payload.len())
+        .unwrap_or(u16::MAX)
+        .to_be_bytes();
     let mut header = [0; 20];
     header[0] = 0x45;
     header[2..4].copy_from_slice(&len);
@@ -113,7 +126,13 @@ fn ipv4(src: Ipv4Addr, dst: Ipv4Addr, protocol: u8, payload: &[u8]) -> Vec<u8> {
 
 fn ipv6(src: Ipv6Addr, dst: Ipv6Addr, protocol: u8, payload: &[u8]) -> Vec<u8> {
     let len = u16::try_from(payload.len()).unwrap_or(u16::MAX).to_be_bytes();
-    [&[0x60, 0, 0, 0, len[0], len[1], protocol, 64], src.octets().as_slice(), &dst.octets(), payload].concat()
+    [
+        &[0x60, 0, 0, 0, len[0], len[1], protocol, 64],
+        src.octets().as_slice(),
+        &dst.octets(),
+        payload,
+    ]
+    .concat()
 }
 
 /// UDP and ICMPv6 must carry a checksum over a pseudo header.
@@ -135,7 +154,9 @@ fn checksum_v6(src: Ipv6Addr, dst: Ipv6Addr, protocol: u8, payload: &mut [u8]) {
 /// The Internet checksum over parts of even length (only the last may be odd).
 fn checksum(parts: &[&[u8]]) -> u16 {
     let words = parts.iter().flat_map(|part| part.chunks(2));
-    let mut sum: u32 = words.map(|w| u32::from(w[0]) << 8 | u32::from(w.get(1).copied().unwrap_or(0))).sum();
+    let mut sum: u32 = words
+        .map(|w| u32::from(w[0]) << 8 | u32::from(w.get(1).copied().unwrap_or(0)))
+        .sum();
     while sum > 0xffff {
         sum = (sum & 0xffff) + (sum >> 16);
     }
@@ -149,15 +170,25 @@ mod tests {
     #[test]
     fn checksums_are_right() {
         // The worked example of RFC 1071, section 3.
-        assert_eq!(checksum(&[&[0x00, 0x01, 0xf2, 0x03, 0xf4, 0xf5, 0xf6, 0xf7]]), !0xddf2);
-        assert_eq!(checksum(&[&[0x00, 0x01, 0xf2, 0x03], &[0xf4, 0xf5, 0xf6, 0xf7]]), !0xddf2);
+        assert_eq!(
+            checksum(&[&[0x00, 0x01, 0xf2, 0x03, 0xf4, 0xf5, 0xf6, 0xf7]]),
+            !0xddf2
+        );
+        assert_eq!(
+            checksum(&[&[0x00, 0x01, 0xf2, 0x03], &[0xf4, 0xf5, 0xf6, 0xf7]]),
+            !0xddf2
+        );
         let packet = Crafted {
             src: "10.0.0.1".parse().unwrap(),
             dst: "10.0.0.2".parse().unwrap(),
             payload: Payload::Echo,
         };
         let bytes = packet.bytes().unwrap();
-        assert_eq!(checksum(&[&bytes[..20]]), 0, "a header sums to zero with its checksum");
+        assert_eq!(
+            checksum(&[&bytes[..20]]),
+            0,
+            "a header sums to zero with its checksum"
+        );
         assert_eq!(checksum(&[&bytes[20..]]), 0);
     }
 
@@ -168,7 +199,10 @@ mod tests {
             dst: "10.244.2.2".parse().unwrap(),
             payload: Payload::Udp { sport: 1, dport: 2 },
         };
-        let outer = Crafted { payload: Payload::Ipip(Box::new(inner.clone())), ..inner.clone() };
+        let outer = Crafted {
+            payload: Payload::Ipip(Box::new(inner.clone())),
+            ..inner.clone()
+        };
         let bytes = outer.bytes().unwrap();
         assert_eq!(bytes[9], 4);
         assert_eq!(bytes[20..], inner.bytes().unwrap());

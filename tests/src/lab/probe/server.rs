@@ -32,7 +32,11 @@ impl Server {
     fn spawn(sockets: Sockets, ports: &[Port]) -> Result<Self> {
         let (stop, stopped) = UnixStream::pair().map_err(LabError::io("cannot make a socket pair"))?;
         let thread = std::thread::spawn(move || sockets.serve(&stopped));
-        Ok(Self { ports: ports.to_vec(), stop, thread: Some(thread) })
+        Ok(Self {
+            ports: ports.to_vec(),
+            stop,
+            thread: Some(thread),
+        })
     }
 
     /// What is served.
@@ -68,14 +72,20 @@ impl Sockets {
         let mut sockets = Self::default();
         for address in addresses {
             for port in ports {
-                sockets.add(*address, *port).map_err(LabError::io(format!("cannot serve {address} {port:?}")))?;
+                sockets
+                    .add(*address, *port)
+                    .map_err(LabError::io(format!("cannot serve {address} {port:?}")))?;
             }
         }
         Ok(sockets)
     }
 
     fn add(&mut self, address: IpAddr, port: Port) -> io::Result<()> {
-        let domain = if address.is_ipv6() { Domain::IPV6 } else { Domain::IPV4 };
+        let domain = if address.is_ipv6() {
+            Domain::IPV6
+        } else {
+            Domain::IPV4
+        };
         let (kind, number) = match port {
             Port::Tcp(number) => (Type::STREAM, number),
             Port::Udp(number) => (Type::DGRAM, number),
@@ -116,13 +126,18 @@ impl Sockets {
             let (new, ready) = ready.split_at(listeners);
             let (datagram, stream) = ready.split_at(datagrams);
             let mut stream = stream.iter();
-            self.streams.retain_mut(|socket| stream.next() != Some(&true) || echo_stream(socket));
+            self.streams
+                .retain_mut(|socket| stream.next() != Some(&true) || echo_stream(socket));
             for (socket, _) in self.datagrams.iter().zip(datagram).filter(|(_, ready)| **ready) {
                 echo_datagrams(socket);
             }
             for (listener, _) in self.listeners.iter().zip(new).filter(|(_, ready)| **ready) {
                 while let Ok((socket, _)) = listener.accept() {
-                    if socket.set_nonblocking(true).and_then(|()| socket.set_nodelay(true)).is_ok() {
+                    if socket
+                        .set_nonblocking(true)
+                        .and_then(|()| socket.set_nodelay(true))
+                        .is_ok()
+                    {
                         self.streams.push(socket);
                     }
                 }
@@ -157,8 +172,14 @@ fn echo_datagrams(socket: &UdpSocket) {
 
 /// Waits until some descriptor is readable; says which.
 fn poll(fds: Vec<RawFd>) -> io::Result<Vec<bool>> {
-    let mut fds: Vec<_> =
-        fds.into_iter().map(|fd| libc::pollfd { fd, events: libc::POLLIN, revents: 0 }).collect();
+    let mut fds: Vec<_> = fds
+        .into_iter()
+        .map(|fd| libc::pollfd {
+            fd,
+            events: libc::POLLIN,
+            revents: 0,
+        })
+        .collect();
     let len = libc::nfds_t::try_from(fds.len()).unwrap_or(libc::nfds_t::MAX);
     // SAFETY: the pointer and the length are those of a vector that outlives the call.
     if unsafe { libc::poll(fds.as_mut_ptr(), len, -1) } < 0 {

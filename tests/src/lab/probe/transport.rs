@@ -13,15 +13,23 @@ pub(super) fn tcp(dst: IpAddr, port: u16, timeout: Duration) -> io::Result<Outco
     let start = Instant::now();
     let mut stream = match TcpStream::connect_timeout(&(dst, port).into(), timeout) {
         Ok(stream) => stream,
-        Err(error) if error.kind() == ErrorKind::ConnectionRefused => return Ok(Outcome::Refused(start.elapsed())),
+        Err(error) if error.kind() == ErrorKind::ConnectionRefused => {
+            return Ok(Outcome::Refused(start.elapsed()));
+        }
         Err(error) => return Err(error),
     };
     stream.set_read_timeout(Some(timeout.saturating_sub(start.elapsed()).max(TICK)))?;
     let token = token().to_be_bytes();
     let mut answer = [0; 8];
-    match stream.write_all(&token).and_then(|()| stream.read_exact(&mut answer)) {
+    match stream
+        .write_all(&token)
+        .and_then(|()| stream.read_exact(&mut answer))
+    {
         Ok(()) if answer == token => Ok(Outcome::Reached(start.elapsed())),
-        Ok(()) => Err(io::Error::new(ErrorKind::InvalidData, "the answer is not what was sent")),
+        Ok(()) => Err(io::Error::new(
+            ErrorKind::InvalidData,
+            "the answer is not what was sent",
+        )),
         Err(_) => Ok(Outcome::Stalled),
     }
 }
@@ -40,7 +48,9 @@ pub(super) fn udp(dst: IpAddr, port: u16, timeout: Duration) -> io::Result<Outco
         }
         socket.set_read_timeout(Some(left.max(TICK)))?;
         match socket.recv(&mut answer) {
-            Ok(len) if answer.get(..len) == Some(token.as_slice()) => return Ok(Outcome::Reached(start.elapsed())),
+            Ok(len) if answer.get(..len) == Some(token.as_slice()) => {
+                return Ok(Outcome::Reached(start.elapsed()));
+            }
             Ok(_) => {}
             Err(error) if error.kind() == ErrorKind::ConnectionRefused => {
                 return Ok(Outcome::Refused(start.elapsed()));

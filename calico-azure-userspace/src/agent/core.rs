@@ -1,0 +1,255 @@
+//! The owner of all state: what is known, what follows from it, what the kernel holds, what is attached.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::PathBuf;
+use std::sync::PoisonError;
+use std::time::Instant;
+
+use super::events::SharedContext;
+use super::links::roles;
+use super::status::{self, Status, StatusEndpoint};
+use super::{AgentConfig, AgentError};
+use crate::dataplane::attach::{Attachments, How, Role};
+use crate::dataplane::kernel::Kernel;
+use crate::dataplane::{Applied, Dataplane};
+use crate::policy::{Compiler, Event, Interface, Interfaces, NodeFacts, Output, Store};
+use crate::sources::dir;
+use crate::sources::links::Snapshot;
+
+pub(super) struct Core {
+    config: AgentConfig,
+    how: How,
+    dataplane: Dataplane<Kernel>,
+    compiler: Compiler,
+    store: Store,
+    context: SharedContext,
+    attachments: Attachments,
+    links: Option<Snapshot>,
+    /// Links that were there before the agent: their traffic must not stop before their policy is in the kernel.
+    inherited: BTreeSet<u32>,
+    sources_in_sync: bool,
+    /// The store changed since the last apply that got through.
+    changed: bool,
+    retry: bool,
+    input_problems: Vec<String>,
+    status: Status,
+}
+
+impl Core {
+    pub(super) fn new(config: AgentConfig, kernel: Kernel, context: SharedContext) -> Result<Self, AgentError> {
+        let dataplane = Dataplane::open(kernel)?;
+        let compiler = Compiler::new(dataplane.reserved());
+        let status = Status { node: config.node.clone(), ..Status::default() };
+        Ok(Self {
+            how: config.attach.resolve(),
+            config,
+            dataplane,
+            compiler,
+            store: Store::default(),
+            context,
+            attachments: Attachments::default(),
+            links: None,
+            inherited: BTreeSet::new(),
+            sources_in_sync: false,
+            changed: true,
+            retry: false,
+            input_problems: Vec::new(),
+            status,
+        })
+    }
+
+    pub(super) fn source(&self) -> PathBuf {
+        self.config.source.clone()
+    }
+
+    pub(super) fn must_retry(&self) -> bool {
+        self.retry
+    }
+
+    /// Takes in one event of the manifest directory.
+    pub(super) fn resource(&mut self, event: dir::Event) {
+        self.status.inputs_seen += 1;
+        match event {
+            dir::Event::Upsert(resource) => self.changed |= self.store.apply(Event::Upsert(resource)),
+            dir::Event::Delete(key) => self.changed |= self.store.apply(Event::Delete(key)),
+            dir::Event::InSync => self.sources_in_sync = true,
+            dir::Event::Problems(problems) => {
+                self.input_problems = problems.iter().map(ToString::to_string).collect();
+                for problem in &self.input_problems {
+                    tracing::warn!("{problem}");
+                }
+            }
+        }
+    }
+
+    /// Takes in what the node's links look like now. New pod links are protected at once, before anything else.
+    pub(super) fn links(&mut self, snapshot: Snapshot) {
+        self.status.inputs_seen += 1;
+        match &self.links {
+            None => self.take_over(&snapshot),
+            Some(before) => {
+                for ifindex in before.links.keys().filter(|ifindex| !snapshot.links.contains_key(ifindex)) {
+                    self.attachments.forget(self.dataplane.io_ref(), *ifindex);
+                    self.inherited.remove(ifindex);
+                }
+            }
+        }
+        let interfaces = snapshot.links.iter().map(|(ifindex, link)| {
+            (*ifindex, Interface { name: link.name.clone(), host_routes: link.host_routes.clone() })
+        });
+        let interfaces = Interfaces { by_ifindex: interfaces.collect() };
+        let facts = NodeFacts {
+            node: self.config.node.clone(),
+            host_ips: snapshot.host_ips.iter().copied().collect(),
+            interface_prefixes: self.config.interface_prefixes.clone(),
+            allowed_sources: self.config.allowed_sources.clone(),
+        };
+        self.changed |= self.store.apply(Event::Interfaces(interfaces));
+        self.changed |= self.store.apply(Event::Node(facts));
+        self.links = Some(snapshot);
+        self.attach_named(false);
+    }
+
+    /// The first snapshot: links that carry programs of an earlier agent get this one's in place; pins of links
+    /// that are gone go.
+    fn take_over(&mut self, snapshot: &Snapshot) {
+        self.inherited = snapshot.links.keys().copied().collect();
+        let pinned = self.dataplane.io_ref().pins().map(|pins| pins.pinned_links());
+        for (ifindex, program) in pinned.and_then(Result::ok).unwrap_or_default() {
+            if !snapshot.links.contains_key(&ifindex) {
+                self.attachments.forget(self.dataplane.io_ref(), ifindex);
+            } else if Role::Workload.programs().iter().chain(&Role::Fabric.programs()).any(|(p, _)| *p == program) {
+                self.inherited.remove(&ifindex);
+            }
+        }
+    }
+
+    /// Attaches to links whose name or default route tells what they are.
+    fn attach_named(&mut self, with_inherited: bool) {
+        let Some(snapshot) = &self.links else { return };
+        for (ifindex, name, role) in roles(snapshot, &self.config.interface_prefixes, &self.config.fabric) {
+            if with_inherited || !self.inherited.contains(&ifindex) {
+                self.attach(ifindex, &name, role);
+            }
+        }
+    }
+
+    fn attach(&mut self, ifindex: u32, name: &str, role: Role) {
+        if self.attachments.has(ifindex, role) {
+            return;
+        }
+        let how = self.how;
+        match self.attachments.attach(self.dataplane.io(), name, ifindex, role, how) {
+            Ok(()) => tracing::info!(interface = name, ifindex, ?role, %how, "attached"),
+            Err(error) if error.is_gone() => tracing::debug!(interface = name, "gone before it was attached"),
+            Err(error) => {
+                tracing::error!(interface = name, %error, "cannot attach");
+                self.status.problems.push(error.to_string());
+                self.retry = true;
+            }
+        }
+    }
+
+    /// Brings the kernel in step with what is known, if that is complete.
+    pub(super) fn step(&mut self, begun: Instant) {
+        if !self.sources_in_sync || self.links.is_none() {
+            self.status.problems = self.input_problems.clone();
+            self.write_status();
+            return;
+        }
+        if !self.changed && !self.retry {
+            return;
+        }
+        self.retry = false;
+        self.status.problems = self.input_problems.clone();
+        match self.apply() {
+            Ok((output, applied)) => {
+                self.changed = false;
+                self.status.applies += 1;
+                self.status.last_apply_us = micros(applied.total);
+                if applied.flipped {
+                    let after_flip = applied.total.saturating_sub(applied.until_flip);
+                    self.status.last_change_us = micros(begun.elapsed().saturating_sub(after_flip));
+                }
+                self.status.last_operations = applied.operations;
+                self.finish(&output);
+                self.status.ready = !self.retry;
+            }
+            Err(error) => {
+                tracing::error!(%error, "apply failed; the verdicts in force stay in force");
+                self.status.problems.push(error);
+                self.status.ready = false;
+                self.retry = true;
+            }
+        }
+        self.status.epoch = self.dataplane.image().config.epoch;
+        self.write_status();
+    }
+
+    fn apply(&mut self) -> Result<(Output, Applied), String> {
+        let output = self.compiler.compile(&self.store).map_err(|error| error.to_string())?;
+        let settings = self.config.settings();
+        let applied = self.dataplane.apply(&output.desired, settings).map_err(|error| error.to_string())?;
+        Ok((output, applied))
+    }
+
+    /// Attaches what the kernel now has complete state for, and publishes names.
+    fn finish(&mut self, output: &Output) {
+        self.status.problems.extend(output.problems.iter().map(ToString::to_string));
+        let names: BTreeMap<u32, String> = self
+            .links
+            .iter()
+            .flat_map(|snapshot| &snapshot.links)
+            .map(|(ifindex, link)| (*ifindex, link.name.clone()))
+            .collect();
+        {
+            let mut context = self.context.write().unwrap_or_else(PoisonError::into_inner);
+            context.endpoints =
+                output.desired.endpoints.iter().map(|(ifindex, endpoint)| (*ifindex, endpoint.pod.clone())).collect();
+            context.interfaces.clone_from(&names);
+            context.rules.clone_from(&output.rules);
+        }
+        self.attach_named(true);
+        self.inherited.clear();
+        for ifindex in output.desired.endpoints.keys() {
+            if let Some(name) = names.get(ifindex) {
+                self.attach(*ifindex, name, Role::Workload);
+            }
+        }
+        self.status.endpoints = output
+            .desired
+            .endpoints
+            .iter()
+            .map(|(ifindex, endpoint)| StatusEndpoint {
+                pod: endpoint.pod.clone(),
+                interface: names.get(ifindex).cloned().unwrap_or_default(),
+                ifindex: *ifindex,
+            })
+            .collect();
+        self.drop_older_layouts();
+    }
+
+    /// Programs of an agent with another layout ran beside ours until now, and a packet had to pass both.
+    fn drop_older_layouts(&mut self) {
+        let Some(pins) = self.dataplane.io_ref().pins() else { return };
+        match pins.remove_other_layouts() {
+            Ok(removed) if removed.is_empty() => {}
+            Ok(removed) => tracing::info!(?removed, "removed an earlier layout"),
+            Err(error) => {
+                tracing::warn!(%error, "cannot remove an earlier layout");
+                self.status.problems.push(error.to_string());
+            }
+        }
+    }
+
+    pub(super) fn write_status(&mut self) {
+        self.status.attached = self.attachments.iter().cloned().collect();
+        if let Err(error) = status::write(&self.config, &self.status) {
+            tracing::error!(%error, "cannot write the status file");
+        }
+    }
+}
+
+fn micros(duration: std::time::Duration) -> u64 {
+    u64::try_from(duration.as_micros()).unwrap_or(u64::MAX)
+}

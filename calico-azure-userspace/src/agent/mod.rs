@@ -1,0 +1,134 @@
+//! The DaemonSet's process: wires sources, policy and dataplane together, and owns every thread.
+//!
+//! One thread owns all state and handles one batch of messages at a time; sources and the event reader have threads
+//! of their own and only send, or read a shared context. Nothing is written to the kernel before every source has
+//! reported once. When the process ends, however it ends, the kernel goes on deciding.
+
+mod config;
+mod core;
+mod events;
+mod links;
+mod status;
+
+pub use config::{AgentConfig, EstablishedFlows, FabricChoice, SETTINGS_TIMEOUTS};
+pub use status::{Status, lock, path as status_path};
+
+use std::io;
+use std::path::PathBuf;
+use std::sync::mpsc::{self, RecvTimeoutError};
+use std::thread;
+use std::time::Duration;
+
+use signal_hook::consts::{SIGINT, SIGTERM};
+use signal_hook::iterator::Signals;
+
+use crate::dataplane::attach::AttachError;
+use crate::dataplane::kernel::{Kernel, KernelError, is_root};
+use crate::dataplane::pins::{PinError, Pins};
+use crate::dataplane::{ApplyError, ring};
+use crate::sources::links::{LinksError, Snapshot};
+use crate::sources::{dir, links as link_source};
+
+use self::core::Core;
+
+/// The agent cannot start, or cannot go on.
+#[derive(Debug, thiserror::Error)]
+pub enum AgentError {
+    #[error("the agent needs root, or CAP_BPF, CAP_NET_ADMIN and CAP_PERFMON: run it as root")]
+    NotRoot,
+    #[error("another agent for {node} is running on this machine (it holds {path}): stop that one first")]
+    Running { node: String, path: PathBuf },
+    #[error("{path}: {source}")]
+    Io { path: PathBuf, source: io::Error },
+    #[error("{0}")]
+    Pin(#[from] PinError),
+    #[error("{0}")]
+    Kernel(#[from] KernelError),
+    #[error("{0}")]
+    Apply(#[from] ApplyError),
+    #[error("{0}")]
+    Attach(#[from] AttachError),
+    #[error("{0}")]
+    Links(#[from] LinksError),
+    #[error("{0}")]
+    Dir(#[from] dir::DirError),
+    #[error("cannot start a thread or catch signals: {0}")]
+    Start(#[source] io::Error),
+}
+
+/// What arrives at the owner of all state.
+pub(crate) enum Message {
+    Dir(dir::Event),
+    Links(Result<Snapshot, LinksError>),
+    Stop,
+}
+
+impl From<dir::Event> for Message {
+    fn from(event: dir::Event) -> Self {
+        Self::Dir(event)
+    }
+}
+
+impl From<Result<Snapshot, LinksError>> for Message {
+    fn from(snapshot: Result<Snapshot, LinksError>) -> Self {
+        Self::Links(snapshot)
+    }
+}
+
+/// How long until a failed apply or attach is tried again.
+const RETRY: Duration = Duration::from_secs(1);
+
+/// Runs until SIGTERM or SIGINT.
+///
+/// # Errors
+/// [`AgentError`]. The kernel keeps what it has.
+pub fn run(config: AgentConfig) -> Result<(), AgentError> {
+    if !is_root() {
+        return Err(AgentError::NotRoot);
+    }
+    let _lock = lock(&config.run_dir, &config.pin_name, &config.node)?;
+    let pins = Pins::new(&config.bpffs, &config.pin_name)?;
+    let mut kernel = Kernel::load(&config.object, Some(pins), config.sizes)?;
+    let events = ring::Events::take(&mut kernel)?;
+    let (sender, messages) = mpsc::channel::<Message>();
+
+    let context = events::start(events, &config)?;
+    let mut core = Core::new(config, kernel, context)?;
+    link_source::watch(sender.clone())?;
+    dir::watch(core.source(), sender.clone())?;
+    let mut signals = Signals::new([SIGTERM, SIGINT]).map_err(AgentError::Start)?;
+    let stopper = move || {
+        if signals.forever().next().is_some() {
+            let _gone = sender.send(Message::Stop);
+        }
+    };
+    thread::Builder::new().name("signals".into()).spawn(stopper).map_err(AgentError::Start)?;
+
+    loop {
+        let first = if core.must_retry() {
+            match messages.recv_timeout(RETRY) {
+                Ok(message) => Some(message),
+                Err(RecvTimeoutError::Timeout) => None,
+                Err(RecvTimeoutError::Disconnected) => return Ok(()),
+            }
+        } else {
+            match messages.recv() {
+                Ok(message) => Some(message),
+                Err(_) => return Ok(()),
+            }
+        };
+        let begun = std::time::Instant::now();
+        for message in first.into_iter().chain(std::iter::from_fn(|| messages.try_recv().ok())) {
+            match message {
+                Message::Stop => {
+                    tracing::info!("stopping; the kernel goes on enforcing what it has");
+                    core.write_status();
+                    return Ok(());
+                }
+                Message::Dir(event) => core.resource(event),
+                Message::Links(snapshot) => core.links(snapshot?),
+            }
+        }
+        core.step(begun);
+    }
+}
