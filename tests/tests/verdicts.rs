@@ -46,7 +46,9 @@ fn kernel_compiled_and_reference_verdicts_agree() -> Result<()> {
                 left_out += 1;
                 continue;
             }
-            let pod = store.pod(&case.namespace, &case.pod).expect("probes are aimed at pods of the store");
+            let pod = store
+                .pod(&case.namespace, &case.pod)
+                .expect("probes are aimed at pods of the store");
             let (allow, log, rule) = oracle.decide(pod, case.direction, probe);
             let compiled = lookup::verdict(
                 &output.desired,
@@ -59,12 +61,26 @@ fn kernel_compiled_and_reference_verdicts_agree() -> Result<()> {
             let (at, frame) = frame(case, sport);
             let (returned, event) = harness.observe(at, &frame.bytes())?;
             let event = event.unwrap_or_else(|| panic!("seed {seed}: no event for {case:?}"));
-            let reason = if allow { Reason::PolicyAllow } else { Reason::PolicyDeny };
+            let reason = if allow {
+                Reason::PolicyAllow
+            } else {
+                Reason::PolicyDeny
+            };
             let context = || format!("seed {seed}: {case:?}\n{compiled:?}\nreference: {allow} by {rule}");
-            assert_eq!(returned, if allow { Returned::Next } else { Returned::Drop }, "{}", context());
+            assert_eq!(
+                returned,
+                if allow { Returned::Next } else { Returned::Drop },
+                "{}",
+                context()
+            );
             assert_eq!(Reason::try_from(event.reason), Ok(reason), "{}", context());
             assert_eq!((compiled.reason, compiled.log), (reason, log), "{}", context());
-            assert_eq!((event.rule, event.log != 0), (compiled.rule, log), "{}", context());
+            assert_eq!(
+                (event.rule, event.log != 0),
+                (compiled.rule, log),
+                "{}",
+                context()
+            );
             assert_eq!(output.rules.get(&event.rule), Some(&rule), "{}", context());
             pairs += 1;
             v6 += usize::from(probe.own.is_ipv6());
@@ -75,8 +91,13 @@ fn kernel_compiled_and_reference_verdicts_agree() -> Result<()> {
             }
         }
     }
-    println!("{pairs} pairs agree ({v6} IPv6, {denied} denied); {left_out} left out (extension header numbers)");
+    println!(
+        "{pairs} pairs agree ({v6} IPv6, {denied} denied); {left_out} left out (extension header numbers)"
+    );
     assert!(v6 * 4 > pairs, "{v6} of {pairs} are IPv6");
-    assert!(denied * 10 > pairs && denied * 10 < pairs * 9, "{denied} of {pairs} denied");
+    assert!(
+        denied * 10 > pairs && denied * 10 < pairs * 9,
+        "{denied} of {pairs} denied"
+    );
     Ok(())
 }

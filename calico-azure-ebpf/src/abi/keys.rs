@@ -136,8 +136,16 @@ pub const TIMEOUT_GENERIC: usize = 6;
 const SECOND: u64 = 1_000_000_000;
 
 /// Felix's defaults (`BPFConntrackTimeouts`), in nanoseconds.
-pub const DEFAULT_TIMEOUTS: [u64; 8] =
-    [20 * SECOND, 3600 * SECOND, 30 * SECOND, 40 * SECOND, 60 * SECOND, 5 * SECOND, 600 * SECOND, 0];
+pub const DEFAULT_TIMEOUTS: [u64; 8] = [
+    20 * SECOND,
+    3600 * SECOND,
+    30 * SECOND,
+    40 * SECOND,
+    60 * SECOND,
+    5 * SECOND,
+    600 * SECOND,
+    0,
+];
 
 /// Values of `ROUTES4` and `ROUTES6` (longest prefix): what this node knows of an address.
 pub mod route {

@@ -31,8 +31,8 @@ const fn mix(a: u64, b: u64) -> u64 {
 /// The hash over every struct of the contract and [`ABI_REVISION`].
 pub const LAYOUT_HASH: u64 = {
     use super::{
-        CidrClass, Config, CounterKey, CounterValue, CtKey4, CtKey6, CtValue, Endpoint, Event, FragKey4, FragKey6, OwnerKey4,
-        OwnerKey6, PolicyKey, PortKey, PrefixKey4, PrefixKey6,
+        CidrClass, Config, CounterKey, CounterValue, CtKey4, CtKey6, CtValue, Endpoint, Event, FragKey4,
+        FragKey6, OwnerKey4, OwnerKey6, PolicyKey, PortKey, PrefixKey4, PrefixKey6,
     };
     let hashes = [
         ABI_REVISION,

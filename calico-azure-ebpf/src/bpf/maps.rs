@@ -4,8 +4,8 @@ use aya_ebpf::btf_maps::{Array, HashMap, LpmTrie, LruHashMap, PerCpuArray, PerCp
 use aya_ebpf::macros::btf_map;
 
 use crate::abi::{
-    CidrClass, Config, CounterKey, CounterValue, CtKey4, CtKey6, CtValue, Endpoint, FragKey4, FragKey6, OwnerKey4,
-    OwnerKey6, PolicyKey, PortKey, TOTALS_LEN,
+    CidrClass, Config, CounterKey, CounterValue, CtKey4, CtKey6, CtValue, Endpoint, FragKey4, FragKey6,
+    OwnerKey4, OwnerKey6, PolicyKey, PortKey, TOTALS_LEN,
 };
 
 /// `BPF_F_NO_PREALLOC`: tables that are mostly empty take memory as they fill.

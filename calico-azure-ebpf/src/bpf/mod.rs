@@ -15,5 +15,9 @@ pub use tables::KernelTables;
 #[inline(always)]
 pub fn run(ctx: &TcContext, program: impl FnOnce(&SkbPacket, &KernelTables) -> Outcome) -> i32 {
     let packet = SkbPacket::new(ctx);
-    if program(&packet, &KernelTables).reason.passes() { TC_ACT_UNSPEC } else { TC_ACT_SHOT as i32 }
+    if program(&packet, &KernelTables).reason.passes() {
+        TC_ACT_UNSPEC
+    } else {
+        TC_ACT_SHOT as i32
+    }
 }

@@ -5,14 +5,14 @@ use core::ptr;
 use aya_ebpf::btf_maps::lpm_trie::Key;
 use aya_ebpf::helpers::bpf_ktime_get_ns;
 
-use super::maps::{
-    CIDR4, CIDR6, CLASS4, CLASS6, CONFIG, CT_EST4, CT_EST6, CT_HALF4, CT_HALF6, DROPS, ENDPOINTS, EVENTS, FRAGS4,
-    FRAGS6, OWNERS4, OWNERS6, POLICY, PORTS, ROUTES4, ROUTES6, TOTALS,
-};
 use super::ctx::opaque;
+use super::maps::{
+    CIDR4, CIDR6, CLASS4, CLASS6, CONFIG, CT_EST4, CT_EST6, CT_HALF4, CT_HALF6, DROPS, ENDPOINTS, EVENTS,
+    FRAGS4, FRAGS6, OWNERS4, OWNERS6, POLICY, PORTS, ROUTES4, ROUTES6, TOTALS,
+};
 use crate::abi::{
-    CONFIG_LOG_ALLOWED, Config, CounterKey, CounterValue, CtKey4, CtKey6, CtValue, Event, FragKey4, FragKey6, Hook,
-    LEG_OUT, OwnerKey4, OwnerKey6, PolicyKey, PortKey, Reason, TOTALS_LOST_EVENTS,
+    CONFIG_LOG_ALLOWED, Config, CounterKey, CounterValue, CtKey4, CtKey6, CtValue, Event, FragKey4, FragKey6,
+    Hook, LEG_OUT, OwnerKey4, OwnerKey6, PolicyKey, PortKey, Reason, TOTALS_LOST_EVENTS,
 };
 use crate::packet::{Family, Network, Packet, Transport, V4, V6};
 use crate::verdict::{CtTable, FamilyTables, Outcome, Tables};
@@ -48,7 +48,13 @@ impl Tables for KernelTables {
     fn endpoint(&self, ifindex: u32, leg: u32) -> Option<u64> {
         let endpoint = ENDPOINTS.get_ptr(&ifindex)?;
         // SAFETY: projects to a field of a live map value.
-        let word = unsafe { if leg == LEG_OUT { &raw const (*endpoint).egress } else { &raw const (*endpoint).ingress } };
+        let word = unsafe {
+            if leg == LEG_OUT {
+                &raw const (*endpoint).egress
+            } else {
+                &raw const (*endpoint).ingress
+            }
+        };
         Some(once(word))
     }
 
@@ -87,16 +93,25 @@ macro_rules! family_tables {
 
             #[inline(always)]
             fn cidr(&self, addr: <$family as Family>::Addr, slot: usize) -> u32 {
-                $cidr.get(&Key::new($bits, addr)).map_or(0, |class| class.slots[slot & 1])
+                $cidr
+                    .get(&Key::new($bits, addr))
+                    .map_or(0, |class| class.slots[slot & 1])
             }
 
             #[inline(always)]
             fn route(&self, addr: <$family as Family>::Addr) -> u32 {
-                $routes.get(&Key::new($bits, addr)).map_or(0, |bits| once(bits))
+                $routes
+                    .get(&Key::new($bits, addr))
+                    .map_or(0, |bits| once(bits))
             }
 
             #[inline(always)]
-            fn ct_with<R>(&self, table: CtTable, key: &$ctkey, f: impl FnOnce(&mut CtValue) -> R) -> Option<R> {
+            fn ct_with<R>(
+                &self,
+                table: CtTable,
+                key: &$ctkey,
+                f: impl FnOnce(&mut CtValue) -> R,
+            ) -> Option<R> {
                 let entry = match table {
                     CtTable::Established => $est.get_ptr_mut(key),
                     CtTable::HalfOpen => $half.get_ptr_mut(key),
@@ -152,8 +167,12 @@ macro_rules! family_tables {
     };
 }
 
-family_tables!(V4, OwnerKey4, OWNERS4, CLASS4, CIDR4, ROUTES4, CT_EST4, CT_HALF4, FRAGS4, CtKey4, FragKey4, 32);
-family_tables!(V6, OwnerKey6, OWNERS6, CLASS6, CIDR6, ROUTES6, CT_EST6, CT_HALF6, FRAGS6, CtKey6, FragKey6, 128);
+family_tables!(
+    V4, OwnerKey4, OWNERS4, CLASS4, CIDR4, ROUTES4, CT_EST4, CT_HALF4, FRAGS4, CtKey4, FragKey4, 32
+);
+family_tables!(
+    V6, OwnerKey6, OWNERS6, CLASS6, CIDR6, ROUTES6, CT_EST6, CT_HALF6, FRAGS6, CtKey6, FragKey6, 128
+);
 
 #[inline(always)]
 fn worth_an_event(outcome: Outcome) -> bool {
@@ -161,7 +180,9 @@ fn worth_an_event(outcome: Outcome) -> bool {
         return true;
     }
     matches!(outcome.reason, Reason::PolicyAllow)
-        && CONFIG.get(0).is_some_and(|config| config.flags & CONFIG_LOG_ALLOWED != 0)
+        && CONFIG
+            .get(0)
+            .is_some_and(|config| config.flags & CONFIG_LOG_ALLOWED != 0)
 }
 
 #[inline(always)]
@@ -179,8 +200,11 @@ fn count<P: Packet>(hook: Hook, packet: &P, outcome: Outcome) {
         add(total, bytes);
     }
     if !outcome.reason.passes() {
-        let key =
-            CounterKey { ifindex: packet.ifindex(), hook: hook as u16, reason: u16::from(outcome.reason as u8) };
+        let key = CounterKey {
+            ifindex: packet.ifindex(),
+            hook: hook as u16,
+            reason: u16::from(outcome.reason as u8),
+        };
         if let Some(counter) = DROPS.get_ptr_mut(&key) {
             add(counter, bytes);
         } else {
@@ -214,7 +238,11 @@ fn emit<P: Packet>(
         rule: outcome.rule,
         len: packet.len(),
         sport: transport.sport,
-        dport: if matches!(protocol, 1 | 58) { transport.policy_port } else { transport.dport },
+        dport: if matches!(protocol, 1 | 58) {
+            transport.policy_port
+        } else {
+            transport.dport
+        },
         ethertype: packet.ethertype(),
         protocol,
         reason: outcome.reason as u8,

@@ -69,12 +69,20 @@ impl Family for V4 {
 
     #[inline(always)]
     fn ct_key(addr: [u32; 2], port: [u16; 2], protocol: u8) -> CtKey4 {
-        CtKey4 { addr, port, protocol: u32::from(protocol) }
+        CtKey4 {
+            addr,
+            port,
+            protocol: u32::from(protocol),
+        }
     }
 
     #[inline(always)]
     fn frag_key(src: u32, dst: u32, id: u32, protocol: u8) -> FragKey4 {
-        FragKey4 { addr: [src, dst], id, protocol: u32::from(protocol) }
+        FragKey4 {
+            addr: [src, dst],
+            id,
+            protocol: u32::from(protocol),
+        }
     }
 
     #[inline(always)]
@@ -113,7 +121,11 @@ impl Family for V6 {
     fn less(a: [u32; 4], b: [u32; 4]) -> bool {
         let wide = |x: u32, y: u32| (u64::from(u32::from_be(x)) << 32) | u64::from(u32::from_be(y));
         let (high_a, high_b) = (wide(a[0], a[1]), wide(b[0], b[1]));
-        if high_a == high_b { wide(a[2], a[3]) < wide(b[2], b[3]) } else { high_a < high_b }
+        if high_a == high_b {
+            wide(a[2], a[3]) < wide(b[2], b[3])
+        } else {
+            high_a < high_b
+        }
     }
 
     #[inline(always)]
@@ -123,12 +135,20 @@ impl Family for V6 {
 
     #[inline(always)]
     fn ct_key(addr: [[u32; 4]; 2], port: [u16; 2], protocol: u8) -> CtKey6 {
-        CtKey6 { addr, port, protocol: u32::from(protocol) }
+        CtKey6 {
+            addr,
+            port,
+            protocol: u32::from(protocol),
+        }
     }
 
     #[inline(always)]
     fn frag_key(src: [u32; 4], dst: [u32; 4], id: u32, protocol: u8) -> FragKey6 {
-        FragKey6 { addr: [src, dst], id, protocol: u32::from(protocol) }
+        FragKey6 {
+            addr: [src, dst],
+            id,
+            protocol: u32::from(protocol),
+        }
     }
 
     #[inline(always)]

@@ -8,7 +8,9 @@ const OFFSET: u32 = 0x1fff;
 
 #[inline(always)]
 pub(super) fn parse<P: Packet>(packet: &P) -> Result<Network<V4>, Reason> {
-    let Some([w0, w1, w2, src, dst]) = packet.words::<5>(ETHERNET) else { return Err(Reason::Malformed) };
+    let Some([w0, w1, w2, src, dst]) = packet.words::<5>(ETHERNET) else {
+        return Err(Reason::Malformed);
+    };
     let (w0, w1, w2) = (u32::from_be(w0), u32::from_be(w1), u32::from_be(w2));
     let header = (w0 >> 24 & 0xf) * 4;
     let total = w0 & 0xffff;

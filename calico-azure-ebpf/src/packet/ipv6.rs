@@ -13,7 +13,9 @@ const MAX_EXTENSION_HEADERS: u32 = 8;
 
 #[inline(always)]
 pub(super) fn parse<P: Packet>(packet: &P) -> Result<Network<V6>, Reason> {
-    let Some(words) = packet.words::<10>(ETHERNET) else { return Err(Reason::Malformed) };
+    let Some(words) = packet.words::<10>(ETHERNET) else {
+        return Err(Reason::Malformed);
+    };
     let (w0, w1) = (u32::from_be(words[0]), u32::from_be(words[1]));
     let end = ETHERNET + 40 + (w1 >> 16);
     if w0 >> 28 != 6 || end > packet.len() {
@@ -32,7 +34,9 @@ pub(super) fn parse<P: Packet>(packet: &P) -> Result<Network<V6>, Reason> {
     let mut headers = 0;
     while headers < MAX_EXTENSION_HEADERS {
         match network.protocol {
-            HOP_BY_HOP | ROUTING | DESTINATION | AUTHENTICATION | FRAGMENT => extension(packet, &mut network)?,
+            HOP_BY_HOP | ROUTING | DESTINATION | AUTHENTICATION | FRAGMENT => {
+                extension(packet, &mut network)?
+            }
             _ => return Ok(network),
         }
         // After the fragment header of a later fragment comes payload, not a header.
@@ -47,7 +51,9 @@ pub(super) fn parse<P: Packet>(packet: &P) -> Result<Network<V6>, Reason> {
 /// Steps over one extension header.
 #[inline(always)]
 fn extension<P: Packet>(packet: &P, network: &mut Network<V6>) -> Result<(), Reason> {
-    let Some([w0, w1]) = packet.words::<2>(network.l4) else { return Err(Reason::Malformed) };
+    let Some([w0, w1]) = packet.words::<2>(network.l4) else {
+        return Err(Reason::Malformed);
+    };
     let (w0, w1) = (u32::from_be(w0), u32::from_be(w1));
     let units = w0 >> 16 & 0xff;
     let length = match network.protocol {
@@ -69,17 +75,27 @@ fn extension<P: Packet>(packet: &P, network: &mut Network<V6>) -> Result<(), Rea
     };
     network.protocol = (w0 >> 24) as u8;
     network.l4 += length;
-    if network.l4 > network.end { Err(Reason::Malformed) } else { Ok(()) }
+    if network.l4 > network.end {
+        Err(Reason::Malformed)
+    } else {
+        Ok(())
+    }
 }
 
 /// Neighbour discovery (RFC 4861: hop limit 255, so it cannot have been forwarded) and MLD (RFC 2710, 3810).
 /// A pod may not send router advertisements or redirects.
 #[inline(always)]
-pub(super) fn is_neighbour_control<P: Packet>(packet: &P, network: &Network<V6>, from_workload: bool) -> bool {
+pub(super) fn is_neighbour_control<P: Packet>(
+    packet: &P,
+    network: &Network<V6>,
+    from_workload: bool,
+) -> bool {
     if network.protocol != protocol::ICMP6 || network.fragment != fragment::NO {
         return false;
     }
-    let Ok(transport) = l4::parse(packet, network.protocol, network.l4, network.end) else { return false };
+    let Ok(transport) = l4::parse(packet, network.protocol, network.l4, network.end) else {
+        return false;
+    };
     match transport.policy_port >> 8 {
         133 | 135 | 136 => network.hop_limit == 255,
         134 | 137 => network.hop_limit == 255 && !from_workload,

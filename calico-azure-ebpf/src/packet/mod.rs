@@ -146,7 +146,11 @@ impl<F: Family> Network<F> {
         network.hop_limit = (word >> 16) as u8;
         // Neither exceeds 14 + 40 + 65535, and a frame over 64 KiB (a GSO packet) has its headers in the first.
         network.l4 = (word >> 32) as u32 & 0xffff;
-        network.end = if network.end > 0xffff { 0xffff } else { (word >> 48) as u32 };
+        network.end = if network.end > 0xffff {
+            0xffff
+        } else {
+            (word >> 48) as u32
+        };
         Ok(network)
     }
 

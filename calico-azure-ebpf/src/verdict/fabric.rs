@@ -64,7 +64,11 @@ fn family<F: Family, P: Packet, T: Tables + FamilyTables<F>>(packet: &P, tables:
 }
 
 #[inline(always)]
-fn arriving<F: Family, P: Packet, T: FamilyTables<F>>(packet: &P, tables: &T, network: &Network<F>) -> Reason {
+fn arriving<F: Family, P: Packet, T: FamilyTables<F>>(
+    packet: &P,
+    tables: &T,
+    network: &Network<F>,
+) -> Reason {
     const OURS: u32 = route::LOCAL_WORKLOAD | route::LOCAL_POD_CIDR | route::LOCAL_HOST;
     if F::is_link_control(packet, network, false) {
         return Reason::FabricPass;
@@ -80,11 +84,20 @@ fn arriving<F: Family, P: Packet, T: FamilyTables<F>>(packet: &P, tables: &T, ne
 }
 
 #[inline(always)]
-fn leaving<F: Family, P: Packet, T: FamilyTables<F>>(_packet: &P, tables: &T, network: &Network<F>) -> Reason {
-    const KNOWN: u32 = route::LOCAL_WORKLOAD | route::LOCAL_POD_CIDR | route::LOCAL_HOST | route::ALLOWED_SOURCE;
+fn leaving<F: Family, P: Packet, T: FamilyTables<F>>(
+    _packet: &P,
+    tables: &T,
+    network: &Network<F>,
+) -> Reason {
+    const KNOWN: u32 =
+        route::LOCAL_WORKLOAD | route::LOCAL_POD_CIDR | route::LOCAL_HOST | route::ALLOWED_SOURCE;
     if tables.route(network.src) & KNOWN == 0 {
         return Reason::UnknownSource;
     }
     let carried = !matches!(network.protocol, protocol::IPIP | protocol::GRE);
-    if !carried || F::is_multicast(network.dst) { Reason::FabricUnsupported } else { Reason::FabricPass }
+    if !carried || F::is_multicast(network.dst) {
+        Reason::FabricUnsupported
+    } else {
+        Reason::FabricPass
+    }
 }

@@ -49,7 +49,11 @@ const FOUND_STALE: u64 = 3;
 impl Found {
     #[inline(always)]
     fn of(word: u64) -> Self {
-        Self { word, own: LEG_NONE, other: LEG_NONE }
+        Self {
+            word,
+            own: LEG_NONE,
+            other: LEG_NONE,
+        }
     }
 }
 
@@ -67,7 +71,11 @@ impl<F: Family> AtPod<'_, F> {
     fn slot(&self) -> Slot<F> {
         let (src, dst) = (self.network.src, self.network.dst);
         let (sport, dport) = (self.transport.sport, self.transport.dport);
-        let src_first = if src == dst { sport <= dport } else { F::less(src, dst) };
+        let src_first = if src == dst {
+            sport <= dport
+        } else {
+            F::less(src, dst)
+        };
         let protocol = self.network.protocol;
         let key = if src_first {
             F::ct_key([src, dst], [sport, dport], protocol)
@@ -75,12 +83,20 @@ impl<F: Family> AtPod<'_, F> {
             F::ct_key([dst, src], [dport, sport], protocol)
         };
         let sender = u32::from(!src_first);
-        Slot { key, sender, pod: if self.leg == LEG_OUT { sender } else { 1 - sender } }
+        Slot {
+            key,
+            sender,
+            pod: if self.leg == LEG_OUT { sender } else { 1 - sender },
+        }
     }
 
     #[inline(always)]
     fn peer(&self) -> F::Addr {
-        if self.leg == LEG_OUT { self.network.dst } else { self.network.src }
+        if self.leg == LEG_OUT {
+            self.network.dst
+        } else {
+            self.network.src
+        }
     }
 
     /// A SYN begins a connection, whatever is remembered about its tuple.
@@ -97,7 +113,11 @@ impl<F: Family> AtPod<'_, F> {
 
 /// Decides a packet at a pod's interface and keeps its flow.
 #[inline(always)]
-pub(super) fn track<F: Family, T: Tables + FamilyTables<F>>(tables: &T, config: &Config, at: &AtPod<'_, F>) -> Outcome {
+pub(super) fn track<F: Family, T: Tables + FamilyTables<F>>(
+    tables: &T,
+    config: &Config,
+    at: &AtPod<'_, F>,
+) -> Outcome {
     let slot = at.slot();
     let now = tables.now();
     let mut table = CtTable::Established;
@@ -112,7 +132,11 @@ pub(super) fn track<F: Family, T: Tables + FamilyTables<F>>(tables: &T, config: 
         if word == FOUND_PROMOTE && table == CtTable::HalfOpen {
             establish(tables, &slot);
         }
-        return Outcome::of(if at.from_host { Reason::FromHost } else { Reason::Established });
+        return Outcome::of(if at.from_host {
+            Reason::FromHost
+        } else {
+            Reason::Established
+        });
     }
     let icmp = (word >> 16) as u16;
     let begins = at.begins() || at.from_host;
@@ -127,7 +151,11 @@ pub(super) fn track<F: Family, T: Tables + FamilyTables<F>>(tables: &T, config: 
         (false, _) => LEG_REVOKED,
     };
     if !exists {
-        return if passes { begin(tables, now, at, &slot, value, outcome) } else { outcome };
+        return if passes {
+            begin(tables, now, at, &slot, value, outcome)
+        } else {
+            outcome
+        };
     }
     // A denied SYN on a live tuple is not the connection's fault; what was never approved cannot be revoked.
     if passes || (before != LEG_NONE && !begins) {
@@ -158,19 +186,32 @@ fn look<F: Family, T: Tables + FamilyTables<F>>(
     let found = tables
         .ct_with(table, &slot.key, |entry| consult(entry, config, now, at, slot))
         .unwrap_or(Found::of(FOUND_NOTHING));
-    Found { word: T::opaque(found.word), ..found }
+    Found {
+        word: T::opaque(found.word),
+        ..found
+    }
 }
 
 /// Reads an entry and, if it approves the packet, notes that it passed.
 #[inline(always)]
-fn consult<F: Family>(entry: &mut CtValue, config: &Config, now: u64, at: &AtPod<'_, F>, slot: &Slot<F>) -> Found {
+fn consult<F: Family>(
+    entry: &mut CtValue,
+    config: &Config,
+    now: u64,
+    at: &AtPod<'_, F>,
+    slot: &Slot<F>,
+) -> Found {
     if now.saturating_sub(entry.last_seen) > timeout(entry, config, at.network.protocol) {
         return Found::of(FOUND_NOTHING);
     }
     let (own, other) = (entry.leg(slot.pod, at.leg), entry.leg(slot.pod, 1 - at.leg));
     let approved = approves(own, config) || approves(other, config);
     if !approved || at.begins() || (at.from_host && own != LEG_HOST) {
-        return Found { word: FOUND_STALE | u64::from(entry.icmp) << 16, own, other };
+        return Found {
+            word: FOUND_STALE | u64::from(entry.icmp) << 16,
+            own,
+            other,
+        };
     }
     if now.saturating_sub(entry.last_seen) > CT_REFRESH {
         entry.last_seen = now;
@@ -223,7 +264,10 @@ fn begin<F: Family, T: FamilyTables<F>>(
     let word = u64::from(value) << (at.leg * 32);
     let entry = CtValue {
         last_seen: now,
-        legs: [if slot.pod == 0 { word } else { 0 }, if slot.pod == 0 { 0 } else { word }],
+        legs: [
+            if slot.pod == 0 { word } else { 0 },
+            if slot.pod == 0 { 0 } else { word },
+        ],
         seen: u16::from(at.seen()) << (slot.sender * 8),
         icmp: at.transport.policy_port,
         reserved: 0,
@@ -231,7 +275,10 @@ fn begin<F: Family, T: FamilyTables<F>>(
     if tables.ct_insert(CtTable::HalfOpen, &slot.key, &entry) {
         outcome
     } else {
-        Outcome { reason: Reason::ConntrackFull, ..outcome }
+        Outcome {
+            reason: Reason::ConntrackFull,
+            ..outcome
+        }
     }
 }
 
@@ -250,11 +297,27 @@ fn answer<F: Family, T: Tables + FamilyTables<F>>(
     let protocol = at.network.protocol;
     let (mut endpoint, mut port) = (at.endpoint, at.transport.policy_port);
     if reply {
-        let Some(other) = tables.endpoint(at.ifindex, 1 - at.leg) else { return Outcome::of(Reason::NoEndpoint) };
+        let Some(other) = tables.endpoint(at.ifindex, 1 - at.leg) else {
+            return Outcome::of(Reason::NoEndpoint);
+        };
         endpoint = other;
-        port = if matches!(protocol, protocol::ICMP | protocol::ICMP6) { icmp } else { at.transport.sport };
+        port = if matches!(protocol, protocol::ICMP | protocol::ICMP6) {
+            icmp
+        } else {
+            at.transport.sport
+        };
     }
-    ask::<F, T>(tables, config.epoch, &Question { ifindex: at.ifindex, endpoint, peer: at.peer(), protocol, port })
+    ask::<F, T>(
+        tables,
+        config.epoch,
+        &Question {
+            ifindex: at.ifindex,
+            endpoint,
+            peer: at.peer(),
+            protocol,
+            port,
+        },
+    )
 }
 
 /// Moves an entry to where a SYN flood cannot evict it.

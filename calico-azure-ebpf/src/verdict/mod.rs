@@ -42,6 +42,10 @@ impl Outcome {
     #[inline(always)]
     #[must_use]
     pub const fn of(reason: Reason) -> Self {
-        Self { reason, rule: 0, log: false }
+        Self {
+            reason,
+            rule: 0,
+            log: false,
+        }
     }
 }

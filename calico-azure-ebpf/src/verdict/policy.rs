@@ -22,11 +22,19 @@ pub(super) struct Question<F: Family> {
 
 /// Answers in the tables that are live in `epoch`.
 #[inline(always)]
-pub(super) fn ask<F: Family, T: Tables + FamilyTables<F>>(tables: &T, epoch: u32, q: &Question<F>) -> Outcome {
+pub(super) fn ask<F: Family, T: Tables + FamilyTables<F>>(
+    tables: &T,
+    epoch: u32,
+    q: &Question<F>,
+) -> Outcome {
     let outcome = look_up(tables, epoch, q);
     let word = (outcome.rule as u64) | (outcome.reason as u64) << 32 | (outcome.log as u64) << 40;
     let word = T::opaque(word);
-    Outcome { reason: reason(word >> 32), rule: word as u32, log: word & 1 << 40 != 0 }
+    Outcome {
+        reason: reason(word >> 32),
+        rule: word as u32,
+        log: word & 1 << 40 != 0,
+    }
 }
 
 /// The reasons that a question can end with.
@@ -60,7 +68,10 @@ fn look_up<F: Family, T: Tables + FamilyTables<F>>(tables: &T, epoch: u32, q: &Q
     };
     let (class, table) = match tables.policy(&PolicyKey { set, class }) {
         Some(table) => (class, table),
-        None => match tables.policy(&PolicyKey { set, class: F::DEFAULT_CLASS }) {
+        None => match tables.policy(&PolicyKey {
+            set,
+            class: F::DEFAULT_CLASS,
+        }) {
             Some(table) => (F::DEFAULT_CLASS, table),
             None => return Outcome::of(Reason::TableMissing),
         },
@@ -74,8 +85,16 @@ fn look_up<F: Family, T: Tables + FamilyTables<F>>(tables: &T, epoch: u32, q: &Q
     if word::decision_table(decision) != word::table_id(table) {
         return Outcome::of(Reason::TableRace);
     }
-    let reason = if word::decision_allows(decision) { Reason::PolicyAllow } else { Reason::PolicyDeny };
-    Outcome { reason, rule: word::decision_rule(decision), log: word::decision_logs(decision) }
+    let reason = if word::decision_allows(decision) {
+        Reason::PolicyAllow
+    } else {
+        Reason::PolicyDeny
+    };
+    Outcome {
+        reason,
+        rule: word::decision_rule(decision),
+        log: word::decision_logs(decision),
+    }
 }
 
 /// The peer class of an address: its own, else its longest prefix's, else the family's default.
@@ -97,7 +116,12 @@ fn class_of<F: Family, T: FamilyTables<F>>(tables: &T, epoch: u32, addr: F::Addr
 /// From the most specific entry to the table's default.
 #[inline(always)]
 fn decision<T: Tables>(tables: &T, table: u64, protocol: u8, port: u16) -> Option<u64> {
-    let mut key = PortKey { table: word::table_id(table), port, protocol, level: LEVEL_PORT };
+    let mut key = PortKey {
+        table: word::table_id(table),
+        port,
+        protocol,
+        level: LEVEL_PORT,
+    };
     if word::table_hints(table) & word::hint::of(protocol) != 0 {
         if let Some(decision) = tables.port(&key) {
             return Some(decision);

@@ -19,7 +19,11 @@ pub fn to_workload<P: Packet, T: AllTables>(packet: &P, tables: &T) -> Outcome {
 
 #[inline(always)]
 fn dispatch<P: Packet, T: AllTables>(packet: &P, tables: &T, hook: Hook) -> Outcome {
-    let leg = if matches!(hook, Hook::FromWorkload) { LEG_OUT } else { LEG_IN };
+    let leg = if matches!(hook, Hook::FromWorkload) {
+        LEG_OUT
+    } else {
+        LEG_IN
+    };
     let ethertype = packet.ethertype();
     let bare = if ethertype == ethertype::ARP {
         Reason::AlwaysAllowed
@@ -90,7 +94,14 @@ fn judge<F: Family, P: Packet, T: Tables + FamilyTables<F>>(
         Err(reason) => return Outcome::of(reason),
     }
     let from_host = !from_workload && P::opaque(u64::from(packet.ingress_ifindex())) == 0;
-    let at = AtPod { ifindex, endpoint, network, transport: *transport, leg, from_host };
+    let at = AtPod {
+        ifindex,
+        endpoint,
+        network,
+        transport: *transport,
+        leg,
+        from_host,
+    };
     let outcome = track(tables, config, &at);
     if outcome.reason.passes() && network.fragment == fragment::FIRST {
         let key = F::frag_key(network.src, network.dst, network.id, network.protocol);
@@ -119,7 +130,15 @@ fn pack(transport: &Transport) -> u64 {
 }
 
 #[inline(always)]
-#[expect(clippy::cast_possible_truncation, reason = "takes the fields of a packed word apart")]
+#[expect(
+    clippy::cast_possible_truncation,
+    reason = "takes the fields of a packed word apart"
+)]
 fn unpack(word: u64) -> Transport {
-    Transport { sport: (word >> 32) as u16, dport: (word >> 16) as u16, policy_port: word as u16, flags: 0 }
+    Transport {
+        sport: (word >> 32) as u16,
+        dport: (word >> 16) as u16,
+        policy_port: word as u16,
+        flags: 0,
+    }
 }

@@ -295,6 +295,3 @@ fn parents6(key: &PrefixKey6) -> Vec<PrefixKey6> {
 fn wire6(bits: u128) -> [u32; 4] {
     [96, 64, 32, 0].map(|shift| ((bits >> shift) as u32).to_be())
 }
-
-#[cfg(test)]
-mod tests;

@@ -44,7 +44,7 @@ impl<'a> Topology<'a> {
         let node = &store.facts().node;
         let endpoints = store
             .pods()
-            .filter(|pod| !pod.host_network && !pod.finished && !(pod.node.is_empty() && pod.ips.is_empty()))
+            .filter(|pod| !pod.host_network && !pod.finished && (!pod.node.is_empty() || !pod.ips.is_empty()))
             .map(|pod| Endpoint {
                 pod,
                 addresses: Vec::new(),
@@ -218,8 +218,10 @@ mod tests {
         store
     }
 
-    /// Per pod: its interface and addresses.
-    fn resolve(store: &Store) -> (Vec<(String, Option<u32>, Vec<String>)>, usize) {
+    /// A pod, its interface and its addresses.
+    type Row = (String, Option<u32>, Vec<String>);
+
+    fn resolve(store: &Store) -> (Vec<Row>, usize) {
         let topology = Topology::of(store);
         let rows = topology.endpoints.iter().map(|e| {
             (

@@ -6,7 +6,7 @@ use std::path::Path;
 use anyhow::bail;
 use calico_azure_userspace::model::load::load_paths;
 use calico_azure_userspace::policy::reference::{Flow, Oracle};
-use calico_azure_userspace::policy::{Direction, Event, RuleRef, Store};
+use calico_azure_userspace::policy::{Direction, Event, Store};
 
 use crate::lab::probe::Kind;
 
@@ -79,24 +79,6 @@ pub(super) fn expected(oracle: &Oracle<'_>, src: IpAddr, dst: IpAddr, kind: Kind
             by: None,
             rule: "no pod's policy has a say".to_owned(),
         },
-    }
-}
-
-/// A rule in the words of the flow log.
-fn rule(rule: &RuleRef) -> String {
-    match rule {
-        RuleRef::Rule {
-            tier,
-            policy,
-            ingress,
-            index,
-        } => {
-            let list = if *ingress { "ingress" } else { "egress" };
-            format!("tier {tier} / {policy} / {list}[{index}]")
-        }
-        RuleRef::TierDefault { tier } => format!("tier {tier} / end of tier"),
-        RuleRef::Profile { name } => format!("profile {name}"),
-        RuleRef::Implicit => "nothing allows it".to_owned(),
     }
 }
 

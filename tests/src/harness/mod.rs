@@ -1,6 +1,7 @@
 //! The loaded programs, fed packet by packet through `BPF_PROG_TEST_RUN`: no interface carries any traffic.
 
 pub mod packet;
+pub mod scenario;
 
 use std::time::Duration;
 
@@ -37,13 +38,21 @@ impl At {
     /// A pod sends.
     #[must_use]
     pub fn from_workload(ifindex: u32) -> Self {
-        Self { program: program::FROM_WORKLOAD, ifindex, ingress_ifindex: ifindex }
+        Self {
+            program: program::FROM_WORKLOAD,
+            ifindex,
+            ingress_ifindex: ifindex,
+        }
     }
 
     /// A pod is sent something that the host forwards.
     #[must_use]
     pub fn to_workload(ifindex: u32) -> Self {
-        Self { program: program::TO_WORKLOAD, ifindex, ingress_ifindex: 1 }
+        Self {
+            program: program::TO_WORKLOAD,
+            ifindex,
+            ingress_ifindex: 1,
+        }
     }
 }
 
@@ -60,7 +69,10 @@ pub const IFINDEXES: std::ops::Range<u32> = 10..266;
 /// Every new flow is recorded, so that each packet's rule is known.
 #[must_use]
 pub fn settings() -> Settings {
-    Settings { flags: CONFIG_LOG_ALLOWED, timeouts: DEFAULT_TIMEOUTS }
+    Settings {
+        flags: CONFIG_LOG_ALLOWED,
+        timeouts: DEFAULT_TIMEOUTS,
+    }
 }
 
 impl Harness {
@@ -82,10 +94,18 @@ impl Harness {
         std::fs::write(batch.path(), links)?;
         namespace.ip(&["-batch", &batch.path().to_string_lossy()])?;
         namespace.enter()?;
-        let sizes = Sizes { conntrack: 65_536, half_open: 65_536, tables: 1_048_576 };
+        let sizes = Sizes {
+            conntrack: 65_536,
+            half_open: 65_536,
+            tables: 1_048_576,
+        };
         let mut kernel = Kernel::load(&object()?, None, sizes)?;
         let events = Events::take(&mut kernel)?;
-        Ok(Self { dataplane: Dataplane::open(kernel)?, events, _namespace: namespace })
+        Ok(Self {
+            dataplane: Dataplane::open(kernel)?,
+            events,
+            _namespace: namespace,
+        })
     }
 
     /// Runs a program on a packet once.
@@ -101,7 +121,10 @@ impl Harness {
     /// # Errors
     /// As [`Self::run`].
     pub fn run_timed(&mut self, at: At, packet: &[u8], repeat: u32) -> Result<(Returned, Duration)> {
-        let (value, duration) = self.dataplane.io().test_run(at.program, packet, &context(at), repeat)?;
+        let (value, duration) = self
+            .dataplane
+            .io()
+            .test_run(at.program, packet, &context(at), repeat)?;
         let returned = match value.cast_signed() {
             -1 => Returned::Next,
             2 => Returned::Drop,
@@ -132,7 +155,9 @@ impl Harness {
     pub fn configure(&mut self, change: impl FnOnce(&mut Config)) -> Result<()> {
         let mut config = self.dataplane.image().config;
         change(&mut config);
-        self.dataplane.io().put(Table::Config, 0_u32.bytes(), config.bytes())?;
+        self.dataplane
+            .io()
+            .put(Table::Config, 0_u32.bytes(), config.bytes())?;
         Ok(())
     }
 }
@@ -142,7 +167,9 @@ impl Harness {
 /// # Errors
 /// If there is none.
 pub fn object() -> Result<Vec<u8>> {
-    let root = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).parent().context("no workspace")?;
+    let root = std::path::Path::new(env!("CARGO_MANIFEST_DIR"))
+        .parent()
+        .context("no workspace")?;
     let path = match std::env::var_os("CALICO_AZURE_EBPF_OBJECT") {
         Some(path) => path.into(),
         None => root.join("target/bpf/calico-azure-tc.o"),

@@ -76,7 +76,11 @@ impl Frame {
     #[must_use]
     pub fn bytes(&self) -> Vec<u8> {
         let later = self.fragment.is_some_and(|(_, offset, _)| offset != 0);
-        let transport = if later { vec![0xaa; self.payload] } else { self.transport() };
+        let transport = if later {
+            vec![0xaa; self.payload]
+        } else {
+            self.transport()
+        };
         let mut frame = vec![2, 0, 0, 0, 0, 1, 2, 0, 0, 0, 0, 2];
         match (self.src, self.dst) {
             (IpAddr::V4(src), IpAddr::V4(dst)) => {
@@ -105,7 +109,24 @@ impl Frame {
                 bytes.extend(self.sport.to_be_bytes());
                 bytes.extend(self.dport.to_be_bytes());
                 match self.protocol {
-                    6 => bytes.extend([0, 0, 0, 1, 0, 0, 0, 0, 0x50, self.tcp_flags, 0xff, 0xff, 0, 0, 0, 0]),
+                    6 => bytes.extend([
+                        0,
+                        0,
+                        0,
+                        1,
+                        0,
+                        0,
+                        0,
+                        0,
+                        0x50,
+                        self.tcp_flags,
+                        0xff,
+                        0xff,
+                        0,
+                        0,
+                        0,
+                        0,
+                    ]),
                     132 => bytes.extend([0, 0, 0, 1, 0, 0, 0, 0]),
                     _ => {
                         let length = u16::try_from(8 + self.payload).unwrap_or(u16::MAX);
@@ -138,15 +159,22 @@ impl Frame {
     }
 
     fn ipv6(&self, frame: &mut Vec<u8>, src: Ipv6Addr, dst: Ipv6Addr, transport: &[u8]) {
-        let mut chain: Vec<(u8, Vec<u8>)> =
-            self.extensions.iter().map(|&(kind, length)| (kind, extension(kind, length))).collect();
+        let mut chain: Vec<(u8, Vec<u8>)> = self
+            .extensions
+            .iter()
+            .map(|&(kind, length)| (kind, extension(kind, length)))
+            .collect();
         if let Some((id, offset, more)) = self.fragment {
             let mut header = vec![0, 0];
             header.extend(((offset << 3) | u16::from(more)).to_be_bytes());
             header.extend(id.to_be_bytes());
             chain.push((44, header));
         }
-        let kinds: Vec<u8> = chain.iter().map(|(kind, _)| *kind).chain([self.protocol]).collect();
+        let kinds: Vec<u8> = chain
+            .iter()
+            .map(|(kind, _)| *kind)
+            .chain([self.protocol])
+            .collect();
         let length = chain.iter().map(|(_, bytes)| bytes.len()).sum::<usize>() + transport.len();
         frame.extend([0x60, 0, 0, 0]);
         frame.extend(u16::try_from(length).unwrap_or(u16::MAX).to_be_bytes());
@@ -164,7 +192,12 @@ impl Frame {
 fn extension(kind: u8, length: usize) -> Vec<u8> {
     let mut bytes = vec![0; length];
     // The authentication header counts 4-byte words less two, the others 8-byte words less one.
-    bytes[1] = u8::try_from(if kind == 51 { length / 4 - 2 } else { length / 8 - 1 }).unwrap_or(u8::MAX);
+    bytes[1] = u8::try_from(if kind == 51 {
+        length / 4 - 2
+    } else {
+        length / 8 - 1
+    })
+    .unwrap_or(u8::MAX);
     // Routing type 2 (mobile IPv6): type 0 is refused.
     if kind == 43 {
         bytes[2] = 2;

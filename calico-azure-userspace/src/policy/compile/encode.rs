@@ -200,7 +200,7 @@ mod tests {
             .collect();
         let blocks = decisions.chunks(256).map(|block| {
             let differing = |base: u64| block.iter().filter(|decision| **decision != base).count();
-            let best = block.iter().map(|base| 1 + differing(*base)).min().unwrap();
+            let best = (0..5).map(|base| 1 + differing(base)).min().unwrap();
             differing(default).min(best)
         });
         usize::from(default != table_default) + blocks.sum::<usize>()
@@ -209,7 +209,7 @@ mod tests {
     #[test]
     fn no_choice_of_defaults_needs_fewer_entries() {
         let mut rng = crate::policy::generate::Rng::new(1);
-        for _ in 0..300 {
+        for _ in 0..60 {
             let mut ends: Vec<u16> = (0..rng.below(8)).map(|_| rng.port()).collect();
             // Some at block edges, some close to each other.
             ends.extend((0..rng.below(4)).map(|_| u16::from_be_bytes([rng.byte() & 3, 255])));

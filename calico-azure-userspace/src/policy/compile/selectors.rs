@@ -4,11 +4,14 @@ use std::collections::{BTreeMap, HashMap};
 
 use crate::selector::{LabelSource, Selector};
 
+/// Selectors with their ids.
+type List<'a> = Vec<(u32, &'a Selector)>;
+
 /// Selectors by a `label == value` that they cannot match without.
 #[derive(Default)]
 pub(super) struct SelectorIndex<'a> {
-    by_label: BTreeMap<&'a str, HashMap<&'a str, Vec<(u32, &'a Selector)>>>,
-    others: Vec<(u32, &'a Selector)>,
+    by_label: BTreeMap<&'a str, HashMap<&'a str, List<'a>>>,
+    others: List<'a>,
 }
 
 impl<'a> SelectorIndex<'a> {

@@ -1,185 +1,9 @@
 //! Facts of Calico's policy model that are easily got wrong; each checked in the reference and in the tables.
 
-use std::net::IpAddr;
-
-use calico_azure_ebpf::abi::Reason;
-
-use crate::model::{
-    Action, Icmp, IpVersion, Key, Kind, Labels, Namespace, NetworkSet, Pod, Policy, PortRange, Resource,
-    Rule, Tier, TierDefault,
-};
-use crate::policy::store::{Event, Interface, Interfaces, NodeFacts};
-use crate::policy::{Compiler, Direction, Probe, Store, lookup, reference};
-use crate::selector::Selector;
-
-const TCP: u8 = 6;
-const UDP: u8 = 17;
-
-fn labels(pairs: &[(&str, &str)]) -> Labels {
-    pairs
-        .iter()
-        .map(|(key, value)| ((*key).to_owned(), (*value).to_owned()))
-        .collect()
-}
-
-fn pod(namespace: &str, name: &str, last: u8) -> Resource {
-    let ips = [format!("10.0.0.{last}"), format!("fd00::{last:x}")];
-    Resource::Pod(Pod {
-        namespace: namespace.into(),
-        name: name.into(),
-        labels: labels(&[("app", name)]),
-        service_account: "default".into(),
-        node: "n1".into(),
-        ips: ips.map(|ip| ip.parse().unwrap()).into(),
-        ..Pod::default()
-    })
-}
-
-fn tier(name: &str, order: Option<f64>, default_action: TierDefault) -> Resource {
-    Resource::Tier(Tier {
-        name: name.into(),
-        order,
-        default_action,
-    })
-}
-
-fn network_set(namespace: Option<&str>, own: &[(&str, &str)], nets: &[&str]) -> Resource {
-    Resource::NetworkSet(NetworkSet {
-        namespace: namespace.map(Into::into),
-        name: "set".into(),
-        labels: labels(own),
-        nets: nets.iter().map(|net| net.parse().unwrap()).collect(),
-    })
-}
-
-/// Two namespaces, three pods (`blue/web` .1, `blue/db` .2, `red/job` .3), the default tier, and `more`.
-fn world(more: impl IntoIterator<Item = Resource>) -> Store {
-    let namespace = |name: &str, team: &str| {
-        Resource::Namespace(Namespace {
-            name: name.into(),
-            labels: labels(&[("team", team)]),
-        })
-    };
-    let base = [
-        namespace("blue", "sea"),
-        namespace("red", "sun"),
-        pod("blue", "web", 1),
-        pod("blue", "db", 2),
-        pod("red", "job", 3),
-        tier("default", Some(1_000_000.0), TierDefault::Deny),
-    ];
-    let mut store: Store = base.into_iter().chain(more).collect();
-    let link = |last: u32| {
-        let host_routes = vec![format!("10.0.0.{last}").parse().unwrap()];
-        (
-            last,
-            Interface {
-                name: format!("veth{last}"),
-                host_routes,
-            },
-        )
-    };
-    store.apply(Event::Interfaces(Interfaces {
-        by_ifindex: [1, 2, 3].map(link).into(),
-    }));
-    store.apply(Event::Node(NodeFacts {
-        node: "n1".into(),
-        ..NodeFacts::default()
-    }));
-    store
-}
-
-fn rule(action: Action, edit: impl FnOnce(&mut Rule)) -> Rule {
-    let mut rule = Rule {
-        index: 0,
-        action,
-        ip_version: None,
-        protocol: None,
-        not_protocol: None,
-        icmp: None,
-        not_icmp: None,
-        source: Default::default(),
-        destination: Default::default(),
-    };
-    edit(&mut rule);
-    rule
-}
-
-fn allow() -> Rule {
-    rule(Action::Allow, |_| {})
-}
-
-fn deny() -> Rule {
-    rule(Action::Deny, |_| {})
-}
-
-fn selector(text: &str) -> Selector {
-    Selector::parse(text).unwrap()
-}
-
-/// A global policy of the default tier for everything, ingress only.
-fn policy(name: &str, ingress: Vec<Rule>) -> Policy {
-    let numbered = (0..).zip(ingress).map(|(index, rule)| Rule { index, ..rule });
-    Policy {
-        key: Key {
-            kind: Kind::GlobalNetworkPolicy,
-            namespace: None,
-            name: name.into(),
-        },
-        tier: "default".into(),
-        order: None,
-        selector: Selector::all(),
-        ingress: Some(numbered.collect()),
-        egress: None,
-    }
-}
-
-/// Asks both engines about a packet of `blue/web`; they must agree. `+` or `-`, `!` if logged, and what decided.
-fn ask(store: &Store, direction: Direction, peer: &str, protocol: u8, dport: u16) -> String {
-    let peer: IpAddr = peer.parse().unwrap();
-    let own: IpAddr = if peer.is_ipv4() { "10.0.0.1" } else { "fd00::1" }
-        .parse()
-        .unwrap();
-    let pod = store.pod("blue", "web").unwrap();
-    let verdict = reference::verdict(
-        store,
-        pod,
-        direction,
-        &Probe {
-            peer,
-            own,
-            protocol,
-            dport,
-        },
-    );
-    let output = Compiler::default().compile(store).unwrap();
-    let compiled = lookup::verdict(&output.desired, 1, direction, peer, protocol, dport);
-    let reason = if verdict.allow {
-        Reason::PolicyAllow
-    } else {
-        Reason::PolicyDeny
-    };
-    assert_eq!(
-        (compiled.reason, compiled.log, output.rules.get(&compiled.rule)),
-        (reason, verdict.log, Some(&verdict.rule)),
-        "the tables against {:#?}",
-        verdict.trace
-    );
-    let sign = if verdict.allow { '+' } else { '-' };
-    let log = if verdict.log { "!" } else { "" };
-    format!("{sign}{log} {}", verdict.rule)
-}
-
-fn ingress(store: &Store, peer: &str) -> String {
-    ask(store, Direction::Ingress, peer, TCP, 80)
-}
-
-fn gnp(name: &str, index: u32, tier: &str) -> String {
-    format!("tier {tier} / GlobalNetworkPolicy {name} / ingress[{index}]")
-}
-
-const END: &str = "- tier default / default action";
-const PROFILE: &str = "+ profile kns.blue";
+use super::world::*;
+use crate::model::{Action, Icmp, IpVersion, Key, Kind, Policy, PortRange, Resource, Rule, TierDefault};
+use crate::policy::store::Event;
+use crate::policy::{Direction, Store, reference};
 
 #[test]
 fn a_pod_without_policies_is_open_because_of_its_namespace() {
@@ -229,7 +53,7 @@ fn a_tier_whose_policies_select_others_is_transparent() {
 #[test]
 fn a_negated_selector_matches_strangers_and_a_selector_of_the_negation_does_not() {
     let not_selector = rule(Action::Allow, |r| {
-        r.source.not_selector = Some(selector("app == 'db'"))
+        r.source.not_selector = Some(selector("app == 'db'"));
     });
     let store = world([Resource::Policy(policy("p", vec![not_selector]))]);
     assert_eq!(
@@ -239,7 +63,7 @@ fn a_negated_selector_matches_strangers_and_a_selector_of_the_negation_does_not(
     assert_eq!(ingress(&store, "10.0.0.2"), END);
 
     let negation = rule(Action::Allow, |r| {
-        r.source.selector = Some(selector("!app == 'db'"))
+        r.source.selector = Some(selector("!app == 'db'"));
     });
     let store = world([Resource::Policy(policy("p", vec![negation]))]);
     assert_eq!(ingress(&store, "192.0.2.1"), END);
@@ -326,7 +150,7 @@ fn a_missing_tier_is_enforced_last_and_denies() {
         ..policy("g", vec![])
     };
     let pass = rule(Action::Pass, |r| {
-        r.source.nets = vec!["10.0.0.2/32".parse().unwrap()]
+        r.source.nets = vec!["10.0.0.2/32".parse().unwrap()];
     });
     let store = world([
         Resource::Policy(ghost),
@@ -393,7 +217,7 @@ fn a_tier_that_passes_by_default_leads_to_the_next() {
 #[test]
 fn log_decides_nothing_and_is_remembered_across_tiers() {
     let log = rule(Action::Log, |r| {
-        r.source.nets = vec!["10.0.0.2/32".parse().unwrap()]
+        r.source.nets = vec!["10.0.0.2/32".parse().unwrap()];
     });
     let first = Policy {
         tier: "first".into(),
@@ -426,7 +250,7 @@ fn a_list_without_the_packets_family_takes_the_rule_out_even_if_negated() {
         assert_eq!(ingress(&store, "10.0.0.2"), END);
     }
     let not_v6 = rule(Action::Allow, |r| {
-        r.source.not_nets = vec!["fd00::/64".parse().unwrap()]
+        r.source.not_nets = vec!["fd00::/64".parse().unwrap()];
     });
     let store = world([Resource::Policy(policy("p", vec![not_v6]))]);
     assert_eq!(
@@ -476,7 +300,7 @@ fn network_sets_inherit_from_their_namespace_and_their_own_labels_win() {
 #[test]
 fn a_network_set_may_hold_everything_and_a_pod_inside_it_too() {
     let any = rule(Action::Allow, |r| {
-        r.source.selector = Some(selector("app == 'ext'"))
+        r.source.selector = Some(selector("app == 'ext'"));
     });
     let store = world([
         network_set(None, &[("app", "ext")], &["0.0.0.0/0", "10.0.0.0/8"]),
@@ -521,7 +345,7 @@ fn icmp_is_matched_by_type_and_code_in_both_directions_of_the_criterion() {
         r.icmp = Some(Icmp {
             kind: Some(8),
             code: None,
-        })
+        });
     });
     assert_eq!(
         [
@@ -536,7 +360,7 @@ fn icmp_is_matched_by_type_and_code_in_both_directions_of_the_criterion() {
         r.icmp = Some(Icmp {
             kind: Some(3),
             code: Some(4),
-        })
+        });
     });
     assert_eq!(
         [is(&code, 3, 4), is(&code, 3, 3), is(&code, 4, 4)],
@@ -546,7 +370,7 @@ fn icmp_is_matched_by_type_and_code_in_both_directions_of_the_criterion() {
         r.not_icmp = Some(Icmp {
             kind: Some(3),
             code: Some(4),
-        })
+        });
     });
     assert_eq!(
         [is(&other, 3, 4), is(&other, 3, 5), is(&other, 4, 4)],
@@ -567,7 +391,7 @@ fn a_rule_about_the_pods_own_address_is_resolved_for_the_pod() {
     );
     assert_eq!(ingress(&own("10.0.0.2/32"), "192.0.2.1"), END);
     let selected = rule(Action::Allow, |r| {
-        r.destination.selector = Some(selector("app == 'web'"))
+        r.destination.selector = Some(selector("app == 'web'"));
     });
     let store = world([Resource::Policy(policy("p", vec![selected]))]);
     assert_eq!(

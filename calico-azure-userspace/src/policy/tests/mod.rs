@@ -4,3 +4,4 @@ mod compiler;
 mod differential;
 mod facts;
 mod speed;
+mod world;

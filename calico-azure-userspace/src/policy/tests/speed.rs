@@ -134,6 +134,26 @@ fn ten_thousand_rules_for_one_endpoint_and_ten_thousand_classes() {
 }
 
 #[test]
+fn rules_for_everybody_between_rules_for_some() {
+    // Every class is painted through all rules that hold for everybody, and its table repeats their ports.
+    let rules = (0..10_000).map(|i| {
+        let source = if i % 2 == 0 { from_app(i) } else { Peer::default() };
+        rule(i, source, u16::try_from(i).unwrap())
+    });
+    let web = Selector::eq("app", "web");
+    let pods = (1..=200).map(|i| pod(i, "n2", format!("app-{}", i * 2)));
+    let pods = pods.chain([pod(0, "n1", "web".into())]);
+    let store = store(pods, vec![policy("p".into(), web, rules.collect())]);
+    let output = timed(
+        "interleaved",
+        Duration::from_secs(20),
+        &mut Compiler::default(),
+        &store,
+    );
+    assert_eq!(output.desired.class4.len(), 200);
+}
+
+#[test]
 fn ten_thousand_ports_open_to_everybody() {
     let rules = (0..10_000)
         .map(|i| rule(i, Peer::default(), u16::try_from(i * 5).unwrap()))

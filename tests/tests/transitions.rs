@@ -1,0 +1,192 @@
+//! No transient widening: every single map operation of an update is simulated, and after each one every probe
+//! packet gets the old or the new verdict. And an apply that fails anywhere changes nothing.
+
+use std::collections::BTreeMap;
+
+use anyhow::Result;
+use calico_azure_ebpf::abi::Hook;
+use calico_azure_ebpf::packet::SlicePacket;
+use calico_azure_ebpf::verdict::{Outcome, workload};
+use calico_azure_tests::harness::packet::Frame;
+use calico_azure_tests::harness::settings;
+use calico_azure_userspace::dataplane::host::HostTables;
+use calico_azure_userspace::dataplane::{Dataplane, FakeIo, Image, Plan, plan};
+use calico_azure_userspace::policy::generate::{self, Rng, Shape, probes};
+use calico_azure_userspace::policy::{Compiler, Desired, Direction, Event, Store};
+
+/// A packet at a pod's interface.
+struct Probe {
+    hook: Hook,
+    ifindex: u32,
+    bytes: Vec<u8>,
+}
+
+fn packets(stores: &[&Store], seed: u64, limit: usize) -> Vec<Probe> {
+    let mut cases: Vec<_> = stores.iter().flat_map(|store| probes(store, seed, 1)).collect();
+    Rng::new(seed).shuffle(&mut cases);
+    cases.truncate(limit);
+    let cases = cases.iter().zip(1_u16..);
+    cases
+        .map(|(case, sport)| {
+            let probe = &case.probe;
+            let (hook, src, dst) = match case.direction {
+                Direction::Egress => (Hook::FromWorkload, probe.own, probe.peer),
+                Direction::Ingress => (Hook::ToWorkload, probe.peer, probe.own),
+            };
+            let frame = Frame::new(src, dst, probe.protocol, sport, probe.dport);
+            Probe { hook, ifindex: case.ifindex, bytes: frame.bytes() }
+        })
+        .collect()
+}
+
+/// Whether a packet passes, and by which rule. Why one without a rule drops may change on the way: an endpoint that
+/// goes is first not ready, then unknown.
+type Verdict = (bool, u32, bool);
+
+/// Verdicts on packets that belong to no flow.
+fn judge(tables: &mut HostTables, probes: &[Probe]) -> Vec<Verdict> {
+    let judge = |probe: &Probe| {
+        tables.forget_flows();
+        let packet = SlicePacket { bytes: &probe.bytes, ifindex: probe.ifindex, ingress_ifindex: 1 };
+        let Outcome { reason, rule, log } = match probe.hook {
+            Hook::FromWorkload => workload::from_workload(&packet, tables),
+            _ => workload::to_workload(&packet, tables),
+        };
+        (reason.passes(), rule, log)
+    };
+    probes.iter().map(judge).collect()
+}
+
+/// Some of another cluster's objects in place of, or beside, this one's; some gone.
+fn change(store: &Store, seed: u64, rng: &mut Rng) -> Store {
+    let mut changed = store.clone();
+    let mut events = generate::events(seed, &Shape::default());
+    rng.shuffle(&mut events);
+    let amount = 1 + rng.below(12);
+    for event in events.into_iter().take(amount) {
+        let event = match event {
+            Event::Upsert(resource) if rng.chance(25) => Event::Delete(resource.key()),
+            event => event,
+        };
+        changed.apply(event);
+    }
+    changed
+}
+
+#[test]
+fn each_operation_leaves_the_old_or_the_new_verdict() -> Result<()> {
+    let mut checks = 0_usize;
+    let mut differing = 0_usize;
+    for seed in 0..25 {
+        let mut rng = Rng::new(seed);
+        let mut compiler = Compiler::default();
+        let mut store = generate::store(seed, &Shape::default());
+        let mut tables = HostTables::default();
+        let first = plan(&Image::default(), &compiler.compile(&store)?.desired, settings())?;
+        run(&mut tables.image, &first);
+        for round in 0..4 {
+            let next = change(&store, seed * 100 + round, &mut rng);
+            let desired = compiler.compile(&next)?.desired;
+            let probes = packets(&[&store, &next], seed, 60);
+            let plan = plan(&tables.image, &desired, settings())?;
+            let before = judge(&mut tables, &probes);
+            let mut goal = HostTables::new(tables.image.clone());
+            run(&mut goal.image, &plan);
+            let after = judge(&mut goal, &probes);
+            differing += before.iter().zip(&after).filter(|(old, new)| old != new).count();
+            let context = |what: &str| format!("seed {seed}, round {round}, {what}");
+            for op in &plan.prepare {
+                tables.image.follow(op);
+                assert_eq!(judge(&mut tables, &probes), before, "{}", context(&format!("prepare {op:?}")));
+                checks += probes.len();
+            }
+            for op in plan.flip.iter().chain(&plan.settle) {
+                tables.image.follow(op);
+                assert_eq!(judge(&mut tables, &probes), after, "{}", context(&format!("after the flip, {op:?}")));
+                checks += probes.len();
+            }
+            assert_eq!(tables.image, goal.image);
+            check_contents(&tables.image, &desired);
+            store = next;
+        }
+    }
+    println!("{checks} verdicts after single operations; {differing} of the probes' verdicts changed by their update");
+    assert!(checks > 100_000 && differing > 100, "{checks} checks, {differing} changes");
+    Ok(())
+}
+
+fn run(image: &mut Image, plan: &Plan) {
+    for op in plan.prepare.iter().chain(&plan.flip).chain(&plan.settle) {
+        image.follow(op);
+    }
+}
+
+/// After an update nothing of the old one is left.
+fn check_contents(image: &Image, desired: &Desired) {
+    assert_eq!(image.policy, desired.policy);
+    assert_eq!(image.ports, desired.ports);
+    let ids = |words: &BTreeMap<u32, u64>| words.keys().copied().collect::<Vec<_>>();
+    assert_eq!(ids(&image.class4), desired.class4.keys().copied().collect::<Vec<_>>());
+    assert_eq!(image.cidr4.len(), desired.cidr4.len());
+    assert_eq!(image.cidr6.len(), desired.cidr6.len());
+    assert!(image.cidr4.values().chain(image.cidr6.values()).all(|class| class.slots[0] == class.slots[1]));
+    assert_eq!(image.endpoints.keys().collect::<Vec<_>>(), desired.endpoints.keys().collect::<Vec<_>>());
+    assert_eq!(image.owners4.keys().collect::<Vec<_>>(), desired.owners4.keys().collect::<Vec<_>>());
+    assert!(image.owners4.values().chain(image.owners6.values()).all(|&slots| slots == 3));
+}
+
+#[test]
+fn nothing_to_do_is_nothing_done() -> Result<()> {
+    let store = generate::store(1, &Shape::default());
+    let mut compiler = Compiler::default();
+    let mut image = Image::default();
+    let first = plan(&image, &compiler.compile(&store)?.desired, settings())?;
+    run(&mut image, &first);
+    assert_eq!(plan(&image, &compiler.compile(&store)?.desired, settings())?, Plan::default());
+    Ok(())
+}
+
+#[test]
+fn an_apply_that_fails_anywhere_widens_nothing_and_the_next_one_mends_it() -> Result<()> {
+    let mut failures = 0;
+    for seed in 0..3 {
+        let mut rng = Rng::new(seed);
+        let mut compiler = Compiler::default();
+        let old = generate::store(seed, &Shape::default());
+        let new = change(&old, seed + 500, &mut rng);
+        let mut base = Dataplane::open(FakeIo::default())?;
+        base.apply(&compiler.compile(&old)?.desired, settings())?;
+        let desired = compiler.compile(&new)?.desired;
+        let probes = packets(&[&old, &new], seed, 40);
+        let before = judge(&mut HostTables::new(base.image().clone()), &probes);
+        let mut goal = Dataplane::open(base.io_ref().clone())?;
+        let operations = goal.apply(&desired, settings())?.operations;
+        let after = judge(&mut HostTables::new(goal.image().clone()), &probes);
+        for at in 1..=operations {
+            let mut dataplane = Dataplane::open(base.io_ref().clone())?;
+            dataplane.io().fail_in = Some(at);
+            assert!(dataplane.apply(&desired, settings()).is_err(), "operation {at} was made to fail");
+            failures += 1;
+            // What the kernel holds now, read as a new agent would after a crash at this very point.
+            let crashed = Image::read(dataplane.io_ref())?;
+            let now = judge(&mut HostTables::new(crashed.clone()), &probes);
+            assert!(now == before || now == after, "seed {seed}, operation {at}");
+            dataplane.apply(&desired, settings())?;
+            let mended = judge(&mut HostTables::new(dataplane.image().clone()), &probes);
+            assert_eq!(mended, after, "seed {seed}, after a failure at operation {at}");
+            check_contents(dataplane.image(), &desired);
+            // A new agent does not know the old one's ids, and gets there all the same.
+            let mut restarted = Dataplane::open(FakeIo { fail_in: None, ..dataplane.io_ref().clone() })?;
+            let desired = Compiler::new(restarted.reserved()).compile(&new)?.desired;
+            restarted.apply(&desired, settings())?;
+            let outcomes = judge(&mut HostTables::new(restarted.image().clone()), &probes);
+            // Rule ids are the new agent's own.
+            let passes = |verdicts: &[Verdict]| verdicts.iter().map(|(passes, _, _)| *passes).collect::<Vec<_>>();
+            assert_eq!(passes(&outcomes), passes(&after), "seed {seed}, restart after operation {at}");
+            check_contents(restarted.image(), &desired);
+        }
+    }
+    println!("{failures} applies made to fail");
+    assert!(failures > 200, "{failures}");
+    Ok(())
+}
