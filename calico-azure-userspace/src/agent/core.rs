@@ -163,7 +163,9 @@ impl Core {
         self.retry = false;
         self.status.problems = self.input_problems.clone();
         match self.apply() {
-            Ok((output, applied)) => {
+            // Only now may ids that the kernel has forgotten be given out again.
+        self.compiler.applied();
+        Ok((output, applied)) => {
                 self.changed = false;
                 self.status.applies += 1;
                 self.status.last_apply_us = micros(applied.total);
@@ -190,6 +192,8 @@ impl Core {
         let output = self.compiler.compile(&self.store).map_err(|error| error.to_string())?;
         let settings = self.config.settings();
         let applied = self.dataplane.apply(&output.desired, settings).map_err(|error| error.to_string())?;
+        // Only now may ids that the kernel has forgotten be given out again.
+        self.compiler.applied();
         Ok((output, applied))
     }
 

@@ -190,6 +190,16 @@ impl Kernel {
         Ok((result.return_value, result.duration))
     }
 
+    /// Instructions that the verifier looked at (kernel 5.16, commit aba64c7da983; 0 before), and bytes of machine code.
+    ///
+    /// # Errors
+    /// What the kernel says.
+    pub fn verified(&mut self, name: &'static str) -> Result<(u32, u32), KernelError> {
+        let info = classifier(&mut self.ebpf, name)?.info();
+        let info = info.map_err(|source| KernelError::Program { name, source: Box::new(source) })?;
+        Ok((info.verified_instruction_count().unwrap_or(0), info.size_jitted()))
+    }
+
     /// Where things are pinned, if they are.
     #[must_use]
     pub fn pins(&self) -> Option<&Pins> {

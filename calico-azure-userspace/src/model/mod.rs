@@ -1,5 +1,28 @@
 //! Manifests: raw objects in, validated resources out, each problem reported on its object.
+//!
+//! ```text
+//! load ── yaml ── object ─┬─ core         Namespace, ServiceAccount, Pod, Node
+//!  files   tree  by kind  ├─ calico       policies, network sets, tiers
+//!          with places    └─ kubernetes   NetworkPolicy, converted
+//! ```
+//!
+//! What is not understood never opens anything. A rule that is not understood matches nothing if it allows, and
+//! denies whatever the rest of it matches otherwise. A policy that is not understood still selects its endpoints
+//! (everything in its scope, if that is not understood either), in every direction that it might have meant.
 
+mod calico;
+mod core;
+mod kubernetes;
+pub mod load;
+mod metadata;
+mod object;
+mod problem;
+mod report;
+mod scalars;
+#[cfg(test)]
+mod tests;
 mod types;
+mod yaml;
 
+pub use problem::{Excerpt, Problem, Severity};
 pub use types::*;

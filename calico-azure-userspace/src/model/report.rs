@@ -186,6 +186,10 @@ impl<'t> Report<'t> {
         }
     }
 
+    pub(super) fn is_empty_list(&self, node: &Node<'t>) -> bool {
+        matches!(&node.value, Value::List(list) if list.is_empty())
+    }
+
     /// Every item of a list that can be read; and whether that is all of them.
     pub(super) fn each<'n, T>(
         &mut self,

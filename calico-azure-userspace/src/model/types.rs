@@ -182,6 +182,20 @@ pub struct Tier {
     pub default_action: TierDefault,
 }
 
+impl Tier {
+    /// A tier that every Calico cluster has, whether or not an object says so.
+    #[must_use]
+    pub fn builtin(name: &str) -> Option<Self> {
+        let (order, default_action) = match name {
+            "kube-admin" => (1_000.0, TierDefault::Pass),
+            "default" => (1_000_000.0, TierDefault::Deny),
+            "kube-baseline" => (10_000_000.0, TierDefault::Pass),
+            _ => return None,
+        };
+        Some(Self { name: name.to_owned(), order: Some(order), default_action })
+    }
+}
+
 /// What a tier does with what none of its policies decided.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum TierDefault {

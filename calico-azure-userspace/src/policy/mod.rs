@@ -8,7 +8,7 @@
 //! [`compile`] decides order once: every address predicate that a policy active on this node uses gets an id; the
 //! predicates that hold for an address are its *peer class*; endpoints with the same tiers, policies and profile
 //! share a *policy set*; and for each (set, class) the first match of every protocol and port is painted into a
-//! *port table*. [`lookup`] reads the result exactly as the kernel does. [`reference`] shares none of that: it
+//! *port table*. [`lookup`] reads the result exactly as the kernel does. [`mod@reference`] shares none of that: it
 //! walks tiers, policies and rules for one packet, and is what the tables are tested against, over the clusters
 //! and packets that [`generate`] makes up.
 

@@ -134,6 +134,17 @@ impl Node {
         }
     }
 
+    pub(super) fn replace_all(&self, with: &Self) -> Self {
+        let each = |nodes: &[Self]| nodes.iter().map(|node| node.replace_all(with)).collect();
+        match self {
+            Self::All => with.clone(),
+            Self::Global | Self::Has(_) | Self::Compare { .. } | Self::In { .. } => self.clone(),
+            Self::Not(node) => Self::Not(Box::new(node.replace_all(with))),
+            Self::And(nodes) => Self::And(each(nodes)),
+            Self::Or(nodes) => Self::Or(each(nodes)),
+        }
+    }
+
     pub(super) fn contains_global(&self) -> bool {
         match self {
             Self::Global => true,

@@ -161,6 +161,12 @@ impl Selector {
         Self::from_node(self.inner.root.with_key_prefix(prefix))
     }
 
+    /// The same selector with `with` in place of every `all()`.
+    #[must_use]
+    pub fn replace_all(&self, with: &Self) -> Self {
+        Self::from_node(self.inner.root.replace_all(&with.inner.root))
+    }
+
     /// Whether this is exactly `all()`.
     #[must_use]
     pub fn is_all(&self) -> bool {

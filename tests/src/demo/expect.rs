@@ -72,7 +72,7 @@ pub(super) fn expected(oracle: &Oracle<'_>, src: IpAddr, dst: IpAddr, kind: Kind
         Some((direction, pod, verdict)) => Expected {
             allow: path.allow,
             by: Some((direction, pod)),
-            rule: rule(&verdict.rule),
+            rule: verdict.rule.to_string(),
         },
         None => Expected {
             allow: path.allow,

@@ -82,7 +82,7 @@ fn nets<'t>(report: &mut Report<'t>, fields: &Fields<'_, 't>, read: &mut ReadPee
             understood = nets;
             complete
         });
-        if broken.or_default(result).is_none() && fields.get(key).is_some() && key == "nets" {
+        if broken.or_default(result).is_none() && key == "nets" {
             // One network less would match less.
             understood.clear();
         }
@@ -114,7 +114,7 @@ fn ports<'t>(
             understood = ports;
             complete
         });
-        if broken.or_default(result).is_none() && fields.get(key).is_some() && key == "ports" {
+        if broken.or_default(result).is_none() && key == "ports" {
             understood.clear();
         }
         match key {
@@ -132,19 +132,14 @@ fn limit(report: &mut Report<'_>, node: &Node<'_>, length: usize, most: usize) {
     }
 }
 
-/// `has(projectcalico.org/namespace)` and the like: what `all()` means once keys are prefixed.
-fn has(key: &str) -> Selector {
-    Selector::has(key)
-}
-
-/// A selector over namespaces, asked of what lives in them.
+/// A selector over namespaces, asked of what lives in them: `all()` is whatever has a namespace.
 pub(super) fn namespaces(selector: &Selector) -> Selector {
-    selector.with_key_prefix(label::NAMESPACE_PREFIX).replace_all(&has(label::NAMESPACE))
+    selector.with_key_prefix(label::NAMESPACE_PREFIX).replace_all(&Selector::has(label::NAMESPACE))
 }
 
 /// A selector over service accounts, asked of what runs under them.
 pub(super) fn service_accounts(selector: &Selector) -> Selector {
-    selector.with_key_prefix(label::SERVICE_ACCOUNT_PREFIX).replace_all(&has(label::SERVICE_ACCOUNT))
+    selector.with_key_prefix(label::SERVICE_ACCOUNT_PREFIX).replace_all(&Selector::has(label::SERVICE_ACCOUNT))
 }
 
 fn selectors<'t>(

@@ -1,0 +1,220 @@
+//! Files and directories of manifests.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+
+use super::object::{self, Objects};
+use super::problem::{Problem, Severity};
+use super::report::Report;
+use super::types::{Key, Resource, Tier};
+use super::yaml;
+
+/// Endings of manifests' names in a directory.
+const ENDINGS: [&str; 3] = ["yaml", "yml", "json"];
+
+/// What was found.
+#[derive(Clone, Debug, Default)]
+pub struct Loaded {
+    /// Each key once.
+    pub resources: Vec<Resource>,
+    /// Where each of `resources` is.
+    pub origins: Vec<Origin>,
+    pub problems: Vec<Problem>,
+    /// Objects that policy does not concern, or that are not enforced: `Kind namespace/name (apiVersion)`.
+    pub ignored: Vec<String>,
+    /// A file could not be read, or not to its end: what is here may be half of what was meant.
+    pub unreadable: bool,
+    tier_refs: Vec<TierRef>,
+}
+
+/// Where an object is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Origin {
+    pub file: PathBuf,
+    /// From 1.
+    pub line: u32,
+}
+
+/// A tier that a policy names, and what to say if there is none.
+#[derive(Clone, Debug)]
+pub(super) struct TierRef {
+    pub(super) tier: String,
+    pub(super) problem: Problem,
+}
+
+impl Loaded {
+    /// Policies whose tier is not among the resources. The tiers that Calico makes itself need not be.
+    #[must_use]
+    pub fn missing_tiers(&self) -> Vec<Problem> {
+        let tiers: BTreeSet<&str> = self
+            .resources
+            .iter()
+            .filter_map(|resource| match resource {
+                Resource::Tier(tier) => Some(tier.name.as_str()),
+                _ => None,
+            })
+            .collect();
+        let is_missing = |tier: &&TierRef| !tiers.contains(tier.tier.as_str()) && Tier::builtin(&tier.tier).is_none();
+        self.tier_refs.iter().filter(is_missing).map(|tier| tier.problem.clone()).collect()
+    }
+
+    /// Adds what another file holds; of an object that is here already, the first stays.
+    fn add(&mut self, other: Self, seen: &mut BTreeMap<Key, Origin>) {
+        let Self { resources, origins, problems, ignored, unreadable, tier_refs } = other;
+        self.problems.extend(problems);
+        self.ignored.extend(ignored);
+        self.unreadable |= unreadable;
+        self.tier_refs.extend(tier_refs);
+        for (resource, origin) in resources.into_iter().zip(origins) {
+            let key = resource.key();
+            match seen.get(&key) {
+                Some(first) => self.problems.push(duplicate(&key, first, &origin)),
+                None => {
+                    seen.insert(key, origin.clone());
+                    self.resources.push(resource);
+                    self.origins.push(origin);
+                }
+            }
+        }
+    }
+
+    fn failed(problem: Problem) -> Self {
+        Self { problems: vec![problem], unreadable: true, ..Self::default() }
+    }
+}
+
+/// The second of two objects with one key.
+pub(crate) fn duplicate(key: &Key, first: &Origin, second: &Origin) -> Problem {
+    Problem {
+        line: Some(second.line),
+        object: Some(key.to_string()),
+        message: format!("this object is in {}:{} as well; this one is ignored", first.file.display(), first.line),
+        help: Some("remove one of them, or rename it".to_owned()),
+        ..Problem::of_file(&second.file, String::new())
+    }
+}
+
+/// Reads the text of one file. Objects before a place that is not YAML are there all the same.
+#[must_use]
+pub fn parse_text(file: &Path, text: &str) -> Loaded {
+    let mut report = Report::new(file, text);
+    let mut objects = Objects::default();
+    let (documents, error) = yaml::documents(text);
+    for document in &documents {
+        object::document(&mut report, document, &mut objects);
+    }
+    report.set_object(None);
+    if let Some(error) = error {
+        objects.unreadable = true;
+        report.error(error.place, format!("this is not YAML: {error}"));
+    }
+    let Objects { resources, ignored, tier_refs, unreadable } = objects;
+    let (resources, origins) = resources.into_iter().unzip();
+    let found = Loaded { resources, origins, problems: report.into_problems(), ignored, unreadable, tier_refs };
+    let mut loaded = Loaded::default();
+    loaded.add(found, &mut BTreeMap::new());
+    loaded
+}
+
+/// Reads one file.
+#[must_use]
+pub fn load_file(file: &Path) -> Loaded {
+    match fs::read(file) {
+        Ok(bytes) => match String::from_utf8(bytes) {
+            Ok(text) => parse_text(file, &text),
+            Err(error) => {
+                let message = format!("this is no text: byte {} is not UTF-8", error.utf8_error().valid_up_to());
+                Loaded::failed(Problem::of_file(file, message))
+            }
+        },
+        Err(error) => Loaded::failed(Problem::of_file(file, format!("cannot read it: {error}"))),
+    }
+}
+
+/// Reads files, and directories with everything below them that ends in `.yaml`, `.yml` or `.json`. Order of paths
+/// does not matter to what is found, but of duplicates the first stays.
+#[must_use]
+pub fn load_paths(paths: &[PathBuf]) -> Loaded {
+    let mut loaded = Loaded::default();
+    let mut seen = BTreeMap::new();
+    let mut read = BTreeSet::new();
+    for path in paths {
+        let files = if path.is_dir() { manifests(path) } else { Ok(vec![path.clone()]) };
+        match files {
+            Ok(files) if files.is_empty() => {
+                let mut problem = Problem::of_file(path, "there are no manifests here".to_owned());
+                problem.help = Some(format!("manifests end in {}", ENDINGS.map(|e| format!(".{e}")).join(", ")));
+                loaded.add(Loaded::failed(problem), &mut seen);
+            }
+            Ok(files) => {
+                for file in files {
+                    if read.insert(file.canonicalize().unwrap_or_else(|_| file.clone())) {
+                        loaded.add(load_file(&file), &mut seen);
+                    }
+                }
+            }
+            Err(problem) => loaded.add(Loaded::failed(*problem), &mut seen),
+        }
+    }
+    loaded
+}
+
+/// The manifests in and below a directory, sorted. Symbolic links are followed (a mounted ConfigMap is made of them),
+/// hidden entries are not.
+///
+/// # Errors
+/// The first directory that cannot be read.
+pub fn manifests(dir: &Path) -> Result<Vec<PathBuf>, Box<Problem>> {
+    let mut files = Vec::new();
+    let mut visited = BTreeSet::new();
+    let mut pending = vec![dir.to_owned()];
+    while let Some(dir) = pending.pop() {
+        let failed = |error: io::Error| {
+            Box::new(Problem::of_file(&dir, format!("cannot read this directory: {error}")))
+        };
+        // A link may lead back up.
+        if !visited.insert(dir.canonicalize().map_err(failed)?) {
+            continue;
+        }
+        for entry in fs::read_dir(&dir).map_err(failed)? {
+            let path = entry.map_err(failed)?.path();
+            if is_hidden(&path) {
+                continue;
+            }
+            if path.is_dir() {
+                pending.push(path);
+            } else if is_manifest(&path) {
+                files.push(path);
+            }
+        }
+    }
+    files.sort_unstable();
+    Ok(files)
+}
+
+fn is_hidden(path: &Path) -> bool {
+    path.file_name().is_none_or(|name| name.as_encoded_bytes().starts_with(b"."))
+}
+
+fn is_manifest(path: &Path) -> bool {
+    path.extension().is_some_and(|ending| ENDINGS.iter().any(|known| ending == *known))
+}
+
+impl Problem {
+    /// An error that concerns a file or directory as a whole.
+    pub(crate) fn of_file(file: &Path, message: String) -> Self {
+        Self {
+            severity: Severity::Error,
+            file: file.to_owned(),
+            line: None,
+            column: None,
+            object: None,
+            field: None,
+            message,
+            help: None,
+            excerpt: None,
+        }
+    }
+}

@@ -1,0 +1,175 @@
+//! Measures the loaded programs through `BPF_PROG_TEST_RUN`, in one run, and prints ratios with the raw figures.
+
+mod clusters;
+mod measure;
+
+use std::io::Write as _;
+use std::path::Path;
+use std::process::ExitCode;
+
+use anyhow::{Context as _, Result};
+use calico_azure_ebpf::abi::{DEFAULT_TIMEOUTS, program};
+use calico_azure_userspace::dataplane::kernel::{Kernel, PROGRAMS, Sizes};
+use calico_azure_userspace::dataplane::plan::Settings;
+use calico_azure_userspace::policy::Compiler;
+use serde_json::{Value, json};
+
+use self::clusters::Shape;
+use self::measure::Figure;
+use crate::harness::packet::{ACK, Frame, SYN};
+use crate::harness::scenario::{B, address, store};
+use crate::harness::{At, Harness, object};
+
+/// Options of `bench`.
+#[derive(Debug, clap::Parser)]
+pub struct Args {
+    /// Only the verifier's figures for each program.
+    #[arg(long)]
+    verifier: bool,
+    /// Runs of each measurement; the median and the spread are printed.
+    #[arg(long, default_value_t = 9)]
+    runs: usize,
+    /// Packets in each run.
+    #[arg(long, default_value_t = 100_000)]
+    packets: u32,
+    /// Rules on the endpoint.
+    #[arg(long, value_delimiter = ',', default_values_t = [10, 1_000, 10_000])]
+    rules: Vec<usize>,
+    /// Where the figures go, as JSON.
+    #[arg(long, default_value = "target/bench.json")]
+    json: std::path::PathBuf,
+}
+
+/// The verifier may look at this many instructions of a program at most.
+const VERIFIED_LIMIT: u32 = 100_000;
+/// What 10,000 rules may cost more than 10.
+const GROWTH_LIMIT: f64 = 1.2;
+
+/// Runs the benchmarks. 1 if a target is missed, 2 if they cannot run.
+#[must_use]
+pub fn run(args: &Args) -> ExitCode {
+    let result = if args.verifier { verifier() } else { verdicts(args) };
+    match result {
+        Ok(true) => ExitCode::SUCCESS,
+        Ok(false) => ExitCode::from(1),
+        Err(error) => {
+            eprintln!("bench: {error:#}");
+            ExitCode::from(2)
+        }
+    }
+}
+
+/// Instructions that the verifier looked at, for each program.
+fn verifier() -> Result<bool> {
+    let mut kernel = Kernel::load(&object()?, None, Sizes { conntrack: 1024, half_open: 1024, tables: 1024 })?;
+    let mut fine = true;
+    println!("{:<16} {:>22} {:>14}", "PROGRAM", "VERIFIED INSTRUCTIONS", "JITED BYTES");
+    for name in PROGRAMS {
+        let (instructions, bytes) = kernel.verified(name)?;
+        fine &= instructions <= VERIFIED_LIMIT;
+        println!("{name:<16} {instructions:>22} {bytes:>14}");
+    }
+    println!("limit {VERIFIED_LIMIT}; the stack limit of 512 bytes is the verifier's own. {}", machine());
+    Ok(fine)
+}
+
+fn verdicts(args: &Args) -> Result<bool> {
+    let mut harness = Harness::new("bench")?;
+    let mut rows: Vec<(String, Figure)> = Vec::new();
+    let settings = Settings { flags: 0, timeouts: DEFAULT_TIMEOUTS };
+    let timed = |harness: &mut Harness, at: At, frame: &Frame| -> Result<Figure> {
+        let bytes = frame.bytes();
+        let run = || Ok(harness.run_timed(at, &bytes, args.packets)?.1);
+        measure::median(args.runs, run)
+    };
+
+    let mut compiler = Compiler::default();
+    harness.dataplane.apply(&compiler.compile(&store([]))?.desired, settings)?;
+    let syn = Frame::new(address("remote", false), address("b", false), 6, 1000, 80);
+    let mut arp = syn.bytes();
+    arp[12..14].copy_from_slice(&[8, 6]);
+    let floor = measure::median(args.runs, || {
+        Ok(harness.run_timed(At::to_workload(B), &arp, args.packets)?.1)
+    })?;
+    rows.push(("no verdict (ARP)".into(), floor));
+    for v6 in [false, true] {
+        let syn = Frame::new(address("remote", v6), address("b", v6), 6, 1000, 80);
+        harness.run(At::to_workload(B), &syn.bytes())?;
+        harness.run(At::from_workload(B), &syn.reply().flags(SYN | ACK).bytes())?;
+        let ack = syn.flags(ACK);
+        let family = if v6 { "IPv6" } else { "IPv4" };
+        rows.push((format!("established, {family}"), timed(&mut harness, At::to_workload(B), &ack)?));
+    }
+
+    let mut growth: Vec<(String, f64)> = Vec::new();
+    for shape in Shape::ALL {
+        let mut medians: Vec<f64> = Vec::new();
+        for &rules in &args.rules {
+            let cluster = clusters::cluster(shape, rules);
+            harness.dataplane.io().forget_flows()?;
+            harness.dataplane.apply(&compiler.compile(&cluster.store)?.desired, settings)?;
+            compiler.applied();
+            let at = At { program: program::TO_WORKLOAD, ifindex: B, ingress_ifindex: 1 };
+            cluster.check(&mut harness, at)?;
+            let name = |what: &str| format!("{}, {rules} rules, {what}", shape.name());
+            // Each SYN asks policy anew.
+            let asked = timed(&mut harness, at, &cluster.allowed)?;
+            let created = measure::each(20_000, |i| {
+                let mut frame = cluster.allowed.clone();
+                frame.sport = 1024_u16.wrapping_add(u16::try_from(i % 60_000).unwrap_or(0));
+                Ok(harness.run_timed(at, &frame.bytes(), 1)?.1)
+            })?;
+            let denied = timed(&mut harness, at, &cluster.denied)?;
+            medians.push(asked.median);
+            rows.push((name("allowed"), asked));
+            rows.push((name("allowed, entry created (single runs)"), created));
+            rows.push((name("denied and recorded"), denied));
+        }
+        if let (Some(first), Some(last)) = (medians.first(), medians.last()) {
+            growth.push((shape.name().to_owned(), last / first));
+        }
+    }
+    print(&rows, &growth, args);
+    write_json(&args.json, &rows, &growth)?;
+    Ok(growth.iter().all(|(_, ratio)| *ratio <= GROWTH_LIMIT))
+}
+
+fn print(rows: &[(String, Figure)], growth: &[(String, f64)], args: &Args) {
+    let floor = rows.first().map_or(1.0, |(_, floor)| floor.median);
+    println!("{:<64} {:>9} {:>9} {:>9} {:>9}", "NANOSECONDS PER PACKET", "MEDIAN", "LOWEST", "HIGHEST", "x FLOOR");
+    for (name, Figure { median, lowest, highest }) in rows {
+        println!("{name:<64} {median:>9.0} {lowest:>9.0} {highest:>9.0} {:>9.2}", median / floor);
+    }
+    let (few, many) = (args.rules.first().unwrap_or(&0), args.rules.last().unwrap_or(&0));
+    for (shape, ratio) in growth {
+        let verdict = if *ratio <= GROWTH_LIMIT { "ok" } else { "MISSED" };
+        println!("new flow, {shape}: {many} rules cost {ratio:.2} x {few} rules (at most {GROWTH_LIMIT}): {verdict}");
+    }
+    println!("{} runs of {} packets each; {}", args.runs, args.packets, machine());
+}
+
+fn write_json(path: &Path, rows: &[(String, Figure)], growth: &[(String, f64)]) -> Result<()> {
+    let rows: Vec<Value> = rows
+        .iter()
+        .map(|(name, f)| json!({"name": name, "median_ns": f.median, "lowest_ns": f.lowest, "highest_ns": f.highest}))
+        .collect();
+    let growth: Vec<Value> = growth.iter().map(|(name, ratio)| json!({"shape": name, "ratio": ratio})).collect();
+    let all = json!({"machine": machine(), "figures": rows, "growth": growth});
+    if let Some(dir) = path.parent() {
+        std::fs::create_dir_all(dir).with_context(|| dir.display().to_string())?;
+    }
+    let mut file = std::fs::File::create(path).with_context(|| path.display().to_string())?;
+    writeln!(file, "{all:#}")?;
+    println!("written to {}", path.display());
+    Ok(())
+}
+
+/// Kernel and processor, for the figures' caption.
+fn machine() -> String {
+    let read = |path: &str| std::fs::read_to_string(path).unwrap_or_default();
+    let kernel = read("/proc/sys/kernel/osrelease");
+    let cpus = read("/proc/cpuinfo");
+    let model = cpus.lines().find_map(|line| line.strip_prefix("model name")?.split_once(':'));
+    let count = cpus.lines().filter(|line| line.starts_with("processor")).count();
+    format!("kernel {}, {count} x {}", kernel.trim(), model.map_or("unknown processor", |(_, model)| model.trim()))
+}
