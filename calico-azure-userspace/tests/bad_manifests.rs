@@ -5,8 +5,7 @@
 use std::path::Path;
 
 use calico_azure_userspace::model::load::parse_text;
-use calico_azure_userspace::model::problem::{Problem, Severity};
-use calico_azure_userspace::model::{Action, Policy, Resource};
+use calico_azure_userspace::model::{Action, Policy, Problem, Resource, Severity};
 
 /// What is left of the object.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -344,8 +343,8 @@ fn cases() -> Vec<Case> {
             NoRule,
         ),
         error(
-            kubernetes("podSelector: {}\ningress:\n- ports: [{port: 90, endPort: «80»}]"),
-            "spec.ingress[0].ports[0].endPort",
+            kubernetes("podSelector: {}\ningress:\n- ports: [«{port: 90, endPort: 80}»]"),
+            "spec.ingress[0].ports[0]",
             "80",
             NoRule,
         ),
@@ -356,7 +355,7 @@ fn cases() -> Vec<Case> {
             NoRule,
         ),
         error(
-            kubernetes("podSelector: {}\npolicyTypes: [«Igress»]\ningress: [{}]"),
+            kubernetes("podSelector: {}\npolicyTypes: [«Ingres»]\ningress: [{}]"),
             "spec.policyTypes[0]",
             "did you mean Ingress?",
             NoRule,

@@ -35,7 +35,7 @@ pub(super) fn parse<P: Packet>(packet: &P) -> Result<Network<V6>, Reason> {
     while headers < MAX_EXTENSION_HEADERS {
         match network.protocol {
             HOP_BY_HOP | ROUTING | DESTINATION | AUTHENTICATION | FRAGMENT => {
-                extension(packet, &mut network)?
+                extension(packet, &mut network)?;
             }
             _ => return Ok(network),
         }

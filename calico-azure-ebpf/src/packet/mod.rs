@@ -64,6 +64,7 @@ pub mod tcp {
 pub const ETHERNET: u32 = 14;
 
 /// Bytes of a frame.
+#[expect(clippy::len_without_is_empty, reason = "a frame is never empty")]
 pub trait Packet {
     /// Length in bytes, link-layer header included.
     fn len(&self) -> u32;

@@ -163,9 +163,7 @@ impl Core {
         self.retry = false;
         self.status.problems = self.input_problems.clone();
         match self.apply() {
-            // Only now may ids that the kernel has forgotten be given out again.
-        self.compiler.applied();
-        Ok((output, applied)) => {
+            Ok((output, applied)) => {
                 self.changed = false;
                 self.status.applies += 1;
                 self.status.last_apply_us = micros(applied.total);

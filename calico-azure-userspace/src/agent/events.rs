@@ -8,7 +8,7 @@ use std::thread;
 use std::time::Duration;
 
 use super::{AgentConfig, AgentError};
-use crate::dataplane::ring::Events;
+use crate::dataplane::ring::{DebugLog, Events};
 use crate::observe::{FlowContext, FlowRecord};
 
 /// Names for ids, written after each apply, read for each event.
@@ -23,6 +23,17 @@ pub(super) fn start(events: Events, config: &AgentConfig) -> Result<SharedContex
     let run = move || read(events, &shared, log);
     thread::Builder::new().name("events".into()).spawn(run).map_err(AgentError::Start)?;
     Ok(context)
+}
+
+/// Only with programs that were built to talk.
+pub(super) fn forward(mut debug: DebugLog) -> Result<(), AgentError> {
+    let run = move || {
+        loop {
+            debug.forward();
+            thread::sleep(Duration::from_millis(100));
+        }
+    };
+    thread::Builder::new().name("bpf-log".into()).spawn(run).map(drop).map_err(AgentError::Start)
 }
 
 enum Log {

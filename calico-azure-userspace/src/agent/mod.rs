@@ -89,6 +89,9 @@ pub fn run(config: AgentConfig) -> Result<(), AgentError> {
     let _lock = lock(&config.run_dir, &config.pin_name, &config.node)?;
     let pins = Pins::new(&config.bpffs, &config.pin_name)?;
     let mut kernel = Kernel::load(&config.object, Some(pins), config.sizes)?;
+    if let Some(debug) = ring::DebugLog::take(&mut kernel) {
+        events::forward(debug)?;
+    }
     let events = ring::Events::take(&mut kernel)?;
     let (sender, messages) = mpsc::channel::<Message>();
 

@@ -206,6 +206,10 @@ impl Kernel {
         self.pins.as_ref()
     }
 
+    pub(super) fn ebpf(&mut self) -> &mut Ebpf {
+        &mut self.ebpf
+    }
+
     /// The ring buffer's descriptor, to read events from.
     pub(super) fn take_map(&mut self, name: &str) -> Option<Map> {
         self.ebpf.take_map(name)

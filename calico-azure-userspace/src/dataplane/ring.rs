@@ -52,3 +52,21 @@ impl Events {
         }
     }
 }
+
+/// What programs of a build with the `bpf-log` feature say; forwarded to `tracing` through `log`.
+pub struct DebugLog {
+    logger: aya_log::EbpfLogger<&'static dyn log::Log>,
+}
+
+impl DebugLog {
+    /// Takes the log, if this build of the programs has one.
+    pub fn take(kernel: &mut Kernel) -> Option<Self> {
+        let logger = aya_log::EbpfLogger::init(kernel.ebpf()).ok()?;
+        Some(Self { logger })
+    }
+
+    /// Forwards everything that was said since the last time.
+    pub fn forward(&mut self) {
+        self.logger.flush();
+    }
+}

@@ -11,9 +11,6 @@ use super::report::Report;
 use super::types::{Key, Resource, Tier};
 use super::yaml;
 
-/// Endings of manifests' names in a directory.
-const ENDINGS: [&str; 3] = ["yaml", "yml", "json"];
-
 /// What was found.
 #[derive(Clone, Debug, Default)]
 pub struct Loaded {
@@ -26,7 +23,7 @@ pub struct Loaded {
     pub ignored: Vec<String>,
     /// A file could not be read, or not to its end: what is here may be half of what was meant.
     pub unreadable: bool,
-    tier_refs: Vec<TierRef>,
+    pub(crate) tier_refs: Vec<TierRef>,
 }
 
 /// Where an object is.
@@ -39,9 +36,9 @@ pub struct Origin {
 
 /// A tier that a policy names, and what to say if there is none.
 #[derive(Clone, Debug)]
-pub(super) struct TierRef {
-    pub(super) tier: String,
-    pub(super) problem: Problem,
+pub(crate) struct TierRef {
+    pub(crate) tier: String,
+    pub(crate) problem: Problem,
 }
 
 impl Loaded {
@@ -80,7 +77,8 @@ impl Loaded {
         }
     }
 
-    fn failed(problem: Problem) -> Self {
+    /// A file that could not be read.
+    pub(crate) fn failed(problem: Problem) -> Self {
         Self { problems: vec![problem], unreadable: true, ..Self::default() }
     }
 }
@@ -121,16 +119,22 @@ pub fn parse_text(file: &Path, text: &str) -> Loaded {
 /// Reads one file.
 #[must_use]
 pub fn load_file(file: &Path) -> Loaded {
-    match fs::read(file) {
-        Ok(bytes) => match String::from_utf8(bytes) {
-            Ok(text) => parse_text(file, &text),
-            Err(error) => {
-                let message = format!("this is no text: byte {} is not UTF-8", error.utf8_error().valid_up_to());
-                Loaded::failed(Problem::of_file(file, message))
-            }
-        },
+    match read(file) {
+        Ok(text) => parse_text(file, &text),
         Err(error) => Loaded::failed(Problem::of_file(file, format!("cannot read it: {error}"))),
     }
+}
+
+fn read(file: &Path) -> io::Result<String> {
+    // Opening a pipe would wait for a writer.
+    if !fs::metadata(file)?.is_file() {
+        return Err(io::Error::new(io::ErrorKind::InvalidInput, "expected a regular file"));
+    }
+    String::from_utf8(fs::read(file)?).map_err(|error| {
+        let good = error.as_bytes().iter().take(error.utf8_error().valid_up_to());
+        let line = good.filter(|byte| **byte == b'\n').count() + 1;
+        io::Error::new(io::ErrorKind::InvalidData, format!("expected UTF-8 text, and line {line} is not"))
+    })
 }
 
 /// Reads files, and directories with everything below them that ends in `.yaml`, `.yml` or `.json`. Order of paths
@@ -142,64 +146,71 @@ pub fn load_paths(paths: &[PathBuf]) -> Loaded {
     let mut read = BTreeSet::new();
     for path in paths {
         let files = if path.is_dir() { manifests(path) } else { Ok(vec![path.clone()]) };
-        match files {
-            Ok(files) if files.is_empty() => {
-                let mut problem = Problem::of_file(path, "there are no manifests here".to_owned());
-                problem.help = Some(format!("manifests end in {}", ENDINGS.map(|e| format!(".{e}")).join(", ")));
-                loaded.add(Loaded::failed(problem), &mut seen);
+        let files = match files {
+            Ok(files) => files,
+            Err(problem) => {
+                loaded.add(Loaded::failed(*problem), &mut seen);
+                continue;
             }
-            Ok(files) => {
-                for file in files {
-                    if read.insert(file.canonicalize().unwrap_or_else(|_| file.clone())) {
-                        loaded.add(load_file(&file), &mut seen);
-                    }
-                }
+        };
+        if files.is_empty() {
+            let problem = Problem {
+                help: Some("manifests end in .yaml, .yml or .json".to_owned()),
+                ..Problem::of_file(path, "there are no manifests here".to_owned())
+            };
+            loaded.add(Loaded::failed(problem), &mut seen);
+        }
+        for file in files {
+            if read.insert(file.canonicalize().unwrap_or_else(|_| file.clone())) {
+                loaded.add(load_file(&file), &mut seen);
             }
-            Err(problem) => loaded.add(Loaded::failed(*problem), &mut seen),
         }
     }
     loaded
 }
 
 /// The manifests in and below a directory, sorted. Symbolic links are followed (a mounted ConfigMap is made of them),
-/// hidden entries are not.
+/// hidden entries are passed over.
 ///
 /// # Errors
-/// The first directory that cannot be read.
+/// The first directory that cannot be listed.
 pub fn manifests(dir: &Path) -> Result<Vec<PathBuf>, Box<Problem>> {
     let mut files = Vec::new();
-    let mut visited = BTreeSet::new();
-    let mut pending = vec![dir.to_owned()];
-    while let Some(dir) = pending.pop() {
-        let failed = |error: io::Error| {
-            Box::new(Problem::of_file(&dir, format!("cannot read this directory: {error}")))
-        };
-        // A link may lead back up.
-        if !visited.insert(dir.canonicalize().map_err(failed)?) {
-            continue;
-        }
-        for entry in fs::read_dir(&dir).map_err(failed)? {
-            let path = entry.map_err(failed)?.path();
-            if is_hidden(&path) {
-                continue;
-            }
-            if path.is_dir() {
-                pending.push(path);
-            } else if is_manifest(&path) {
-                files.push(path);
-            }
-        }
-    }
+    walk(dir, &mut BTreeSet::new(), &mut files)?;
     files.sort_unstable();
     Ok(files)
 }
 
-fn is_hidden(path: &Path) -> bool {
-    path.file_name().is_none_or(|name| name.as_encoded_bytes().starts_with(b"."))
+fn walk(dir: &Path, visited: &mut BTreeSet<PathBuf>, files: &mut Vec<PathBuf>) -> Result<(), Box<Problem>> {
+    let failed =
+        |error: io::Error| Box::new(Problem::of_file(dir, format!("cannot list this directory: {error}")));
+    // A link may lead back up, or to what is found anyway.
+    if !visited.insert(dir.canonicalize().map_err(failed)?) {
+        return Ok(());
+    }
+    let entries = fs::read_dir(dir).and_then(Iterator::collect::<io::Result<Vec<_>>>).map_err(failed)?;
+    let mut paths: Vec<PathBuf> = entries.iter().map(fs::DirEntry::path).collect();
+    // Which of two links to one directory is followed must not depend on luck.
+    paths.sort_unstable();
+    for path in paths {
+        let is_hidden = path.file_name().is_none_or(|name| name.as_encoded_bytes().starts_with(b"."));
+        if is_hidden {
+            continue;
+        }
+        if !path.is_dir() {
+            files.extend(is_manifest(&path).then_some(path));
+        } else if let Err(problem) = walk(&path, visited, files)
+            // Otherwise it went away while we looked, and its manifests with it.
+            && path.exists()
+        {
+            return Err(problem);
+        }
+    }
+    Ok(())
 }
 
 fn is_manifest(path: &Path) -> bool {
-    path.extension().is_some_and(|ending| ENDINGS.iter().any(|known| ending == *known))
+    path.extension().is_some_and(|ending| ending == "yaml" || ending == "yml" || ending == "json")
 }
 
 impl Problem {

