@@ -300,26 +300,31 @@ pub(super) fn closest<'c>(text: &str, candidates: impl IntoIterator<Item = &'c s
     (distance <= (candidate.len() / 3).max(1)).then_some(candidate)
 }
 
-/// Levenshtein's; long texts are far from everything.
+/// Edits from one to the other, exchanged neighbours being one; long texts are far from everything.
 fn distance(a: &str, b: &str) -> usize {
     if a.len() > 64 {
         return usize::MAX;
     }
-    let mut row: Vec<usize> = (0..=b.chars().count()).collect();
+    let b: Vec<char> = b.chars().collect();
+    let at = |row: &[usize], column: usize| row.get(column).copied().unwrap_or(usize::MAX / 2);
+    let mut above: Vec<usize> = (0..=b.len()).collect();
+    let mut above_that: Vec<usize> = Vec::new();
+    let mut last_x = None;
     for (i, x) in a.chars().enumerate() {
-        let mut diagonal = i;
-        let mut left = i + 1;
-        if let Some(first) = row.first_mut() {
-            *first = left;
+        let mut row = vec![i + 1];
+        let mut last_y = None;
+        for (j, y) in b.iter().copied().enumerate() {
+            let mut best = (at(&above, j) + usize::from(x != y)).min(at(&above, j + 1) + 1).min(at(&row, j) + 1);
+            if j > 0 && last_x == Some(y) && last_y == Some(x) {
+                best = best.min(at(&above_that, j - 1) + 1);
+            }
+            row.push(best);
+            last_y = Some(y);
         }
-        for (cell, y) in row.iter_mut().skip(1).zip(b.chars()) {
-            let best = (diagonal + usize::from(x != y)).min(left + 1).min(*cell + 1);
-            diagonal = *cell;
-            *cell = best;
-            left = best;
-        }
+        above_that = std::mem::replace(&mut above, row);
+        last_x = Some(x);
     }
-    row.last().copied().unwrap_or_default()
+    above.last().copied().unwrap_or_default()
 }
 
 #[cfg(test)]
@@ -332,6 +337,8 @@ mod tests {
         assert_eq!(closest("selectr", names), Some("selector"));
         assert_eq!(closest("notselector", names), Some("notSelector"));
         assert_eq!(closest("net", names), Some("nets"));
+        assert_eq!(closest("prots", names), Some("ports"));
+        assert_eq!(closest("TPC", ["UDP", "TCP"]), Some("TCP"));
         assert_eq!(closest("destination", names), None);
         assert_eq!(closest(&"x".repeat(1000), names), None);
         assert_eq!(closest("", []), None);

@@ -31,6 +31,9 @@ pub struct Args {
     /// Remove a cluster that was kept (all whose demo has ended, if none is named) and do nothing else.
     #[arg(long, value_name = "LAB", num_args = 0..=1)]
     remove: Option<Option<String>>,
+    /// How the agents attach their programs.
+    #[arg(long, value_name = "HOW", value_parser = ["auto", "tcx", "clsact"], default_value = "auto")]
+    attach: String,
     /// Show every probe.
     #[arg(short, long)]
     verbose: bool,
@@ -93,7 +96,7 @@ fn demo(args: &Args, screen: &Screen) -> anyhow::Result<u8> {
     screen.step("Building the cluster: an Azure-like fabric, two nodes, real CNI pods, one agent per node");
     let spec = ClusterSpec {
         manifests: Some(manifests),
-        agents: Some(AgentSpec::new()?.args(["--established-flows", "reevaluate"])),
+        agents: Some(AgentSpec::new()?.args(["--established-flows", "reevaluate", "--attach", &args.attach])),
         ..ClusterSpec::default()
     };
     let mut cluster = Cluster::start_with(&spec, |done| screen.done(done))?;

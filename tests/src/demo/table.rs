@@ -111,9 +111,9 @@ fn cell(screen: &Screen, kinds: &[Kind], results: &[&Checked], width: usize) -> 
 fn denied(screen: &Screen, checked: &[Checked]) {
     // (pod, direction, rule) -> peer -> kinds
     let mut rules: BTreeMap<(&str, Direction, &str), BTreeMap<&str, Vec<String>>> = BTreeMap::new();
-    let mut probed: BTreeMap<(&str, &str), usize> = BTreeMap::new();
+    let mut probed: BTreeMap<(&str, &str), Vec<String>> = BTreeMap::new();
     for Checked { case, .. } in checked.iter().filter(|c| c.case.dst_ip.is_ipv4()) {
-        *probed.entry((&case.src, &case.dst)).or_default() += 1;
+        probed.entry((&case.src, &case.dst)).or_default().push(case.kind.to_string());
         if let (false, Some((direction, pod))) = (case.expected.allow, &case.expected.by) {
             let peer = if *direction == Direction::Egress {
                 &case.dst
@@ -144,15 +144,23 @@ fn denied(screen: &Screen, checked: &[Checked]) {
                 } else {
                     (peer, pod)
                 };
-                if probed.get(&pair) == Some(&kinds.len()) {
-                    return peer.to_owned();
-                }
-                format!("{peer} ({})", kinds.join(" "))
+                let all = probed.get(&pair).map(Vec::as_slice).unwrap_or_default();
+                format!("{peer}{}", which(&kinds, all))
             })
             .collect();
         for line in wrap(&peers, 96) {
             screen.text(&format!("    {arrow} {line}"));
         }
+    }
+}
+
+/// The kinds in question among all that were probed, in the fewest words.
+fn which(kinds: &[String], all: &[String]) -> String {
+    let rest: Vec<_> = all.iter().filter(|kind| !kinds.contains(kind)).cloned().collect();
+    match rest.len() {
+        0 => String::new(),
+        few if few < kinds.len() => format!(" (all but {})", rest.join(" ")),
+        _ => format!(" ({})", kinds.join(" ")),
     }
 }
 
@@ -179,6 +187,15 @@ mod tests {
         let kinds = [Kind::Tcp(80), Kind::Tcp(81), Kind::Udp(80), Kind::Icmp];
         let letters: Vec<_> = kinds.iter().enumerate().map(|(i, k)| letter(i, *k)).collect();
         assert_eq!(letters, ['A', 'B', 'C', 'i']);
+    }
+
+    #[test]
+    fn the_shorter_list_is_shown() {
+        let [a, b, c] = ["a", "b", "c"].map(ToOwned::to_owned);
+        let all = [a.clone(), b.clone(), c.clone()];
+        assert_eq!(which(&all, &all), "");
+        assert_eq!(which(&[a.clone(), b], &all), " (all but c)");
+        assert_eq!(which(&[a], &all), " (a)");
     }
 
     #[test]

@@ -72,7 +72,9 @@ fn plain_digits(digits: &str, radix: u32) -> Option<i128> {
 fn number(text: &str) -> Option<Resolved> {
     let has_digit = text.bytes().any(|b| b.is_ascii_digit());
     let looks = text.bytes().all(|b| b.is_ascii_digit() || matches!(b, b'.' | b'-' | b'+' | b'e' | b'E'));
-    if !has_digit || !looks {
+    let digits = text.trim_start_matches(['-', '+']);
+    let padded = digits.strip_prefix('0').is_some_and(|rest| rest.starts_with(|c: char| c.is_ascii_digit()));
+    if !has_digit || !looks || padded {
         return None;
     }
     let number = text.parse::<f64>().ok()?;
