@@ -28,12 +28,29 @@ pub fn run(paths: &[PathBuf], json: bool, out: &mut dyn Write) -> u8 {
     problems.extend(loaded.missing_tiers());
     // A file's own problems first, then those of objects, as a reader meets them.
     problems.sort_by(|a, b| (&a.file, a.line, a.column).cmp(&(&b.file, b.line, b.column)));
-    let errors = problems.iter().filter(|problem| problem.severity == Severity::Error).count();
+    let errors = problems
+        .iter()
+        .filter(|problem| problem.severity == Severity::Error)
+        .count();
     let warnings = problems.len() - errors;
-    let policies = loaded.resources.iter().filter(|resource| matches!(resource, Resource::Policy(_))).count();
-    let findings =
-        Findings { problems, objects: loaded.resources.len(), policies, ignored: loaded.ignored, errors, warnings };
-    let printed = if json { print_json(&findings, out) } else { print(&findings, out) };
+    let policies = loaded
+        .resources
+        .iter()
+        .filter(|resource| matches!(resource, Resource::Policy(_)))
+        .count();
+    let findings = Findings {
+        problems,
+        objects: loaded.resources.len(),
+        policies,
+        ignored: loaded.ignored,
+        errors,
+        warnings,
+    };
+    let printed = if json {
+        print_json(&findings, out)
+    } else {
+        print(&findings, out)
+    };
     match printed {
         // Whoever closed the pipe has seen enough.
         Err(error) if error.kind() != io::ErrorKind::BrokenPipe => ERROR,
@@ -50,11 +67,19 @@ fn print_json(findings: &Findings, out: &mut dyn Write) -> io::Result<()> {
 }
 
 fn print(findings: &Findings, out: &mut dyn Write) -> io::Result<()> {
-    let Findings { problems, objects, policies, ignored, errors, warnings } = findings;
+    let Findings {
+        problems,
+        objects,
+        policies,
+        ignored,
+        errors,
+        warnings,
+    } = findings;
     for problem in problems {
         writeln!(out, "{problem}\n")?;
     }
-    let count = |number: usize, one: &str, many: &str| format!("{number} {}", if number == 1 { one } else { many });
+    let count =
+        |number: usize, one: &str, many: &str| format!("{number} {}", if number == 1 { one } else { many });
     writeln!(
         out,
         "{}, {}, {} ignored, {}, {}",
@@ -111,7 +136,10 @@ spec:
     fn a_tier_that_nobody_made_is_a_finding() {
         let (code, out) = check(&[("a.yaml", WARNS)], false);
         assert_eq!(code, FINDING, "{out}");
-        assert!(out.starts_with("warning: GlobalNetworkPolicy a: spec.tier: tier \"nowhere\" does not exist"), "{out}");
+        assert!(
+            out.starts_with("warning: GlobalNetworkPolicy a: spec.tier: tier \"nowhere\" does not exist"),
+            "{out}"
+        );
         assert!(out.contains("a.yaml:6:9"), "{out}");
         let tier = "{apiVersion: projectcalico.org/v3, kind: Tier, metadata: {name: nowhere}}";
         assert_eq!(check(&[("a.yaml", WARNS), ("b.yaml", tier)], false).0, OK);
@@ -126,7 +154,10 @@ spec:
         let mut out = Vec::new();
         assert_eq!(run(&["does/not/exist.yaml".into()], false, &mut out), ERROR);
         let out = String::from_utf8(out).unwrap();
-        assert!(out.contains("--> does/not/exist.yaml\n") && out.contains("cannot read it"), "{out}");
+        assert!(
+            out.contains("--> does/not/exist.yaml\n") && out.contains("cannot read it"),
+            "{out}"
+        );
     }
 
     #[test]
@@ -134,10 +165,16 @@ spec:
         let (code, out) = check(&[("a.yaml", WARNS), ("b.yaml", GOOD)], true);
         let json: serde_json::Value = serde_json::from_str(&out).unwrap();
         assert_eq!(code, FINDING);
-        assert_eq!((&json["objects"], &json["policies"], &json["warnings"]), (&2.into(), &2.into(), &1.into()));
+        assert_eq!(
+            (&json["objects"], &json["policies"], &json["warnings"]),
+            (&2.into(), &2.into(), &1.into())
+        );
         assert_eq!(json["ignored"][0], "Deployment c (apps/v1)");
         let problem = &json["problems"][0];
-        assert_eq!((&problem["line"], &problem["severity"]), (&6.into(), &"warning".into()));
+        assert_eq!(
+            (&problem["line"], &problem["severity"]),
+            (&6.into(), &"warning".into())
+        );
         assert_eq!(problem["field"], "spec.tier");
     }
 

@@ -7,7 +7,7 @@ use clap::Args;
 
 use super::{OK, Outcome, object};
 use crate::dataplane::attach::{Attachments, Mode, Role, detach_clsact};
-use crate::dataplane::kernel::{Kernel, Sizes};
+use crate::dataplane::kernel::{Kernel, KernelError, Sizes, is_root};
 use crate::dataplane::pins::Pins;
 use crate::sources::links::snapshot;
 
@@ -38,6 +38,9 @@ pub(super) struct LoadArgs {
 
 impl LoadArgs {
     pub(super) fn run(self, out: &mut dyn Write) -> Outcome {
+        if !is_root() {
+            return Err(Box::new(KernelError::NotPermitted));
+        }
         let links = snapshot()?.links;
         let mut wanted = Vec::new();
         let roles = [(&self.interface, Role::Workload), (&self.fabric, Role::Fabric)];

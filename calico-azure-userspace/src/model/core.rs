@@ -15,17 +15,34 @@ const POD_IP: &str = "cni.projectcalico.org/podIP";
 type Metas<'n, 't> = Metadata<'n, 't>;
 
 pub(super) fn namespace<'t>(report: &mut Report<'t>, metadata: &Metas<'_, 't>) -> Namespace {
-    Namespace { name: metadata.name.clone(), labels: metadata.labels(report) }
+    Namespace {
+        name: metadata.name.clone(),
+        labels: metadata.labels(report),
+    }
 }
 
-pub(super) fn service_account<'t>(report: &mut Report<'t>, metadata: &Metas<'_, 't>, namespace: String) -> ServiceAccount {
-    ServiceAccount { namespace, name: metadata.name.clone(), labels: metadata.labels(report) }
+pub(super) fn service_account<'t>(
+    report: &mut Report<'t>,
+    metadata: &Metas<'_, 't>,
+    namespace: String,
+) -> ServiceAccount {
+    ServiceAccount {
+        namespace,
+        name: metadata.name.clone(),
+        labels: metadata.labels(report),
+    }
 }
 
 /// A sub-mapping, empty if it is missing or wrong (which is then reported).
 fn section<'n, 't>(report: &mut Report<'t>, object: &'n yaml::Node<'t>, key: &'static str) -> Fields<'n, 't> {
-    let section = object.get(key).and_then(|node| report.within(key, |report| report.lenient(node)).ok());
-    section.unwrap_or(Fields { entries: &[], place: object.place, complete: true })
+    let section = object
+        .get(key)
+        .and_then(|node| report.within(key, |report| report.lenient(node)).ok());
+    section.unwrap_or(Fields {
+        entries: &[],
+        place: object.place,
+        complete: true,
+    })
 }
 
 /// A field that is as good as absent if it is wrong.
@@ -35,7 +52,10 @@ fn field<'n, 't, T>(
     key: &'static str,
     read: impl FnOnce(&mut Report<'t>, &'n yaml::Node<'t>) -> Read<T>,
 ) -> Option<T> {
-    report.within(section, |report| fields.read(report, key, read)).ok().flatten()
+    report
+        .within(section, |report| fields.read(report, key, read))
+        .ok()
+        .flatten()
 }
 
 pub(super) fn pod<'t>(
@@ -53,12 +73,16 @@ pub(super) fn pod<'t>(
         .filter(|account| !account.is_empty());
     let phase = field(report, status, "phase", Report::string).unwrap_or_default();
     // Calico's CNI plug-in empties its annotation when it takes the address back.
-    let released = metadata.annotation(POD_IP).is_some_and(|node| node.text().is_none_or(str::is_empty));
+    let released = metadata
+        .annotation(POD_IP)
+        .is_some_and(|node| node.text().is_none_or(str::is_empty));
     Pod {
         name: metadata.name.clone(),
         labels,
         service_account: account.unwrap_or("default").to_owned(),
-        node: field(report, spec, "nodeName", Report::string).unwrap_or_default().to_owned(),
+        node: field(report, spec, "nodeName", Report::string)
+            .unwrap_or_default()
+            .to_owned(),
         ips: pod_ips(report, metadata, status),
         host_network: field(report, spec, "hostNetwork", Report::boolean).unwrap_or_default(),
         finished: matches!(phase, "Succeeded" | "Failed") || metadata.is_being_deleted() && released,
@@ -67,7 +91,11 @@ pub(super) fn pod<'t>(
 }
 
 /// Of the first source that names any.
-fn pod_ips<'t>(report: &mut Report<'t>, metadata: &Metas<'_, 't>, status: (&'static str, Fields<'_, 't>)) -> Vec<IpAddr> {
+fn pod_ips<'t>(
+    report: &mut Report<'t>,
+    metadata: &Metas<'_, 't>,
+    status: (&'static str, Fields<'_, 't>),
+) -> Vec<IpAddr> {
     let ip = |report: &mut Report<'t>, node: &yaml::Node<'t>| match node.get("ip") {
         Some(ip) => report.within("ip", |report| scalars::address(report, ip)),
         None => Err(report.error(node.place, "ip is missing")),
@@ -84,16 +112,23 @@ fn pod_ips<'t>(report: &mut Report<'t>, metadata: &Metas<'_, 't>, status: (&'sta
     }
     let annotation = [POD_IPS, POD_IP].into_iter().find_map(|key| {
         let node = metadata.annotation(key)?;
-        node.text().filter(|text| !text.is_empty()).map(|text| (key, node, text))
+        node.text()
+            .filter(|text| !text.is_empty())
+            .map(|text| (key, node, text))
     });
-    let Some((key, node, text)) = annotation else { return Vec::new() };
+    let Some((key, node, text)) = annotation else {
+        return Vec::new();
+    };
     let mut ips = Vec::new();
     for part in text.split(',').map(str::trim) {
         let host = part.split('/').next().unwrap_or_default();
         match host.parse() {
             Ok(ip) => ips.push(ip),
             Err(_) => {
-                report.error(node.place, format!("annotation {key}: {} is not an IP address", quote(part)));
+                report.error(
+                    node.place,
+                    format!("annotation {key}: {} is not an IP address", quote(part)),
+                );
             }
         }
     }
@@ -112,11 +147,13 @@ pub(super) fn node<'t>(report: &mut Report<'t>, metadata: &Metas<'_, 't>, object
         .or_else(|| field(report, spec, "podCIDR", scalars::net).map(|cidr| vec![cidr]));
     let internal = field(report, status, "addresses", |report, node| {
         let list = report.list(node)?;
-        let internal = report.each(list, |report, node| match (node.get("type"), node.get("address")) {
-            (Some(kind), Some(address)) if kind.text() == Some("InternalIP") => {
-                report.within("address", |report| scalars::address(report, address)).map(Some)
+        let internal = report.each(list, |report, node| {
+            match (node.get("type"), node.get("address")) {
+                (Some(kind), Some(address)) if kind.text() == Some("InternalIP") => report
+                    .within("address", |report| scalars::address(report, address))
+                    .map(Some),
+                _ => Ok(None),
             }
-            _ => Ok(None),
         });
         Ok(internal.0.into_iter().flatten().collect())
     });

@@ -53,13 +53,25 @@ impl Loaded {
                 _ => None,
             })
             .collect();
-        let is_missing = |tier: &&TierRef| !tiers.contains(tier.tier.as_str()) && Tier::builtin(&tier.tier).is_none();
-        self.tier_refs.iter().filter(is_missing).map(|tier| tier.problem.clone()).collect()
+        let is_missing =
+            |tier: &&TierRef| !tiers.contains(tier.tier.as_str()) && Tier::builtin(&tier.tier).is_none();
+        self.tier_refs
+            .iter()
+            .filter(is_missing)
+            .map(|tier| tier.problem.clone())
+            .collect()
     }
 
     /// Adds what another file holds; of an object that is here already, the first stays.
     fn add(&mut self, other: Self, seen: &mut BTreeMap<Key, Origin>) {
-        let Self { resources, origins, problems, ignored, unreadable, tier_refs } = other;
+        let Self {
+            resources,
+            origins,
+            problems,
+            ignored,
+            unreadable,
+            tier_refs,
+        } = other;
         self.problems.extend(problems);
         self.ignored.extend(ignored);
         self.unreadable |= unreadable;
@@ -79,7 +91,11 @@ impl Loaded {
 
     /// A file that could not be read.
     pub(crate) fn failed(problem: Problem) -> Self {
-        Self { problems: vec![problem], unreadable: true, ..Self::default() }
+        Self {
+            problems: vec![problem],
+            unreadable: true,
+            ..Self::default()
+        }
     }
 }
 
@@ -88,7 +104,11 @@ pub(crate) fn duplicate(key: &Key, first: &Origin, second: &Origin) -> Problem {
     Problem {
         line: Some(second.line),
         object: Some(key.to_string()),
-        message: format!("this object is in {}:{} as well; this one is ignored", first.file.display(), first.line),
+        message: format!(
+            "this object is in {}:{} as well; this one is ignored",
+            first.file.display(),
+            first.line
+        ),
         help: Some("remove one of them, or rename it".to_owned()),
         ..Problem::of_file(&second.file, String::new())
     }
@@ -108,9 +128,21 @@ pub fn parse_text(file: &Path, text: &str) -> Loaded {
         objects.unreadable = true;
         report.error(error.place, format!("this is not YAML: {error}"));
     }
-    let Objects { resources, ignored, tier_refs, unreadable } = objects;
+    let Objects {
+        resources,
+        ignored,
+        tier_refs,
+        unreadable,
+    } = objects;
     let (resources, origins) = resources.into_iter().unzip();
-    let found = Loaded { resources, origins, problems: report.into_problems(), ignored, unreadable, tier_refs };
+    let found = Loaded {
+        resources,
+        origins,
+        problems: report.into_problems(),
+        ignored,
+        unreadable,
+        tier_refs,
+    };
     let mut loaded = Loaded::default();
     loaded.add(found, &mut BTreeMap::new());
     loaded
@@ -128,12 +160,18 @@ pub fn load_file(file: &Path) -> Loaded {
 fn read(file: &Path) -> io::Result<String> {
     // Opening a pipe would wait for a writer.
     if !fs::metadata(file)?.is_file() {
-        return Err(io::Error::new(io::ErrorKind::InvalidInput, "expected a regular file"));
+        return Err(io::Error::new(
+            io::ErrorKind::InvalidInput,
+            "expected a regular file",
+        ));
     }
     String::from_utf8(fs::read(file)?).map_err(|error| {
         let good = error.as_bytes().iter().take(error.utf8_error().valid_up_to());
         let line = good.filter(|byte| **byte == b'\n').count() + 1;
-        io::Error::new(io::ErrorKind::InvalidData, format!("expected UTF-8 text, and line {line} is not"))
+        io::Error::new(
+            io::ErrorKind::InvalidData,
+            format!("expected UTF-8 text, and line {line} is not"),
+        )
     })
 }
 
@@ -145,7 +183,11 @@ pub fn load_paths(paths: &[PathBuf]) -> Loaded {
     let mut seen = BTreeMap::new();
     let mut read = BTreeSet::new();
     for path in paths {
-        let files = if path.is_dir() { manifests(path) } else { Ok(vec![path.clone()]) };
+        let files = if path.is_dir() {
+            manifests(path)
+        } else {
+            Ok(vec![path.clone()])
+        };
         let files = match files {
             Ok(files) => files,
             Err(problem) => {
@@ -182,18 +224,26 @@ pub fn manifests(dir: &Path) -> Result<Vec<PathBuf>, Box<Problem>> {
 }
 
 fn walk(dir: &Path, visited: &mut BTreeSet<PathBuf>, files: &mut Vec<PathBuf>) -> Result<(), Box<Problem>> {
-    let failed =
-        |error: io::Error| Box::new(Problem::of_file(dir, format!("cannot list this directory: {error}")));
+    let failed = |error: io::Error| {
+        Box::new(Problem::of_file(
+            dir,
+            format!("cannot list this directory: {error}"),
+        ))
+    };
     // A link may lead back up, or to what is found anyway.
     if !visited.insert(dir.canonicalize().map_err(failed)?) {
         return Ok(());
     }
-    let entries = fs::read_dir(dir).and_then(Iterator::collect::<io::Result<Vec<_>>>).map_err(failed)?;
+    let entries = fs::read_dir(dir)
+        .and_then(Iterator::collect::<io::Result<Vec<_>>>)
+        .map_err(failed)?;
     let mut paths: Vec<PathBuf> = entries.iter().map(fs::DirEntry::path).collect();
     // Which of two links to one directory is followed must not depend on luck.
     paths.sort_unstable();
     for path in paths {
-        let is_hidden = path.file_name().is_none_or(|name| name.as_encoded_bytes().starts_with(b"."));
+        let is_hidden = path
+            .file_name()
+            .is_none_or(|name| name.as_encoded_bytes().starts_with(b"."));
         if is_hidden {
             continue;
         }
@@ -210,7 +260,8 @@ fn walk(dir: &Path, visited: &mut BTreeSet<PathBuf>, files: &mut Vec<PathBuf>) -
 }
 
 fn is_manifest(path: &Path) -> bool {
-    path.extension().is_some_and(|ending| ending == "yaml" || ending == "yml" || ending == "json")
+    path.extension()
+        .is_some_and(|ending| ending == "yaml" || ending == "yml" || ending == "json")
 }
 
 impl Problem {

@@ -22,12 +22,23 @@ impl<'n, 't> Metadata<'n, 't> {
         };
         let stand_in = nameless();
         let Some(metadata) = object.get("metadata") else {
-            report.error(object.place, "metadata is missing: expected at least metadata.name");
-            return Ok(Self { name: stand_in, namespace: None, fields: None });
+            report.error(
+                object.place,
+                "metadata is missing: expected at least metadata.name",
+            );
+            return Ok(Self {
+                name: stand_in,
+                namespace: None,
+                fields: None,
+            });
         };
         report.within("metadata", |report| {
             let Ok(fields) = report.lenient(metadata) else {
-                return Ok(Self { name: stand_in, namespace: None, fields: None });
+                return Ok(Self {
+                    name: stand_in,
+                    namespace: None,
+                    fields: None,
+                });
             };
             let name = match fields.read(report, "name", scalars::name) {
                 Ok(Some(name)) => name.to_owned(),
@@ -42,8 +53,14 @@ impl<'n, 't> Metadata<'n, 't> {
                 }
                 Err(Reported) => stand_in,
             };
-            let namespace = fields.read(report, "namespace", scalars::name)?.map(str::to_owned);
-            Ok(Self { name, namespace, fields: Some(fields) })
+            let namespace = fields
+                .read(report, "namespace", scalars::name)?
+                .map(str::to_owned);
+            Ok(Self {
+                name,
+                namespace,
+                fields: Some(fields),
+            })
         })
     }
 
@@ -57,14 +74,22 @@ impl<'n, 't> Metadata<'n, 't> {
     }
 
     fn strings(&self, report: &mut Report<'t>, key: &'static str) -> Labels {
-        let Some(node) = self.get(key) else { return Labels::new() };
+        let Some(node) = self.get(key) else {
+            return Labels::new();
+        };
         report.within(key, |report| {
-            let Ok(fields) = report.lenient(node) else { return Labels::new() };
+            let Ok(fields) = report.lenient(node) else {
+                return Labels::new();
+            };
             let mut strings = Labels::new();
             for entry in fields.entries {
                 // A bare `key:` is an empty value, to kubectl as well.
                 let is_null = entry.node.is_null();
-                let value = if is_null { Some("") } else { report.string(&entry.node).ok().or(entry.node.text()) };
+                let value = if is_null {
+                    Some("")
+                } else {
+                    report.string(&entry.node).ok().or(entry.node.text())
+                };
                 strings.extend(value.map(|value| (entry.key.to_string(), value.to_owned())));
             }
             strings
@@ -73,8 +98,14 @@ impl<'n, 't> Metadata<'n, 't> {
 
     /// The annotation's value, if it is there.
     pub(super) fn annotation(&self, key: &str) -> Option<&'n Node<'t>> {
-        let Value::Map(entries) = &self.get("annotations")?.value else { return None };
-        entries.iter().rev().find(|entry| entry.key == key).map(|entry| &entry.node)
+        let Value::Map(entries) = &self.get("annotations")?.value else {
+            return None;
+        };
+        entries
+            .iter()
+            .rev()
+            .find(|entry| entry.key == key)
+            .map(|entry| &entry.node)
     }
 
     pub(super) fn is_being_deleted(&self) -> bool {
@@ -101,7 +132,8 @@ pub(super) fn without_forged(report: &mut Report<'_>, metadata: &Metadata<'_, '_
                 _ => None,
             };
             let place = entry.map_or(node.place, |entry| entry.key_place);
-            let message = format!("label {key} is ignored: only namespaces and service accounts give such labels");
+            let message =
+                format!("label {key} is ignored: only namespaces and service accounts give such labels");
             report.warning(place, message, "remove it");
         }
     }

@@ -25,7 +25,13 @@ const CALICO: &str = "projectcalico.org/v3";
 const CALICO_CRD: &str = "crd.projectcalico.org/v1";
 
 /// Calico's kinds that we enforce.
-const ENFORCED: [&str; 5] = ["NetworkPolicy", "GlobalNetworkPolicy", "NetworkSet", "GlobalNetworkSet", "Tier"];
+const ENFORCED: [&str; 5] = [
+    "NetworkPolicy",
+    "GlobalNetworkPolicy",
+    "NetworkSet",
+    "GlobalNetworkSet",
+    "Tier",
+];
 /// Calico's kinds that have nothing to do with policy.
 const CALICO_OTHER: [&str; 16] = [
     "BGPConfiguration",
@@ -81,7 +87,9 @@ fn object<'t>(
         }
     };
     let (version, kind) = (text("apiVersion"), text("kind"));
-    let (Some(version), Some(kind)) = (version, kind) else { return };
+    let (Some(version), Some(kind)) = (version, kind) else {
+        return;
+    };
     match (kind.strip_suffix("List"), node.get("items")) {
         (Some(of), items) if items.is_some() || of.is_empty() => {
             let Some(items) = items else { return };
@@ -89,14 +97,19 @@ fn object<'t>(
                 report.error(node.place, format!("lists are nested more than {MAX_LISTS} deep"));
                 return;
             };
-            let Ok(items) = report.within("items", |report| report.list(items)) else { return };
+            let Ok(items) = report.within("items", |report| report.list(items)) else {
+                return;
+            };
             let inherited = (!of.is_empty()).then_some((version, of));
             for item in items {
                 if matches!(item.value, Value::Map(_)) {
                     object(report, item, inherited, lists_left, objects);
                 } else {
                     report.set_object(None);
-                    report.error(item.place, format!("expected a Kubernetes object, found {}", item.describe()));
+                    report.error(
+                        item.place,
+                        format!("expected a Kubernetes object, found {}", item.describe()),
+                    );
                 }
             }
         }
@@ -119,13 +132,20 @@ fn single<'t>(report: &mut Report<'t>, node: &Node<'t>, version: &str, kind: &st
         return;
     }
     if let Ok(resource) = read(report, node, version, kind, objects) {
-        let origin = Origin { file: report.file().to_owned(), line: node.place.line };
+        let origin = Origin {
+            file: report.file().to_owned(),
+            line: node.place.line,
+        };
         objects.resources.push((resource, origin));
     }
 }
 
 fn describe(node: &Node<'_>, kind: &str) -> String {
-    let of_metadata = |key| node.get("metadata").and_then(|metadata| metadata.get(key)).and_then(Node::text);
+    let of_metadata = |key| {
+        node.get("metadata")
+            .and_then(|metadata| metadata.get(key))
+            .and_then(Node::text)
+    };
     let name = of_metadata("name").unwrap_or("(unnamed)");
     match of_metadata("namespace") {
         Some(namespace) => format!("{kind} {namespace}/{name}"),
@@ -154,7 +174,11 @@ fn foreign(report: &mut Report<'_>, node: &Node<'_>, version: &str, kind: &str) 
     }
     if kind == "NetworkPolicy" {
         let message = format!("{kind} of {version} is not enforced");
-        report.warning(place, message, format!("set apiVersion: {KUBERNETES_POLICY} or {CALICO}"));
+        report.warning(
+            place,
+            message,
+            format!("set apiVersion: {KUBERNETES_POLICY} or {CALICO}"),
+        );
         return;
     }
     let message = format!("{kind} of {} is not enforced", quote(version));
@@ -173,9 +197,16 @@ fn read<'t>(
     objects: &mut Objects,
 ) -> Read<Resource> {
     let metadata = Metadata::read(report, node)?;
-    let is_global = matches!(kind, "Namespace" | "Node" | "Tier" | "GlobalNetworkPolicy" | "GlobalNetworkSet");
+    let is_global = matches!(
+        kind,
+        "Namespace" | "Node" | "Tier" | "GlobalNetworkPolicy" | "GlobalNetworkSet"
+    );
     if is_global && let Some(namespace) = &metadata.namespace {
-        let place = node.get("metadata").and_then(|metadata| metadata.get("namespace")).unwrap_or(node).place;
+        let place = node
+            .get("metadata")
+            .and_then(|metadata| metadata.get("namespace"))
+            .unwrap_or(node)
+            .place;
         let message = format!("{kind} belongs to no namespace; {} is ignored", quote(namespace));
         report.within("metadata", |report| {
             report.within("namespace", |report| report.warning(place, message, "remove it"));
@@ -189,7 +220,11 @@ fn read<'t>(
         None => format!("{kind} {}", metadata.name),
     };
     report.set_object(Some(shown));
-    let group = if version == CALICO_CRD { Group::Crd } else { Group::Api };
+    let group = if version == CALICO_CRD {
+        Group::Crd
+    } else {
+        Group::Api
+    };
     Ok(match kind {
         "Namespace" => Resource::Namespace(core::namespace(report, &metadata)),
         "ServiceAccount" => Resource::ServiceAccount(core::service_account(report, &metadata, namespace)),
@@ -205,7 +240,10 @@ fn read<'t>(
         _ => {
             let calico::ReadPolicy { policy, tier_missing } =
                 calico::policy(report, &metadata, node, namespaced, group);
-            objects.tier_refs.push(TierRef { tier: policy.tier.clone(), problem: tier_missing });
+            objects.tier_refs.push(TierRef {
+                tier: policy.tier.clone(),
+                problem: tier_missing,
+            });
             Resource::Policy(policy)
         }
     })

@@ -71,11 +71,24 @@ impl Excerpt {
         let skip = before.chars().count();
         let left = after.chars().count();
         let length = if length == 0 { left } else { length.min(left) };
-        let cut = if skip + length > WIDTH { skip.saturating_sub(WIDTH / 2) } else { 0 };
-        let line: String =
-            before.chars().chain(after.chars()).skip(cut).take(WIDTH).map(printable).collect();
+        let cut = if skip + length > WIDTH {
+            skip.saturating_sub(WIDTH / 2)
+        } else {
+            0
+        };
+        let line: String = before
+            .chars()
+            .chain(after.chars())
+            .skip(cut)
+            .take(WIDTH)
+            .map(printable)
+            .collect();
         let skip = skip - cut;
-        Some(Self { text: line, skip, length: length.clamp(1, (WIDTH - skip.min(WIDTH - 1)).max(1)) })
+        Some(Self {
+            text: line,
+            skip,
+            length: length.clamp(1, (WIDTH - skip.min(WIDTH - 1)).max(1)),
+        })
     }
 }
 
@@ -90,7 +103,17 @@ fn printable(c: char) -> char {
 
 impl fmt::Display for Problem {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { severity, file, line, column, object, field, message, help, excerpt } = self;
+        let Self {
+            severity,
+            file,
+            line,
+            column,
+            object,
+            field,
+            message,
+            help,
+            excerpt,
+        } = self;
         write!(f, "{severity}: ")?;
         for part in [object, field].into_iter().flatten() {
             write!(f, "{part}: ")?;
@@ -139,18 +162,30 @@ mod tests {
 12 |   selector: x
    |             ^
    = help: do right";
-        assert_eq!(problem("spec:\n  selector: x\n  order: 1\n", 18, 0).to_string(), expected);
+        assert_eq!(
+            problem("spec:\n  selector: x\n  order: 1\n", 18, 0).to_string(),
+            expected
+        );
     }
 
     #[test]
     fn long_lines_are_cut_and_control_characters_shown_harmless() {
         let line = format!("{}\u{1b}[31m\"here\"{}", " ".repeat(500), "x".repeat(500));
-        let Some(excerpt) = Excerpt::new(&line, 505, 6) else { panic!("no excerpt") };
+        let Some(excerpt) = Excerpt::new(&line, 505, 6) else {
+            panic!("no excerpt")
+        };
         assert!(excerpt.text.chars().count() <= WIDTH);
         assert!(!excerpt.text.contains('\u{1b}'));
-        let marked: String = excerpt.text.chars().skip(excerpt.skip).take(excerpt.length).collect();
+        let marked: String = excerpt
+            .text
+            .chars()
+            .skip(excerpt.skip)
+            .take(excerpt.length)
+            .collect();
         assert_eq!(marked, "\"here\"");
-        let Some(end) = Excerpt::new("abc", 3, 0) else { panic!("no excerpt") };
+        let Some(end) = Excerpt::new("abc", 3, 0) else {
+            panic!("no excerpt")
+        };
         assert_eq!((end.skip, end.length), (3, 1));
         assert_eq!(Excerpt::new("é", 1, 0), None);
     }

@@ -29,7 +29,13 @@ pub(super) struct Report<'t> {
 
 impl<'t> Report<'t> {
     pub(super) fn new(file: &'t Path, text: &'t str) -> Self {
-        Self { file, text, object: None, path: Vec::new(), problems: Vec::new() }
+        Self {
+            file,
+            text,
+            object: None,
+            path: Vec::new(),
+            problems: Vec::new(),
+        }
     }
 
     pub(super) fn into_problems(self) -> Vec<Problem> {
@@ -76,7 +82,13 @@ impl<'t> Report<'t> {
     }
 
     /// A problem at a place, not yet among those found.
-    pub(super) fn problem(&self, severity: Severity, place: Place, message: String, help: Option<String>) -> Problem {
+    pub(super) fn problem(
+        &self,
+        severity: Severity,
+        place: Place,
+        message: String,
+        help: Option<String>,
+    ) -> Problem {
         Problem {
             severity,
             file: self.file.to_owned(),
@@ -100,7 +112,12 @@ impl<'t> Report<'t> {
         Reported
     }
 
-    pub(super) fn error_with_help(&mut self, place: Place, message: impl Into<String>, help: impl Into<String>) -> Reported {
+    pub(super) fn error_with_help(
+        &mut self,
+        place: Place,
+        message: impl Into<String>,
+        help: impl Into<String>,
+    ) -> Reported {
         let problem = self.problem(Severity::Error, place, message.into(), Some(help.into()));
         self.push(problem);
         Reported
@@ -122,8 +139,15 @@ impl<'t> Report<'t> {
             if rest.is_empty() && offset > text.len() || text.contains('\n') {
                 return None;
             }
-            let before = u32::try_from(text.get(..offset)?.chars().count()).ok()? + u32::try_from(quote).ok()?;
-            let word = text.get(offset..)?.split([' ', '\t']).next().unwrap_or_default().chars().count();
+            let before =
+                u32::try_from(text.get(..offset)?.chars().count()).ok()? + u32::try_from(quote).ok()?;
+            let word = text
+                .get(offset..)?
+                .split([' ', '\t'])
+                .next()
+                .unwrap_or_default()
+                .chars()
+                .count();
             Some(Place {
                 byte: node.place.byte + quote + offset,
                 line: node.place.line,
@@ -135,7 +159,10 @@ impl<'t> Report<'t> {
     }
 
     fn unexpected(&mut self, node: &Node<'_>, expected: &str) -> Reported {
-        self.error(node.place, format!("expected {expected}, found {}", node.describe()))
+        self.error(
+            node.place,
+            format!("expected {expected}, found {}", node.describe()),
+        )
     }
 
     /// A string; one that only looks like another type has to be quoted, as for the API.
@@ -144,7 +171,11 @@ impl<'t> Report<'t> {
             Value::Scalar(scalar) if scalar.resolve() == Resolved::Text => Ok(&scalar.text),
             Value::Scalar(scalar) => {
                 let message = format!("expected a string, found {}", scalar.describe());
-                Err(self.error_with_help(node.place, message, format!("put it in quotes: \"{}\"", scalar.text)))
+                Err(self.error_with_help(
+                    node.place,
+                    message,
+                    format!("put it in quotes: \"{}\"", scalar.text),
+                ))
             }
             _ => Err(self.unexpected(node, "a string")),
         }
@@ -158,7 +189,10 @@ impl<'t> Report<'t> {
     }
 
     /// A finite number.
-    #[expect(clippy::cast_precision_loss, reason = "the API, too, keeps these as 64-bit floats")]
+    #[expect(
+        clippy::cast_precision_loss,
+        reason = "the API, too, keeps these as 64-bit floats"
+    )]
     pub(super) fn number(&mut self, node: &Node<'t>) -> Read<f64> {
         match &node.value {
             Value::Scalar(scalar) => match scalar.resolve() {
@@ -221,7 +255,11 @@ impl<'t> Report<'t> {
     /// A mapping whose unknown keys do not matter.
     pub(super) fn lenient<'n>(&mut self, node: &'n Node<'t>) -> Read<Fields<'n, 't>> {
         match &node.value {
-            Value::Map(entries) => Ok(Fields { entries, place: node.place, complete: true }),
+            Value::Map(entries) => Ok(Fields {
+                entries,
+                place: node.place,
+                complete: true,
+            }),
             _ => Err(self.unexpected(node, "a mapping")),
         }
     }
@@ -239,7 +277,12 @@ impl<'t> Report<'t> {
                 };
                 self.error_with_help(place, message, help);
                 fields.complete = false;
-            } else if fields.entries.iter().take(index).any(|earlier| earlier.key == *key) {
+            } else if fields
+                .entries
+                .iter()
+                .take(index)
+                .any(|earlier| earlier.key == *key)
+            {
                 self.error(place, format!("field {} is given twice", quote(key)));
                 fields.complete = false;
             }
@@ -294,7 +337,14 @@ pub(super) fn quote(text: &str) -> String {
 pub(super) fn closest<'c>(text: &str, candidates: impl IntoIterator<Item = &'c str>) -> Option<&'c str> {
     let distances = candidates.into_iter().map(|candidate| {
         let ignoring_case = text.eq_ignore_ascii_case(candidate);
-        (if ignoring_case { 0 } else { distance(text, candidate) }, candidate)
+        (
+            if ignoring_case {
+                0
+            } else {
+                distance(text, candidate)
+            },
+            candidate,
+        )
     });
     let (distance, candidate) = distances.min()?;
     (distance <= (candidate.len() / 3).max(1)).then_some(candidate)
@@ -314,7 +364,9 @@ fn distance(a: &str, b: &str) -> usize {
         let mut row = vec![i + 1];
         let mut last_y = None;
         for (j, y) in b.iter().copied().enumerate() {
-            let mut best = (at(&above, j) + usize::from(x != y)).min(at(&above, j + 1) + 1).min(at(&row, j) + 1);
+            let mut best = (at(&above, j) + usize::from(x != y))
+                .min(at(&above, j + 1) + 1)
+                .min(at(&row, j) + 1);
             if j > 0 && last_x == Some(y) && last_y == Some(x) {
                 best = best.min(at(&above_that, j - 1) + 1);
             }

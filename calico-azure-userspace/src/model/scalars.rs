@@ -19,7 +19,10 @@ pub(super) fn net<'t>(report: &mut Report<'t>, node: &Node<'t>) -> Read<IpNet> {
         return Ok(address.into());
     }
     let Ok(net) = text.parse::<IpNet>() else {
-        let message = format!("{} is not a network: expected an address and a prefix length, like 10.0.0.0/8", quote(text));
+        let message = format!(
+            "{} is not a network: expected an address and a prefix length, like 10.0.0.0/8",
+            quote(text)
+        );
         return Err(match guess_net(text) {
             Some(guess) => report.error_with_help(node.place, message, format!("did you mean {guess}?")),
             None => report.error(node.place, message),
@@ -28,7 +31,15 @@ pub(super) fn net<'t>(report: &mut Report<'t>, node: &Node<'t>) -> Read<IpNet> {
     let masked = net.trunc();
     if masked != net {
         let message = format!("{text} has bits set beyond its prefix; it is taken as {masked}");
-        report.warning(node.place, message, format!("write {masked}, or {}/{} for the one address", net.addr(), net.max_prefix_len()));
+        report.warning(
+            node.place,
+            message,
+            format!(
+                "write {masked}, or {}/{} for the one address",
+                net.addr(),
+                net.max_prefix_len()
+            ),
+        );
     }
     Ok(masked)
 }
@@ -37,13 +48,18 @@ pub(super) fn net<'t>(report: &mut Report<'t>, node: &Node<'t>) -> Read<IpNet> {
 fn guess_net(text: &str) -> Option<IpNet> {
     let (address, length) = text.split_once('/')?;
     let missing = 4_usize.checked_sub(address.split('.').count())?;
-    format!("{}{}/{length}", address, ".0".repeat(missing)).parse().ok()
+    format!("{}{}/{length}", address, ".0".repeat(missing))
+        .parse()
+        .ok()
 }
 
 pub(super) fn address<'t>(report: &mut Report<'t>, node: &Node<'t>) -> Read<IpAddr> {
     let text = report.string(node)?;
     // Calico's annotations write addresses as host prefixes.
-    let parsed = text.parse::<IpNet>().ok().filter(|net| net.prefix_len() == net.max_prefix_len());
+    let parsed = text
+        .parse::<IpNet>()
+        .ok()
+        .filter(|net| net.prefix_len() == net.max_prefix_len());
     match parsed.map(|net| net.addr()).or_else(|| text.parse().ok()) {
         Some(address) => Ok(address),
         None => Err(report.error(node.place, format!("{} is not an IP address", quote(text)))),
@@ -54,15 +70,26 @@ pub(super) fn address<'t>(report: &mut Report<'t>, node: &Node<'t>) -> Read<IpAd
 pub(super) fn port_range<'t>(report: &mut Report<'t>, node: &Node<'t>) -> Read<PortRange> {
     let expected = "a port from 1 to 65535, or a range like \"8000:8999\"";
     let text = match &node.value {
-        Value::Scalar(scalar) if !matches!(scalar.resolve(), Resolved::Null | Resolved::Bool(_)) => &*scalar.text,
-        _ => return Err(report.error(node.place, format!("expected {expected}, found {}", node.describe()))),
+        Value::Scalar(scalar) if !matches!(scalar.resolve(), Resolved::Null | Resolved::Bool(_)) => {
+            &*scalar.text
+        }
+        _ => {
+            return Err(report.error(
+                node.place,
+                format!("expected {expected}, found {}", node.describe()),
+            ));
+        }
     };
     let (first, last) = text.split_once(':').unwrap_or((text, text));
     match (port(first), port(last)) {
         (Some(first), Some(last)) if first <= last => Ok(PortRange { first, last }),
         (Some(first), Some(last)) => {
             let help = format!("write \"{last}:{first}\"");
-            Err(report.error_with_help(node.place, format!("the range {text} ends before it begins"), help))
+            Err(report.error_with_help(
+                node.place,
+                format!("the range {text} ends before it begins"),
+                help,
+            ))
         }
         _ if is_port_name(text) => {
             let message = format!("named port {}: named ports are not supported yet", quote(text));
@@ -87,17 +114,31 @@ pub(super) fn port_range<'t>(report: &mut Report<'t>, node: &Node<'t>) -> Read<P
 
 fn port(text: &str) -> Option<u16> {
     let digits = !text.is_empty() && text.bytes().all(|b| b.is_ascii_digit());
-    if digits { text.parse().ok().filter(|port| *port != 0) } else { None }
+    if digits {
+        text.parse().ok().filter(|port| *port != 0)
+    } else {
+        None
+    }
 }
 
 fn is_port_name(text: &str) -> bool {
     let letters = text.bytes().any(|b| b.is_ascii_alphabetic());
-    letters && text.len() <= 128 && text.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'_' | b'.' | b'-'))
+    letters
+        && text.len() <= 128
+        && text
+            .bytes()
+            .all(|b| b.is_ascii_alphanumeric() || matches!(b, b'_' | b'.' | b'-'))
 }
 
 /// Calico's names of protocols.
-const PROTOCOLS: [(&str, u8); 6] =
-    [("TCP", 6), ("UDP", 17), ("SCTP", 132), ("ICMP", 1), ("ICMPv6", 58), ("UDPLite", 136)];
+const PROTOCOLS: [(&str, u8); 6] = [
+    ("TCP", 6),
+    ("UDP", 17),
+    ("SCTP", 132),
+    ("ICMP", 1),
+    ("ICMPv6", 58),
+    ("UDPLite", 136),
+];
 
 /// A protocol, and whether it was given by name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -111,10 +152,19 @@ pub(super) fn protocol<'t>(report: &mut Report<'t>, node: &Node<'t>) -> Read<Pro
     let names = PROTOCOLS.map(|(name, _)| name);
     let expected = format!("{} or a number from 1 to 255", names.join(", "));
     let Value::Scalar(scalar) = &node.value else {
-        return Err(report.error(node.place, format!("expected {expected}, found {}", node.describe())));
+        return Err(report.error(
+            node.place,
+            format!("expected {expected}, found {}", node.describe()),
+        ));
     };
-    if let Some((_, number)) = PROTOCOLS.iter().find(|(name, _)| name.eq_ignore_ascii_case(&scalar.text)) {
-        return Ok(Protocol { number: *number, named: true });
+    if let Some((_, number)) = PROTOCOLS
+        .iter()
+        .find(|(name, _)| name.eq_ignore_ascii_case(&scalar.text))
+    {
+        return Ok(Protocol {
+            number: *number,
+            named: true,
+        });
     }
     match scalar.text.parse() {
         Ok(number) if number != 0 && scalar.text.bytes().all(|b| b.is_ascii_digit()) => {
@@ -131,7 +181,11 @@ pub(super) fn protocol<'t>(report: &mut Report<'t>, node: &Node<'t>) -> Read<Pro
 }
 
 /// One of a few words, spelled exactly.
-pub(super) fn word<'t, T: Copy>(report: &mut Report<'t>, node: &Node<'t>, words: &[(&'static str, T)]) -> Read<T> {
+pub(super) fn word<'t, T: Copy>(
+    report: &mut Report<'t>,
+    node: &Node<'t>,
+    words: &[(&'static str, T)],
+) -> Read<T> {
     let text = report.string(node)?;
     if let Some((_, value)) = words.iter().find(|(word, _)| *word == text) {
         return Ok(*value);
@@ -154,7 +208,10 @@ pub(super) fn name<'n, 't>(report: &mut Report<'t>, node: &'n Node<'t>) -> Read<
     if is_name(text) {
         return Ok(text);
     }
-    let message = format!("{} is no name: expected 1 to 253 letters, digits, '-' and '.'", quote(text));
+    let message = format!(
+        "{} is no name: expected 1 to 253 letters, digits, '-' and '.'",
+        quote(text)
+    );
     let reported = report.error(node.place, message);
     // Names end up in selectors, which have no escapes.
     let harmless = !text.is_empty() && !text.contains(|c: char| c.is_control() || matches!(c, '"' | '\''));
@@ -200,13 +257,11 @@ mod tests {
     use super::*;
 
     #[track_caller]
-    fn check<T: std::fmt::Debug>(
+    fn check<T: std::fmt::Debug + PartialEq>(
         read: impl for<'t> Fn(&mut Report<'t>, &Node<'t>) -> Read<T>,
         good: &[(&str, T)],
         bad: &[(&str, &str)],
-    ) where
-        T: PartialEq,
-    {
+    ) {
         let run = |text: &str| {
             let (documents, error) = yaml::documents(text);
             assert_eq!(error, None);
@@ -253,7 +308,12 @@ mod tests {
         let range = |first, last| PortRange { first, last };
         check(
             port_range,
-            &[("80", range(80, 80)), ("'80'", range(80, 80)), ("80:90", range(80, 90)), ("1:65535", range(1, 65535))],
+            &[
+                ("80", range(80, 80)),
+                ("'80'", range(80, 80)),
+                ("80:90", range(80, 90)),
+                ("1:65535", range(1, 65535)),
+            ],
             &[
                 ("0", "from 1 to 65535"),
                 ("65536", "from 1 to 65535"),
@@ -278,9 +338,20 @@ mod tests {
                 ("udp", by_name(17)),
                 ("ICMPv6", by_name(58)),
                 ("UDPLite", by_name(136)),
-                ("132", Protocol { number: 132, named: false }),
+                (
+                    "132",
+                    Protocol {
+                        number: 132,
+                        named: false,
+                    },
+                ),
             ],
-            &[("0", "from 1 to 255"), ("256", "from 1 to 255"), ("TPC", "did you mean"), ("~", "found nothing")],
+            &[
+                ("0", "from 1 to 255"),
+                ("256", "from 1 to 255"),
+                ("TPC", "did you mean TCP?"),
+                ("{a: b}", "found a mapping"),
+            ],
         );
     }
 
@@ -288,7 +359,10 @@ mod tests {
     fn addresses() {
         check(
             address,
-            &[("10.0.0.1", "10.0.0.1".parse().unwrap()), ("10.0.0.1/32", "10.0.0.1".parse().unwrap())],
+            &[
+                ("10.0.0.1", "10.0.0.1".parse().unwrap()),
+                ("10.0.0.1/32", "10.0.0.1".parse().unwrap()),
+            ],
             &[("10.0.0.0/24", "not an IP address"), ("x", "not an IP address")],
         );
     }

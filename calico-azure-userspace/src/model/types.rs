@@ -192,7 +192,11 @@ impl Tier {
             "kube-baseline" => (10_000_000.0, TierDefault::Pass),
             _ => return None,
         };
-        Some(Self { name: name.to_owned(), order: Some(order), default_action })
+        Some(Self {
+            name: name.to_owned(),
+            order: Some(order),
+            default_action,
+        })
     }
 }
 

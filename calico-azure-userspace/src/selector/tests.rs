@@ -144,7 +144,9 @@ fn prefixes_go_on_every_key() {
         selector.canonical(),
         "(pcns.a == \"b\" && !(has(pcns.c) || pcns.d in {\"e\"}))"
     );
-    let all = Selector::parse("!all() || all() && has(a)").unwrap().replace_all(&Selector::has("b"));
+    let all = Selector::parse("!all() || all() && has(a)")
+        .unwrap()
+        .replace_all(&Selector::has("b"));
     assert_eq!(all.canonical(), "(!has(b) || (has(b) && has(a)))");
     assert!(Selector::parse("global()").unwrap().is_global());
     assert!(Selector::parse("has(a) && !global()").unwrap().contains_global());

@@ -113,7 +113,10 @@ fn denied(screen: &Screen, checked: &[Checked]) {
     let mut rules: BTreeMap<(&str, Direction, &str), BTreeMap<&str, Vec<String>>> = BTreeMap::new();
     let mut probed: BTreeMap<(&str, &str), Vec<String>> = BTreeMap::new();
     for Checked { case, .. } in checked.iter().filter(|c| c.case.dst_ip.is_ipv4()) {
-        probed.entry((&case.src, &case.dst)).or_default().push(case.kind.to_string());
+        probed
+            .entry((&case.src, &case.dst))
+            .or_default()
+            .push(case.kind.to_string());
         if let (false, Some((direction, pod))) = (case.expected.allow, &case.expected.by) {
             let peer = if *direction == Direction::Egress {
                 &case.dst

@@ -53,7 +53,9 @@ impl AgentSpec {
 pub fn binary() -> Result<PathBuf> {
     const NAME: &str = "calico-azure";
     if let Some(path) = std::env::var_os("CALICO_AZURE_BIN").map(PathBuf::from) {
-        return path.canonicalize().map_err(LabError::file(path));
+        return path
+            .canonicalize()
+            .map_err(LabError::io(format!("CALICO_AZURE_BIN={}", path.display())));
     }
     let exe =
         std::env::current_exe().map_err(LabError::io("cannot find out the running executable's path"))?;
@@ -221,6 +223,12 @@ impl Agent {
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
             Err(error) => Err(LabError::file(path)(error)),
         }
+    }
+
+    /// Where its status file and its lock are.
+    #[must_use]
+    pub fn run_dir(&self) -> &Path {
+        &self.run
     }
 
     /// Kills the agent as a crash would. Its programs and tables stay.

@@ -6,10 +6,10 @@ use std::time::Duration;
 /// An error of the lab itself; the message says what was tried and what to do.
 #[derive(Debug, thiserror::Error)]
 pub enum LabError {
-    #[error("{what}: {source}")]
-    Io { what: String, source: std::io::Error },
-    #[error("{path}: {source}")]
-    File { path: PathBuf, source: std::io::Error },
+    #[error("{what}: {error}")]
+    Io { what: String, error: std::io::Error },
+    #[error("{path}: {error}")]
+    File { path: PathBuf, error: std::io::Error },
     #[error("`{command}` failed in {place} ({status}): {output}")]
     Command {
         command: String,
@@ -59,12 +59,12 @@ impl LabError {
     /// Wraps an [`std::io::Error`] with what was being done.
     pub fn io(what: impl Into<String>) -> impl FnOnce(std::io::Error) -> Self {
         let what = what.into();
-        move |source| Self::Io { what, source }
+        move |error| Self::Io { what, error }
     }
 
     /// Wraps an [`std::io::Error`] with the file it is about.
     pub fn file(path: impl Into<PathBuf>) -> impl FnOnce(std::io::Error) -> Self {
         let path = path.into();
-        move |source| Self::File { path, source }
+        move |error| Self::File { path, error }
     }
 }

@@ -27,9 +27,9 @@ impl NetNs {
     pub fn create(name: &str) -> Result<Self> {
         exec::run(Command::new("ip").args(["netns", "add", name]), b"", "the host")?;
         let path = Path::new(NAMES).join(name);
-        let file = File::open(&path).map_err(|source| {
+        let file = File::open(&path).map_err(|error| {
             delete(name);
-            LabError::File { path, source }
+            LabError::File { path, error }
         })?;
         let ns = Self(Arc::new(Inner {
             name: name.to_owned(),

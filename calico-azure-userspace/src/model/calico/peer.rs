@@ -134,12 +134,16 @@ fn limit(report: &mut Report<'_>, node: &Node<'_>, length: usize, most: usize) {
 
 /// A selector over namespaces, asked of what lives in them: `all()` is whatever has a namespace.
 pub(super) fn namespaces(selector: &Selector) -> Selector {
-    selector.with_key_prefix(label::NAMESPACE_PREFIX).replace_all(&Selector::has(label::NAMESPACE))
+    selector
+        .with_key_prefix(label::NAMESPACE_PREFIX)
+        .replace_all(&Selector::has(label::NAMESPACE))
 }
 
 /// A selector over service accounts, asked of what runs under them.
 pub(super) fn service_accounts(selector: &Selector) -> Selector {
-    selector.with_key_prefix(label::SERVICE_ACCOUNT_PREFIX).replace_all(&Selector::has(label::SERVICE_ACCOUNT))
+    selector
+        .with_key_prefix(label::SERVICE_ACCOUNT_PREFIX)
+        .replace_all(&Selector::has(label::SERVICE_ACCOUNT))
 }
 
 fn selectors<'t>(
@@ -152,7 +156,11 @@ fn selectors<'t>(
     // An empty selector is none at all.
     let is_there = |key: &str| fields.get(key).is_some_and(|node| node.text() != Some(""));
     let read = |report: &mut Report<'t>, key| -> Read<Option<Selector>> {
-        if is_there(key) { fields.read(report, key, scalars::selector_without_global) } else { Ok(None) }
+        if is_there(key) {
+            fields.read(report, key, scalars::selector_without_global)
+        } else {
+            Ok(None)
+        }
     };
     let positive = read(report, "selector");
     let negative = read(report, "notSelector");
@@ -170,9 +178,15 @@ fn selectors<'t>(
         (Ok(None) | Err(Reported), _) => None,
     };
     broken.0 |= of_namespaces.is_err();
-    let any = ["selector", "notSelector", "namespaceSelector"].into_iter().any(is_there)
+    let any = ["selector", "notSelector", "namespaceSelector"]
+        .into_iter()
+        .any(is_there)
         || fields.get("serviceAccounts").is_some();
-    let parts = [scope.filter(|_| any), broken.or_default(accounts), broken.or_default(positive)];
+    let parts = [
+        scope.filter(|_| any),
+        broken.or_default(accounts),
+        broken.or_default(positive),
+    ];
     let positive = parts.into_iter().flatten().reduce(|a, b| a.and(&b));
     match (positive, broken.or_default(negative)) {
         (Some(positive), Some(negative)) => peer.selector = Some(positive.and(&negative.not())),

@@ -65,11 +65,19 @@ pub(in crate::model) fn policy<'t>(
     group: Group,
 ) -> ReadPolicy {
     let mut broken = Broken(report.strict(object, &TOP).is_ok_and(|top| !top.complete));
-    let kind = if namespace.is_some() { Kind::NetworkPolicy } else { Kind::GlobalNetworkPolicy };
+    let kind = if namespace.is_some() {
+        Kind::NetworkPolicy
+    } else {
+        Kind::GlobalNetworkPolicy
+    };
     let name = metadata.name.clone();
     let mut policy = Policy {
         selector: scope(namespace.as_deref()),
-        key: Key { kind, namespace, name },
+        key: Key {
+            kind,
+            namespace,
+            name,
+        },
         tier: DEFAULT_TIER.to_owned(),
         order: None,
         ingress: Some(Vec::new()),
@@ -78,7 +86,11 @@ pub(in crate::model) fn policy<'t>(
     let mut tier_place = object.place;
     match object.get("spec") {
         Some(spec) => report.within("spec", |report| {
-            let known: &[_] = if kind == Kind::NetworkPolicy { &FIELDS } else { &GLOBAL_FIELDS };
+            let known: &[_] = if kind == Kind::NetworkPolicy {
+                &FIELDS
+            } else {
+                &GLOBAL_FIELDS
+            };
             if let Ok(fields) = report.strict(spec, known) {
                 tier_place = fields.get("tier").map_or(tier_place, |node| node.place);
                 broken.0 |= !fields.complete;
@@ -86,12 +98,19 @@ pub(in crate::model) fn policy<'t>(
             }
         }),
         None => {
-            report.error(object.place, "spec is missing: the policy selects everything and allows nothing");
+            report.error(
+                object.place,
+                "spec is missing: the policy selects everything and allows nothing",
+            );
         }
     }
     if group == Group::Crd
         && policy.tier == DEFAULT_TIER
-        && let Some(name) = policy.key.name.strip_prefix("default.").filter(|name| !name.is_empty())
+        && let Some(name) = policy
+            .key
+            .name
+            .strip_prefix("default.")
+            .filter(|name| !name.is_empty())
     {
         policy.key.name = name.to_owned();
     }
@@ -110,13 +129,18 @@ pub(in crate::model) fn policy<'t>(
 
 /// What a policy can select at all.
 fn scope(namespace: Option<&str>) -> Selector {
-    namespace.map_or_else(Selector::all, |namespace| Selector::eq(label::NAMESPACE, namespace))
+    namespace.map_or_else(Selector::all, |namespace| {
+        Selector::eq(label::NAMESPACE, namespace)
+    })
 }
 
 fn read_spec<'t>(report: &mut Report<'t>, fields: &Fields<'_, 't>, policy: &mut Policy, mut broken: Broken) {
     let namespace = policy.key.namespace.clone();
     let hosts_only = namespace.is_none() && host_fields(report, fields, &mut broken);
-    if let Some(tier) = broken.or_default(fields.read(report, "tier", Report::string)).filter(|tier| !tier.is_empty()) {
+    if let Some(tier) = broken
+        .or_default(fields.read(report, "tier", Report::string))
+        .filter(|tier| !tier.is_empty())
+    {
         policy.tier = tier.to_owned();
     }
     match fields.read(report, "order", Report::number) {
@@ -128,14 +152,18 @@ fn read_spec<'t>(report: &mut Report<'t>, fields: &Fields<'_, 't>, policy: &mut 
         }
     }
     let _hints = broken.or_default(fields.read(report, "performanceHints", |report, node| {
-        report.all(node, |report, node| scalars::word(report, node, &[("AssumeNeededOnEveryNode", ())]))
+        report.all(node, |report, node| {
+            scalars::word(report, node, &[("AssumeNeededOnEveryNode", ())])
+        })
     }));
     match selector(report, fields, namespace.as_deref()) {
         Ok(selector) => policy.selector = selector,
         Err(Reported) => broken.0 = true,
     }
     let types = fields.read(report, "types", |report, node| {
-        report.all(node, |report, node| scalars::word(report, node, &[("Ingress", true), ("Egress", false)]))
+        report.all(node, |report, node| {
+            scalars::word(report, node, &[("Ingress", true), ("Egress", false)])
+        })
     });
     let types = match types {
         Ok(types) => types.filter(|types| !types.is_empty()),
@@ -145,7 +173,9 @@ fn read_spec<'t>(report: &mut Report<'t>, fields: &Fields<'_, 't>, policy: &mut 
         }
     };
     let [ingress, egress] = ["ingress", "egress"].map(|key| {
-        let rules = fields.read(report, key, |report, node| rules(report, node, namespace.as_deref()));
+        let rules = fields.read(report, key, |report, node| {
+            rules(report, node, namespace.as_deref())
+        });
         let given = !matches!(rules, Ok(None));
         (broken.or_default(rules).unwrap_or_default(), given)
     });
@@ -174,10 +204,14 @@ fn read_spec<'t>(report: &mut Report<'t>, fields: &Fields<'_, 't>, policy: &mut 
 }
 
 fn ignored_direction<'t>(report: &mut Report<'t>, fields: &Fields<'_, 't>, key: &'static str) {
-    let Some(node) = fields.get(key).filter(|node| !report.is_empty_list(node)) else { return };
+    let Some(node) = fields.get(key).filter(|node| !report.is_empty_list(node)) else {
+        return;
+    };
     let name = if key == "ingress" { "Ingress" } else { "Egress" };
     let message = format!("these rules are not in force: the policy's types do not name {name}");
-    report.within(key, |report| report.warning(node.place, message, format!("add {name} to spec.types")));
+    report.within(key, |report| {
+        report.warning(node.place, message, format!("add {name} to spec.types"))
+    });
 }
 
 /// Fields that concern host endpoints, which are not supported yet. Policies of the first two kinds never govern a
@@ -205,7 +239,11 @@ fn selector<'t>(report: &mut Report<'t>, fields: &Fields<'_, 't>, namespace: Opt
         Ok(selector.filter(|_| fields.get(key).is_some_and(|node| node.text() != Some(""))))
     };
     let (own, accounts) = (read("selector"), read("serviceAccountSelector"));
-    let namespaces = if namespace.is_none() { read("namespaceSelector") } else { Ok(None) };
+    let namespaces = if namespace.is_none() {
+        read("namespaceSelector")
+    } else {
+        Ok(None)
+    };
     let selector = own?.unwrap_or_default().and(&scope(namespace));
     let namespaces = namespaces?.map_or_else(Selector::all, |selector| peer::namespaces(&selector));
     let accounts = accounts?.map_or_else(Selector::all, |selector| peer::service_accounts(&selector));
@@ -216,7 +254,10 @@ fn selector<'t>(report: &mut Report<'t>, fields: &Fields<'_, 't>, namespace: Opt
 fn rules<'t>(report: &mut Report<'t>, node: &Node<'t>, namespace: Option<&str>) -> Read<Vec<Rule>> {
     let list = report.list(node)?;
     if list.len() > MAX_RULES {
-        let message = format!("the policy has {} rules in this direction; the API takes {MAX_RULES}", list.len());
+        let message = format!(
+            "the policy has {} rules in this direction; the API takes {MAX_RULES}",
+            list.len()
+        );
         report.error_with_help(node.place, message, "split the policy");
     }
     let mut rules = Vec::with_capacity(list.len());

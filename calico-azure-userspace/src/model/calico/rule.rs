@@ -74,18 +74,24 @@ pub(super) fn rule<'t>(
         source: Default::default(),
         destination: Default::default(),
     };
-    let Ok(fields) = report.strict(node, &FIELDS) else { return Some(rule) };
+    let Ok(fields) = report.strict(node, &FIELDS) else {
+        return Some(rule);
+    };
     broken.0 |= !fields.complete;
     let action = action(report, &fields);
     protocol(report, &fields, &mut rule, &mut broken);
     let mut sides = [(Side::Source, "source"), (Side::Destination, "destination")].map(|(side, key)| {
-        let read = fields.read(report, key, |report, node| Ok(peer::read(report, node, side, namespace, &mut broken)));
+        let read = fields.read(report, key, |report, node| {
+            Ok(peer::read(report, node, side, namespace, &mut broken))
+        });
         broken.or_default(read).unwrap_or_default()
     });
     families(report, &mut sides, &mut broken);
     ports(report, &rule, &mut sides, &mut broken);
     if let Some(node) = fields.get("http") {
-        report.within("http", |report| report.error(node.place, "rules about HTTP are not supported yet"));
+        report.within("http", |report| {
+            report.error(node.place, "rules about HTTP are not supported yet")
+        });
         broken.0 = true;
     }
     let [source, destination] = sides;
@@ -100,10 +106,21 @@ pub(super) fn rule<'t>(
 }
 
 fn action<'t>(report: &mut Report<'t>, fields: &Fields<'_, 't>) -> Read<Action> {
-    let actions =
-        [("Allow", Action::Allow), ("Deny", Action::Deny), ("Log", Action::Log), ("Pass", Action::Pass)];
-    let action = fields.read(report, "action", |report, node| scalars::word(report, node, &actions))?;
-    action.ok_or_else(|| report.error(fields.place, "action is missing: expected Allow, Deny, Log or Pass"))
+    let actions = [
+        ("Allow", Action::Allow),
+        ("Deny", Action::Deny),
+        ("Log", Action::Log),
+        ("Pass", Action::Pass),
+    ];
+    let action = fields.read(report, "action", |report, node| {
+        scalars::word(report, node, &actions)
+    })?;
+    action.ok_or_else(|| {
+        report.error(
+            fields.place,
+            "action is missing: expected Allow, Deny, Log or Pass",
+        )
+    })
 }
 
 /// Everything above addresses and ports. Each of these criteria narrows the rule, so one that is wrong is left out.
@@ -134,7 +151,11 @@ fn protocol<'t>(report: &mut Report<'t>, fields: &Fields<'_, 't>, rule: &mut Rul
         };
         if implied.is_some_and(|implied| implied != version) {
             let help = "ICMP is ipVersion 4, ICMPv6 is ipVersion 6";
-            return Err(report.error_with_help(node.place, "the rule's protocol belongs to the other IP version", help));
+            return Err(report.error_with_help(
+                node.place,
+                "the rule's protocol belongs to the other IP version",
+                help,
+            ));
         }
         Ok(version)
     });
@@ -157,17 +178,26 @@ fn icmp<'t>(report: &mut Report<'t>, node: &Node<'t>, protocol: Option<u8>) -> R
             kind => Ok(kind),
         }
     });
-    let code = fields.read(report, "code", |report, node| report.integer(node, "an ICMP code from 0 to 255"));
+    let code = fields.read(report, "code", |report, node| {
+        report.integer(node, "an ICMP code from 0 to 255")
+    });
     let (kind, code): (Option<u8>, Option<u8>) = (kind?, code?);
     if !fields.complete {
         return Err(Reported);
     }
     if kind.is_none() && code.is_some() {
-        return Err(report.error(fields.place, "a code without a type: expected both, or a type alone"));
+        return Err(report.error(
+            fields.place,
+            "a code without a type: expected both, or a type alone",
+        ));
     }
     if !matches!(protocol, Some(ICMP | ICMP6)) {
         let help = "add protocol: ICMP or protocol: ICMPv6";
-        return Err(report.error_with_help(fields.place, "this needs the rule's protocol to be ICMP or ICMPv6", help));
+        return Err(report.error_with_help(
+            fields.place,
+            "this needs the rule's protocol to be ICMP or ICMPv6",
+            help,
+        ));
     }
     Ok(kind.map(|_| Icmp { kind, code }))
 }
@@ -175,7 +205,9 @@ fn icmp<'t>(report: &mut Report<'t>, node: &Node<'t>, protocol: Option<u8>) -> R
 /// The API refuses rules that name networks of both families, and nobody can tell what they mean.
 fn families(report: &mut Report<'_>, sides: &mut [ReadPeer; 2], broken: &mut Broken) {
     let first = |family: usize, sides: &[ReadPeer; 2]| {
-        sides.iter().find_map(|side| side.nets_place.get(family).copied().flatten())
+        sides
+            .iter()
+            .find_map(|side| side.nets_place.get(family).copied().flatten())
     };
     if let (Some(v4), Some(v6)) = (first(0, sides), first(1, sides)) {
         let later = if v4.byte > v6.byte { v4 } else { v6 };
@@ -192,12 +224,20 @@ fn families(report: &mut Report<'_>, sides: &mut [ReadPeer; 2], broken: &mut Bro
 fn ports(report: &mut Report<'_>, rule: &Rule, sides: &mut [ReadPeer; 2], broken: &mut Broken) {
     for (side, key) in sides.iter_mut().zip(["source", "destination"]) {
         let Some(place) = side.ports_place else { continue };
-        if rule.protocol.is_some_and(|protocol| WITH_PORTS.contains(&protocol)) || broken.0 && rule.protocol.is_none() {
+        if rule
+            .protocol
+            .is_some_and(|protocol| WITH_PORTS.contains(&protocol))
+            || broken.0 && rule.protocol.is_none()
+        {
             continue;
         }
         report.within(key, |report| {
             let help = "add protocol: TCP, UDP or SCTP to the rule";
-            report.error_with_help(place, "ports need the rule's protocol to be TCP, UDP or SCTP", help)
+            report.error_with_help(
+                place,
+                "ports need the rule's protocol to be TCP, UDP or SCTP",
+                help,
+            )
         });
         broken.0 = true;
         side.peer.ports.clear();

@@ -24,7 +24,10 @@ pub(in crate::model) fn network_set<'t>(
         match stored_labels(node.text().unwrap_or_default()) {
             Some(stored) => labels.extend(stored),
             None => {
-                let message = format!("annotation {STORED_METADATA} is not the JSON that Calico writes: {}", quote(node.text().unwrap_or_default()));
+                let message = format!(
+                    "annotation {STORED_METADATA} is not the JSON that Calico writes: {}",
+                    quote(node.text().unwrap_or_default())
+                );
                 report.error(node.place, message);
             }
         }
@@ -38,7 +41,9 @@ pub(in crate::model) fn network_set<'t>(
     let mut nets = Vec::new();
     if let Some(spec) = object.get("spec") {
         report.within("spec", |report| {
-            let Ok(spec) = report.strict(spec, &["nets"]) else { return };
+            let Ok(spec) = report.strict(spec, &["nets"]) else {
+                return;
+            };
             let read = spec.read(report, "nets", |report, node| {
                 let list = report.list(node)?;
                 Ok(report.each(list, scalars::net).0)
@@ -46,7 +51,12 @@ pub(in crate::model) fn network_set<'t>(
             nets = read.ok().flatten().unwrap_or_default();
         });
     }
-    NetworkSet { namespace, name: metadata.name.clone(), labels, nets }
+    NetworkSet {
+        namespace,
+        name: metadata.name.clone(),
+        labels,
+        nets,
+    }
 }
 
 fn stored_labels(json: &str) -> Option<Labels> {
@@ -55,5 +65,7 @@ fn stored_labels(json: &str) -> Option<Labels> {
         #[serde(default)]
         labels: Option<Labels>,
     }
-    serde_json::from_str::<Stored>(json).ok().map(|stored| stored.labels.unwrap_or_default())
+    serde_json::from_str::<Stored>(json)
+        .ok()
+        .map(|stored| stored.labels.unwrap_or_default())
 }

@@ -11,20 +11,40 @@ use crate::model::yaml::Node;
 const MAX_NAME: usize = 63;
 
 /// What is wrong with a tier leaves it denying by default, or last.
-pub(in crate::model) fn tier<'t>(report: &mut Report<'t>, metadata: &Metadata<'_, 't>, object: &Node<'t>) -> Tier {
-    let mut tier = Tier { name: metadata.name.clone(), order: None, default_action: TierDefault::Deny };
+pub(in crate::model) fn tier<'t>(
+    report: &mut Report<'t>,
+    metadata: &Metadata<'_, 't>,
+    object: &Node<'t>,
+) -> Tier {
+    let mut tier = Tier {
+        name: metadata.name.clone(),
+        order: None,
+        default_action: TierDefault::Deny,
+    };
     if tier.name.len() > MAX_NAME || tier.name.contains('.') {
-        let place = object.get("metadata").and_then(|metadata| metadata.get("name")).unwrap_or(object).place;
+        let place = object
+            .get("metadata")
+            .and_then(|metadata| metadata.get("name"))
+            .unwrap_or(object)
+            .place;
         let message = format!("a tier's name has at most {MAX_NAME} characters and no dots");
-        report.within("metadata", |report| report.within("name", |report| report.error(place, message)));
+        report.within("metadata", |report| {
+            report.within("name", |report| report.error(place, message))
+        });
     }
     let _reported = report.strict(object, &TOP);
-    let Some(spec) = object.get("spec") else { return tier };
+    let Some(spec) = object.get("spec") else {
+        return tier;
+    };
     report.within("spec", |report| {
-        let Ok(spec) = report.strict(spec, &["order", "defaultAction"]) else { return };
+        let Ok(spec) = report.strict(spec, &["order", "defaultAction"]) else {
+            return;
+        };
         tier.order = spec.read(report, "order", Report::number).ok().flatten();
         let actions = [("Deny", TierDefault::Deny), ("Pass", TierDefault::Pass)];
-        let action = spec.read(report, "defaultAction", |report, node| scalars::word(report, node, &actions));
+        let action = spec.read(report, "defaultAction", |report, node| {
+            scalars::word(report, node, &actions)
+        });
         if let Ok(Some(action)) = action {
             tier.default_action = action;
         }

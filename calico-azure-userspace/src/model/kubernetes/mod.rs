@@ -37,11 +37,16 @@ pub(super) fn policy<'t>(
         egress: Some(Vec::new()),
     };
     let Some(spec) = object.get("spec") else {
-        report.error(object.place, "spec is missing: the policy selects every pod of its namespace and allows nothing");
+        report.error(
+            object.place,
+            "spec is missing: the policy selects every pod of its namespace and allows nothing",
+        );
         return policy;
     };
     report.within("spec", |report| {
-        let Ok(fields) = report.strict(spec, &FIELDS) else { return };
+        let Ok(fields) = report.strict(spec, &FIELDS) else {
+            return;
+        };
         broken |= !fields.complete;
         match fields.read(report, "podSelector", selector::labels) {
             Ok(selector) => policy.selector = selector.unwrap_or_default().and(&policy.selector),
@@ -64,12 +69,19 @@ fn pods() -> Selector {
 fn read_rules<'t>(report: &mut Report<'t>, fields: &Fields<'_, 't>, policy: &mut Policy, mut broken: bool) {
     let namespace = policy.key.namespace.clone().unwrap_or_default();
     let types = fields.read(report, "policyTypes", |report, node| {
-        report.all(node, |report, node| scalars::word(report, node, &[("Ingress", true), ("Egress", false)]))
+        report.all(node, |report, node| {
+            scalars::word(report, node, &[("Ingress", true), ("Egress", false)])
+        })
     });
     broken |= types.is_err();
     let types = types.ok().flatten().filter(|types| !types.is_empty());
-    for (is_ingress, key, into) in [(true, "ingress", &mut policy.ingress), (false, "egress", &mut policy.egress)] {
-        let rules = fields.read(report, key, |report, node| rules(report, node, is_ingress, &namespace));
+    for (is_ingress, key, into) in [
+        (true, "ingress", &mut policy.ingress),
+        (false, "egress", &mut policy.egress),
+    ] {
+        let rules = fields.read(report, key, |report, node| {
+            rules(report, node, is_ingress, &namespace)
+        });
         broken |= rules.is_err();
         let rules = rules.ok().flatten().unwrap_or_default();
         let has_rules = fields.get(key).is_some_and(|node| !report.is_empty_list(node));
@@ -80,7 +92,9 @@ fn read_rules<'t>(report: &mut Report<'t>, fields: &Fields<'_, 't>, policy: &mut
         if let (false, Some(node)) = (governs, fields.get(key).filter(|_| has_rules)) {
             let name = if is_ingress { "Ingress" } else { "Egress" };
             let message = format!("these rules are not in force: policyTypes does not name {name}");
-            report.within(key, |report| report.warning(node.place, message, format!("add {name} to spec.policyTypes")));
+            report.within(key, |report| {
+                report.warning(node.place, message, format!("add {name} to spec.policyTypes"))
+            });
         }
         *into = governs.then_some(rules);
     }
@@ -95,7 +109,9 @@ fn rules<'t>(report: &mut Report<'t>, node: &Node<'t>, is_ingress: bool, namespa
     let list = report.list(node)?;
     let mut rules = Vec::new();
     for (index, node) in list.iter().enumerate() {
-        let read = report.item(index, |report| rule::rule(report, node, index, is_ingress, namespace));
+        let read = report.item(index, |report| {
+            rule::rule(report, node, index, is_ingress, namespace)
+        });
         rules.extend(read.unwrap_or_default());
     }
     Ok(rules)

@@ -27,7 +27,9 @@ pub(super) fn rule<'t>(
 ) -> Read<Vec<Rule>> {
     let side = if is_ingress { "from" } else { "to" };
     let fields = report.strict(node, &[side, "ports"])?;
-    let peers = fields.read(report, side, |report, node| report.all(node, |report, node| peer(report, node, namespace)));
+    let peers = fields.read(report, side, |report, node| {
+        report.all(node, |report, node| peer(report, node, namespace))
+    });
     let ports = fields.read(report, "ports", |report, node| report.all(node, port));
     let (mut peers, ports) = (peers?.unwrap_or_default(), ports?.unwrap_or_default());
     if !fields.complete {
@@ -40,7 +42,10 @@ pub(super) fn rule<'t>(
     let protocols: Vec<(Option<u8>, &[PortRange])> = if by_protocol.is_empty() {
         vec![(None, &[])]
     } else {
-        by_protocol.iter().map(|(protocol, ports)| (Some(*protocol), ports.as_slice())).collect()
+        by_protocol
+            .iter()
+            .map(|(protocol, ports)| (Some(*protocol), ports.as_slice()))
+            .collect()
     };
     let mut rules = Vec::with_capacity(peers.len() * protocols.len());
     for (protocol, ports) in protocols {
@@ -71,23 +76,32 @@ fn merged(ports: Vec<(u8, Option<PortRange>)>) -> Ports {
         by_protocol.entry(protocol).or_default().push(range);
     }
     let join = |ranges: Vec<Option<PortRange>>| {
-        let Some(mut ranges) = ranges.into_iter().collect::<Option<Vec<PortRange>>>() else { return Vec::new() };
+        let Some(mut ranges) = ranges.into_iter().collect::<Option<Vec<PortRange>>>() else {
+            return Vec::new();
+        };
         ranges.sort_unstable();
         let mut joined: Vec<PortRange> = Vec::with_capacity(ranges.len());
         for range in ranges {
             match joined.last_mut() {
-                Some(last) if range.first <= last.last.saturating_add(1) => last.last = last.last.max(range.last),
+                Some(last) if range.first <= last.last.saturating_add(1) => {
+                    last.last = last.last.max(range.last)
+                }
                 _ => joined.push(range),
             }
         }
         joined
     };
-    by_protocol.into_iter().map(|(protocol, ranges)| (protocol, join(ranges))).collect()
+    by_protocol
+        .into_iter()
+        .map(|(protocol, ranges)| (protocol, join(ranges)))
+        .collect()
 }
 
 fn port<'t>(report: &mut Report<'t>, node: &Node<'t>) -> Read<(u8, Option<PortRange>)> {
     let fields = report.strict(node, &["protocol", "port", "endPort"])?;
-    let protocol = fields.read(report, "protocol", |report, node| scalars::word(report, node, &PROTOCOLS));
+    let protocol = fields.read(report, "protocol", |report, node| {
+        scalars::word(report, node, &PROTOCOLS)
+    });
     let first = fields.read(report, "port", number);
     let last = fields.read(report, "endPort", number);
     let (protocol, first, last) = (protocol?.unwrap_or(TCP), first?, last?);
@@ -96,11 +110,19 @@ fn port<'t>(report: &mut Report<'t>, node: &Node<'t>) -> Read<(u8, Option<PortRa
     }
     match (first, last) {
         (None, None) => Ok((protocol, None)),
-        (None, Some(_)) => Err(report.error(fields.place, "endPort without port: expected both, or port alone")),
+        (None, Some(_)) => {
+            Err(report.error(fields.place, "endPort without port: expected both, or port alone"))
+        }
         (Some(first), Some(last)) if last < first => {
             Err(report.error(fields.place, format!("endPort {last} is below port {first}")))
         }
-        (Some(first), last) => Ok((protocol, Some(PortRange { first, last: last.unwrap_or(first) }))),
+        (Some(first), last) => Ok((
+            protocol,
+            Some(PortRange {
+                first,
+                last: last.unwrap_or(first),
+            }),
+        )),
     }
 }
 
@@ -110,7 +132,10 @@ fn number<'t>(report: &mut Report<'t>, node: &Node<'t>) -> Read<u16> {
     if let Value::Scalar(scalar) = &node.value
         && scalar.resolve() == Resolved::Text
     {
-        let message = format!("named port {}: named ports are not supported yet", quote(&scalar.text));
+        let message = format!(
+            "named port {}: named ports are not supported yet",
+            quote(&scalar.text)
+        );
         return Err(report.error_with_help(node.place, message, "give the port's number, not in quotes"));
     }
     match report.integer(node, expected)? {
@@ -134,7 +159,11 @@ fn peer<'t>(report: &mut Report<'t>, node: &Node<'t>, namespace: &str) -> Read<P
             "this peer is empty: expected podSelector, namespaceSelector or ipBlock",
             "leave the whole list out to allow every peer",
         )),
-        (None, None, Some((net, except))) => Ok(Peer { nets: vec![net], not_nets: except, ..Peer::default() }),
+        (None, None, Some((net, except))) => Ok(Peer {
+            nets: vec![net],
+            not_nets: except,
+            ..Peer::default()
+        }),
         (_, _, Some(_)) => Err(report.error_with_help(
             fields.place,
             "ipBlock cannot be combined with a selector in one peer",
@@ -149,7 +178,10 @@ fn peer<'t>(report: &mut Report<'t>, node: &Node<'t>, namespace: &str) -> Read<P
                     .and(&selector.with_key_prefix(label::NAMESPACE_PREFIX)),
             };
             let selector = of_pods.unwrap_or_default().and(&scope);
-            Ok(Peer { selector: Some(selector), ..Peer::default() })
+            Ok(Peer {
+                selector: Some(selector),
+                ..Peer::default()
+            })
         }
     }
 }
@@ -157,7 +189,9 @@ fn peer<'t>(report: &mut Report<'t>, node: &Node<'t>, namespace: &str) -> Read<P
 fn block<'t>(report: &mut Report<'t>, node: &Node<'t>) -> Read<(IpNet, Vec<IpNet>)> {
     let fields = report.strict(node, &["cidr", "except"])?;
     let cidr = fields.read(report, "cidr", scalars::net)?;
-    let Some(cidr) = cidr else { return Err(report.error(fields.place, "cidr is missing")) };
+    let Some(cidr) = cidr else {
+        return Err(report.error(fields.place, "cidr is missing"));
+    };
     let except = fields.read(report, "except", |report, node| {
         report.all(node, |report, node| {
             let net = scalars::net(report, node)?;
@@ -168,5 +202,9 @@ fn block<'t>(report: &mut Report<'t>, node: &Node<'t>) -> Read<(IpNet, Vec<IpNet
             Ok(net)
         })
     })?;
-    if fields.complete { Ok((cidr, except.unwrap_or_default())) } else { Err(Reported) }
+    if fields.complete {
+        Ok((cidr, except.unwrap_or_default()))
+    } else {
+        Err(Reported)
+    }
 }

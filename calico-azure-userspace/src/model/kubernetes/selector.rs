@@ -27,18 +27,26 @@ pub(super) fn labels<'t>(report: &mut Report<'t>, node: &Node<'t>) -> Read<Selec
         let mut selector = Selector::all();
         for entry in report.lenient(node)?.entries {
             check_key(report, &entry.key, entry.key_place)?;
-            let value = if entry.node.is_null() { "" } else { value(report, &entry.node)? };
+            let value = if entry.node.is_null() {
+                ""
+            } else {
+                value(report, &entry.node)?
+            };
             selector = selector.and(&Selector::eq(&entry.key, value));
         }
         Ok(selector)
     });
-    let expressions = fields.read(report, "matchExpressions", |report, node| report.all(node, expression));
+    let expressions = fields.read(report, "matchExpressions", |report, node| {
+        report.all(node, expression)
+    });
     let selector = matched?.unwrap_or_default();
     let expressions = expressions?.unwrap_or_default();
     if !fields.complete {
         return Err(Reported);
     }
-    Ok(expressions.iter().fold(selector, |all, expression| all.and(expression)))
+    Ok(expressions
+        .iter()
+        .fold(selector, |all, expression| all.and(expression)))
 }
 
 fn expression<'t>(report: &mut Report<'t>, node: &Node<'t>) -> Read<Selector> {
@@ -48,7 +56,9 @@ fn expression<'t>(report: &mut Report<'t>, node: &Node<'t>) -> Read<Selector> {
         check_key(report, key, node.place)?;
         Ok(key)
     });
-    let operator = fields.read(report, "operator", |report, node| scalars::word(report, node, &OPERATORS));
+    let operator = fields.read(report, "operator", |report, node| {
+        scalars::word(report, node, &OPERATORS)
+    });
     let values = fields.read(report, "values", |report, node| report.all(node, value));
     let (Some(key), Some(operator)) = (key?, operator?) else {
         return Err(report.error(fields.place, "expected a key and an operator"));
@@ -73,19 +83,31 @@ fn expression<'t>(report: &mut Report<'t>, node: &Node<'t>) -> Read<Selector> {
 
 /// `name` or `prefix/name`.
 fn check_key(report: &mut Report<'_>, key: &str, place: Place) -> Read<()> {
-    let (prefix, name) = key.rsplit_once('/').map_or((None, key), |(prefix, name)| (Some(prefix), name));
-    let allowed = |text: &str| text.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_' | b'.'));
+    let (prefix, name) = key
+        .rsplit_once('/')
+        .map_or((None, key), |(prefix, name)| (Some(prefix), name));
+    let allowed = |text: &str| {
+        text.bytes()
+            .all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_' | b'.'))
+    };
     let good = (1..=63).contains(&name.len())
         && allowed(name)
         && prefix.is_none_or(|prefix| (1..=253).contains(&prefix.len()) && allowed(prefix));
-    if good { Ok(()) } else { Err(report.error(place, format!("{} is no label key", quote(key)))) }
+    if good {
+        Ok(())
+    } else {
+        Err(report.error(place, format!("{} is no label key", quote(key))))
+    }
 }
 
 fn value<'n, 't>(report: &mut Report<'t>, node: &'n Node<'t>) -> Read<&'n str> {
     let text = report.string(node)?;
     let allowed = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_' | b'.');
     if text.len() > 63 || !text.bytes().all(allowed) {
-        let message = format!("{} is no label value: expected up to 63 letters, digits, '-', '_' and '.'", quote(text));
+        let message = format!(
+            "{} is no label value: expected up to 63 letters, digits, '-', '_' and '.'",
+            quote(text)
+        );
         return Err(report.error(node.place, message));
     }
     Ok(text)

@@ -7,11 +7,19 @@ use super::*;
 /// Ingress rules of a NetworkPolicy with the rule's text in place of `RULE` once allowing, once denying.
 #[track_caller]
 fn check(rule: &str, denies: &str) {
-    for (action, expected) in [("Allow", None), ("Log", None), ("Deny", Some(denies)), ("Pass", Some(denies))] {
+    for (action, expected) in [
+        ("Allow", None),
+        ("Log", None),
+        ("Deny", Some(denies)),
+        ("Pass", Some(denies)),
+    ] {
         let spec = format!("ingress:\n- {{action: {action}, {rule}}}\n- action: Allow");
         let (policy, errors) = bad_policy(&np(&spec));
-        let expected: Vec<String> =
-            expected.map(|rest| format!("0 Deny {rest}").trim_end().to_owned()).into_iter().chain(["1 Allow".into()]).collect();
+        let expected: Vec<String> = expected
+            .map(|rest| format!("0 Deny {rest}").trim_end().to_owned())
+            .into_iter()
+            .chain(["1 Allow".into()])
+            .collect();
         assert_eq!(show(policy.ingress.as_ref()), expected, "{action}: {rule}");
         assert!(errors > 0, "{rule}");
     }
@@ -30,7 +38,10 @@ fn a_wrong_rule_allows_nothing_and_denies_what_the_rest_of_it_matches() {
     check("protocol: TCP, icmp: {type: 8}", "protocol=6");
     check("protocol: ICMP, icmp: {code: 8}", "version=V4 protocol=1");
     check("protocol: ICMP, icmp: {type: 255}", "version=V4 protocol=1");
-    check("protocol: ICMP, notICMP: {type: 1, code: 256}", "version=V4 protocol=1");
+    check(
+        "protocol: ICMP, notICMP: {type: 1, code: 256}",
+        "version=V4 protocol=1",
+    );
     check("protocol: TCP, http: {methods: [GET]}", "protocol=6");
     check("destination: {ports: [80]}", "");
     check("protocol: UDPLite, destination: {ports: [80]}", "protocol=136");
@@ -40,44 +51,92 @@ fn a_wrong_rule_allows_nothing_and_denies_what_the_rest_of_it_matches() {
 #[test]
 fn a_list_with_a_wrong_entry_does_not_shrink() {
     let tcp = "protocol: TCP";
-    check(&format!("{tcp}, destination: {{ports: [80, http]}}"), "protocol=6");
-    check(&format!("{tcp}, destination: {{ports: [80, 99999]}}"), "protocol=6");
+    check(
+        &format!("{tcp}, destination: {{ports: [80, http]}}"),
+        "protocol=6",
+    );
+    check(
+        &format!("{tcp}, destination: {{ports: [80, 99999]}}"),
+        "protocol=6",
+    );
     check(&format!("{tcp}, source: {{ports: [80]}}"), "protocol=6");
     check("source: {nets: [10.0.0.0/8, 10.0.0/8]}", "");
     check("source: {nets: 10.0.0.0/8}", "");
     // Less excluded matches more.
-    check("source: {notNets: [10.0.0.0/8, 11.0.0/8]}", "src.!nets=10.0.0.0/8");
-    check(&format!("{tcp}, destination: {{notPorts: [80, http]}}"), "protocol=6 dst.!ports=80");
-    check("source: {nets: [10.0.0.0/8], notNets: [0.0.0.0/0]}", "src.nets=10.0.0.0/8");
-    check("source: {nets: [10.0.0.0/8]}, destination: {nets: ['fd00::/8']}", "");
+    check(
+        "source: {notNets: [10.0.0.0/8, 11.0.0/8]}",
+        "src.!nets=10.0.0.0/8",
+    );
+    check(
+        &format!("{tcp}, destination: {{notPorts: [80, http]}}"),
+        "protocol=6 dst.!ports=80",
+    );
+    check(
+        "source: {nets: [10.0.0.0/8], notNets: [0.0.0.0/0]}",
+        "src.nets=10.0.0.0/8",
+    );
+    check(
+        "source: {nets: [10.0.0.0/8]}, destination: {nets: ['fd00::/8']}",
+        "",
+    );
 }
 
 #[test]
 fn of_several_selectors_the_good_ones_stay() {
     check("source: {selector: a ==}", &format!("src.sel={OWN}"));
-    check("source: {selector: has(a), notSelector: b ==}", &format!("src.sel=({OWN} && has(a))"));
-    check("source: {selector: has(a), serviceAccounts: {nams: [x]}}", &format!("src.sel=({OWN} && has(a))"));
-    check("source: {selector: has(a), serviceAccounts: {names: x}}", &format!("src.sel=({OWN} && has(a))"));
+    check(
+        "source: {selector: has(a), notSelector: b ==}",
+        &format!("src.sel=({OWN} && has(a))"),
+    );
+    check(
+        "source: {selector: has(a), serviceAccounts: {nams: [x]}}",
+        &format!("src.sel=({OWN} && has(a))"),
+    );
+    check(
+        "source: {selector: has(a), serviceAccounts: {names: x}}",
+        &format!("src.sel=({OWN} && has(a))"),
+    );
     check("source: {selector: global()}", &format!("src.sel={OWN}"));
     check("source: {services: {name: x}}", "");
     // A namespace selector would have lifted the restriction to the own namespace.
-    check("source: {selector: has(a), namespaceSelector: b ==}", "src.sel=has(a)");
-    check("source: {selector: has(a), namespceSelector: has(b)}", "src.sel=has(a)");
-    check("source: {selector: has(a), namespaceSelector: global() || has(b)}", "src.sel=has(a)");
+    check(
+        "source: {selector: has(a), namespaceSelector: b ==}",
+        "src.sel=has(a)",
+    );
+    check(
+        "source: {selector: has(a), namespceSelector: has(b)}",
+        "src.sel=has(a)",
+    );
+    check(
+        "source: {selector: has(a), namespaceSelector: global() || has(b)}",
+        "src.sel=has(a)",
+    );
 }
 
 #[test]
 fn of_a_field_given_twice_neither_counts() {
     check("protocol: TCP, protocol: UDP", "");
     check("source: {nets: [10.0.0.0/8], nets: [11.0.0.0/8]}", "");
-    check("source: {selector: has(a), namespaceSelector: has(b), namespaceSelector: has(c)}", "src.sel=has(a)");
+    check(
+        "source: {selector: has(a), namespaceSelector: has(b), namespaceSelector: has(c)}",
+        "src.sel=has(a)",
+    );
 }
 
 #[test]
 fn an_action_that_is_not_understood_denies() {
-    for action in ["", "action: allow, ", "action: {}, ", "action: Allow, action: Deny, "] {
+    for action in [
+        "",
+        "action: allow, ",
+        "action: {}, ",
+        "action: Allow, action: Deny, ",
+    ] {
         let (policy, errors) = bad_policy(&np(&format!("ingress: [{{{action}protocol: TCP}}]")));
-        assert_eq!((show(policy.ingress.as_ref()), errors), (vec!["0 Deny protocol=6".to_owned()], 1), "{action}");
+        assert_eq!(
+            (show(policy.ingress.as_ref()), errors),
+            (vec!["0 Deny protocol=6".to_owned()], 1),
+            "{action}"
+        );
     }
     let (policy, _) = bad_policy(&np("ingress: [Allow]"));
     assert_eq!(show(policy.ingress.as_ref()), ["0 Deny"]);
@@ -98,7 +157,11 @@ fn a_wrong_policy_allows_nothing() {
         ("selector: has(a)\ntypes: [Ingress, Egres]", &own, true),
         ("selector: has(a)\ntypes: Ingress", &own, true),
         ("selector: has(a)\ntypes: [Ingress]\ntypes: [Ingress]", &own, true),
-        ("selector: has(a)\nperformanceHints: [Quick]\ntypes: [Ingress]", &own, false),
+        (
+            "selector: has(a)\nperformanceHints: [Quick]\ntypes: [Ingress]",
+            &own,
+            false,
+        ),
         ("selector: has(a)\nnamespaceSelector: has(b)", &own, true),
         ("selector: has(a)\ndoNotTrack: true", &own, true),
         ("selector: a ==", OWN, true),
@@ -127,21 +190,31 @@ fn denies_do_not_come_later_than_they_were_meant_to() {
 
 #[test]
 fn a_policy_without_a_usable_spec_isolates_its_scope() {
-    let head = "apiVersion: projectcalico.org/v3\nkind: NetworkPolicy\nmetadata: {name: p, namespace: shop}\n";
+    let head =
+        "apiVersion: projectcalico.org/v3\nkind: NetworkPolicy\nmetadata: {name: p, namespace: shop}\n";
     for spec in ["", "spec:", "spec: []", "spec: yes"] {
         let (policy, errors) = bad_policy(&format!("{head}{spec}"));
         assert_eq!(errors, 1, "{spec}");
         assert_eq!(policy.selector.canonical(), OWN);
-        assert_eq!((show(policy.ingress.as_ref()), show(policy.egress.as_ref())), (vec![], vec![]));
+        assert_eq!(
+            (show(policy.ingress.as_ref()), show(policy.egress.as_ref())),
+            (vec![], vec![])
+        );
     }
-    let (policy, errors) = bad_policy(&format!("{head}specs: {{}}\nspec: {{ingress: [{{action: Allow}}]}}"));
+    let (policy, errors) = bad_policy(&format!(
+        "{head}specs: {{}}\nspec: {{ingress: [{{action: Allow}}]}}"
+    ));
     assert_eq!((errors, show(policy.ingress.as_ref())), (1, vec![]));
 }
 
 #[test]
 fn a_policy_without_a_name_is_enforced_all_the_same() {
     let named = np("ingress: [{action: Deny}]");
-    for metadata in ["{namespace: shop}", "{namespace: shop, generateName: p-}", "{namespace: shop, name: [x]}"] {
+    for metadata in [
+        "{namespace: shop}",
+        "{namespace: shop, generateName: p-}",
+        "{namespace: shop, name: [x]}",
+    ] {
         let (policy, errors) = bad_policy(&named.replace("{name: p, namespace: shop}", metadata));
         assert_eq!((errors, policy.key.name.as_str()), (1, "a.yaml:1"), "{metadata}");
         assert_eq!(show(policy.ingress.as_ref()), ["0 Deny"]);
@@ -154,10 +227,21 @@ fn a_policy_without_a_name_is_enforced_all_the_same() {
 fn what_is_clear_but_more_than_the_api_takes_is_an_error_and_enforced() {
     let long = format!("selector: has({})", "a".repeat(500)) + &" || has(bbbbbbbbb)".repeat(40);
     let (policy, errors) = bad_policy(&np(&format!("{long}\ningress: [{{action: Allow}}]")));
-    assert_eq!((errors, show(policy.ingress.as_ref())), (1, vec!["0 Allow".to_owned()]));
-    let nets: Vec<String> = (0..257).map(|i| format!("10.{}.{}.0/24", i / 256, i % 256)).collect();
-    let (policy, errors) = bad_policy(&np(&format!("ingress: [{{action: Allow, source: {{nets: [{}]}}}}]", nets.join(", "))));
-    assert_eq!((errors, policy.ingress.map(|rules| rules[0].source.nets.len())), (1, Some(257)));
+    assert_eq!(
+        (errors, show(policy.ingress.as_ref())),
+        (1, vec!["0 Allow".to_owned()])
+    );
+    let nets: Vec<String> = (0..257)
+        .map(|i| format!("10.{}.{}.0/24", i / 256, i % 256))
+        .collect();
+    let (policy, errors) = bad_policy(&np(&format!(
+        "ingress: [{{action: Allow, source: {{nets: [{}]}}}}]",
+        nets.join(", ")
+    )));
+    assert_eq!(
+        (errors, policy.ingress.map(|rules| rules[0].source.nets.len())),
+        (1, Some(257))
+    );
     let rules = "{action: Deny}, ".repeat(1025);
     let (policy, errors) = bad_policy(&np(&format!("ingress: [{rules}]")));
     assert_eq!((errors, policy.ingress.map(|rules| rules.len())), (1, Some(1025)));
@@ -183,7 +267,7 @@ spec:
 apiVersion: v1
 kind: Pod
 metadata: {name: a, namespace: b, labels: {c: d}}
-spec: {nodeName: n}
+spec: {nodeName: node}
 status: {podIPs: [{ip: 10.0.0.1}]}
 ---
 apiVersion: networking.k8s.io/v1
@@ -245,9 +329,20 @@ proptest! {
 fn wider(after: &Peer, before: &Peer) -> bool {
     let gone_or_same = |after: &[_], before: &[_]| after.is_empty() || after == before;
     let selector = after.selector.as_ref().is_none_or(|after| {
-        let parts = after.canonical().trim_matches(['(', ')']).split(" && ").map(str::to_owned).collect::<Vec<_>>();
-        let before = before.selector.as_ref().map(|before| before.canonical().to_owned()).unwrap_or_default();
-        parts.iter().all(|part| before.contains(part.trim_matches(['(', ')'])))
+        let parts = after
+            .canonical()
+            .trim_matches(['(', ')'])
+            .split(" && ")
+            .map(str::to_owned)
+            .collect::<Vec<_>>();
+        let before = before
+            .selector
+            .as_ref()
+            .map(|before| before.canonical().to_owned())
+            .unwrap_or_default();
+        parts
+            .iter()
+            .all(|part| before.contains(part.trim_matches(['(', ')'])))
     });
     gone_or_same(&after.nets, &before.nets)
         && gone_or_same(&after.not_nets, &before.not_nets)

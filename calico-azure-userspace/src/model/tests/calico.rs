@@ -12,14 +12,23 @@ fn scopes_are_folded_into_the_policy_selector() {
     selects(&np("selector: ''"), own);
     selects(&np("selector: all()"), own);
     selects(&np("selector: a == 'b'"), &format!("(a == \"b\" && {own})"));
-    selects(&np("selector: a == 'b' || has(c)"), &format!("((a == \"b\" || has(c)) && {own})"));
+    selects(
+        &np("selector: a == 'b' || has(c)"),
+        &format!("((a == \"b\" || has(c)) && {own})"),
+    );
     selects(
         &np("serviceAccountSelector: role == 'x' && !all()"),
         &format!("({own} && pcsa.role == \"x\" && !has(projectcalico.org/serviceaccount))"),
     );
     selects(&gnp("order: 1"), "all()");
-    selects(&gnp("namespaceSelector: all()"), "has(projectcalico.org/namespace)");
-    selects(&gnp("serviceAccountSelector: all()"), "has(projectcalico.org/serviceaccount)");
+    selects(
+        &gnp("namespaceSelector: all()"),
+        "has(projectcalico.org/namespace)",
+    );
+    selects(
+        &gnp("serviceAccountSelector: all()"),
+        "has(projectcalico.org/serviceaccount)",
+    );
     selects(
         &gnp("selector: has(a)\nnamespaceSelector: x in {'y'}"),
         "(has(a) && pcns.x in {\"y\"})",
@@ -44,8 +53,14 @@ fn a_namespaced_rule_looks_into_its_own_namespace_if_it_selects_anything() {
     for (peer, expected) in [
         ("selector: has(a)", format!("src.sel=({own} && has(a))")),
         ("notSelector: has(a)", format!("src.sel=({own} && !has(a))")),
-        ("serviceAccounts: {names: [x]}", format!("src.sel=({own} && projectcalico.org/serviceaccount in {{\"x\"}})")),
-        ("serviceAccounts: {selector: has(a)}", format!("src.sel=({own} && has(pcsa.a))")),
+        (
+            "serviceAccounts: {names: [x]}",
+            format!("src.sel=({own} && projectcalico.org/serviceaccount in {{\"x\"}})"),
+        ),
+        (
+            "serviceAccounts: {selector: has(a)}",
+            format!("src.sel=({own} && has(pcsa.a))"),
+        ),
         ("serviceAccounts: {}", format!("src.sel={own}")),
         ("nets: [10.0.0.0/8]", "src.nets=10.0.0.0/8".to_owned()),
         ("notNets: [10.0.0.0/8]", "src.!nets=10.0.0.0/8".to_owned()),
@@ -58,11 +73,23 @@ fn a_namespaced_rule_looks_into_its_own_namespace_if_it_selects_anything() {
 #[test]
 fn a_namespace_selector_replaces_the_own_namespace() {
     for (peer, expected) in [
-        ("namespaceSelector: all()", "src.sel=has(projectcalico.org/namespace)"),
-        ("namespaceSelector: global()", "src.sel=!has(projectcalico.org/namespace)"),
+        (
+            "namespaceSelector: all()",
+            "src.sel=has(projectcalico.org/namespace)",
+        ),
+        (
+            "namespaceSelector: global()",
+            "src.sel=!has(projectcalico.org/namespace)",
+        ),
         ("namespaceSelector: a == 'b'", "src.sel=pcns.a == \"b\""),
-        ("namespaceSelector: a == 'b', selector: has(c)", "src.sel=(pcns.a == \"b\" && has(c))"),
-        ("namespaceSelector: global(), notSelector: has(c)", "src.sel=(!has(projectcalico.org/namespace) && !has(c))"),
+        (
+            "namespaceSelector: a == 'b', selector: has(c)",
+            "src.sel=(pcns.a == \"b\" && has(c))",
+        ),
+        (
+            "namespaceSelector: global(), notSelector: has(c)",
+            "src.sel=(!has(projectcalico.org/namespace) && !has(c))",
+        ),
     ] {
         assert_eq!(source(&np(&ingress(peer))), expected, "{peer}");
         assert_eq!(source(&gnp(&ingress(peer))), expected, "{peer}");
@@ -76,10 +103,13 @@ fn a_global_rule_is_not_restricted() {
         ("selector: all()", "src.sel=all()"),
         // Alone it is a negated set, which addresses that nobody knows are outside of.
         ("notSelector: has(a)", "src.!sel=has(a)"),
-        ("selector: has(b), notSelector: has(a)", "src.sel=(has(b) && !has(a))"),
         (
-            "serviceAccounts: {names: [y, x], selector: has(a)}",
-            "src.sel=(projectcalico.org/serviceaccount in {\"x\", \"y\"} && has(pcsa.a))",
+            "selector: has(b), notSelector: has(a)",
+            "src.sel=(has(b) && !has(a))",
+        ),
+        (
+            "serviceAccounts: {names: [z, x], selector: has(a)}",
+            "src.sel=(projectcalico.org/serviceaccount in {\"x\", \"z\"} && has(pcsa.a))",
         ),
     ] {
         assert_eq!(source(&gnp(&ingress(peer))), expected, "{peer}");
@@ -151,21 +181,43 @@ egress:
 #[test]
 fn networks_with_host_bits_are_masked_and_pointed_out() {
     let loaded = load(&gnp(&ingress("nets: [10.1.2.3/8, 10.9.9.9]")));
-    let shown = loaded.problems.iter().map(ToString::to_string).collect::<String>();
-    assert!(loaded.problems.len() == 1 && shown.starts_with("warning: "), "{shown}");
+    let shown = loaded
+        .problems
+        .iter()
+        .map(ToString::to_string)
+        .collect::<String>();
+    assert!(
+        loaded.problems.len() == 1 && shown.starts_with("warning: "),
+        "{shown}"
+    );
     assert!(shown.contains("write 10.0.0.0/8, or 10.1.2.3/32"), "{shown}");
     let policies = policies(loaded.resources);
-    assert_eq!(show(policies[0].ingress.as_ref()), ["0 Allow src.nets=10.0.0.0/8,10.9.9.9/32"]);
+    assert_eq!(
+        show(policies[0].ingress.as_ref()),
+        ["0 Allow src.nets=10.0.0.0/8,10.9.9.9/32"]
+    );
 }
 
 #[test]
 fn the_older_group_prefixes_names_with_the_tier() {
     let crd = |text: String| text.replace("projectcalico.org/v3", "crd.projectcalico.org/v1");
     let name = |text: &str| policy(text).key.name;
-    assert_eq!(name(&crd(np("order: 1")).replace("name: p", "name: default.p")), "p");
-    assert_eq!(name(&crd(np("tier: x")).replace("name: p", "name: default.p")), "default.p");
-    assert_eq!(name(&crd(np("order: 1")).replace("name: p", "name: default.")), "default.");
-    assert_eq!(name(&np("order: 1").replace("name: p", "name: default.p")), "default.p");
+    assert_eq!(
+        name(&crd(np("order: 1")).replace("name: p", "name: default.p")),
+        "p"
+    );
+    assert_eq!(
+        name(&crd(np("tier: x")).replace("name: p", "name: default.p")),
+        "default.p"
+    );
+    assert_eq!(
+        name(&crd(np("order: 1")).replace("name: p", "name: default.")),
+        "default."
+    );
+    assert_eq!(
+        name(&np("order: 1").replace("name: p", "name: default.p")),
+        "default.p"
+    );
 }
 
 #[test]
@@ -197,7 +249,7 @@ spec: {nets: [198.51.100.0/24, 203.0.113.7]}
 apiVersion: crd.projectcalico.org/v1
 kind: NetworkSet
 metadata:
-  name: n
+  name: m
   namespace: shop
   annotations:
     projectcalico.org/metadata: '{\"labels\":{\"c\":\"d\"},\"uid\":\"x\"}'
@@ -212,15 +264,29 @@ kind: Tier
 metadata: {name: last}
 ";
     let labels = |key: &str, value: &str| Labels::from([(key.to_owned(), value.to_owned())]);
-    let nets = vec!["198.51.100.0/24".parse().unwrap(), "203.0.113.7/32".parse().unwrap()];
-    let tier = |name: &str, order, default_action| Resource::Tier(Tier { name: name.into(), order, default_action });
+    let nets = vec![
+        "198.51.100.0/24".parse().unwrap(),
+        "203.0.113.7/32".parse().unwrap(),
+    ];
+    let tier = |name: &str, order, default_action| {
+        Resource::Tier(Tier {
+            name: name.into(),
+            order,
+            default_action,
+        })
+    };
     assert_eq!(
         good(text),
         [
-            Resource::NetworkSet(NetworkSet { namespace: None, name: "g".into(), labels: labels("a", "b"), nets }),
+            Resource::NetworkSet(NetworkSet {
+                namespace: None,
+                name: "g".into(),
+                labels: labels("a", "b"),
+                nets
+            }),
             Resource::NetworkSet(NetworkSet {
                 namespace: Some("shop".into()),
-                name: "n".into(),
+                name: "m".into(),
                 labels: labels("c", "d"),
                 nets: Vec::new(),
             }),

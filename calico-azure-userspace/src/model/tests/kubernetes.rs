@@ -13,12 +13,13 @@ fn selects_pods_of_its_namespace_in_the_default_tier() {
 podSelector:
   matchLabels: {app: db, empty: ''}
   matchExpressions:
-  - {key: a, operator: In, values: [x, y]}
+  - {key: a, operator: In, values: [x, w]}
   - {key: b.io/c, operator: NotIn, values: [z]}
   - {key: d, operator: Exists}
   - {key: e, operator: DoesNotExist, values: []}
 "));
-    let own = "app == \"db\" && empty == \"\" && a in {\"x\", \"y\"} && b.io/c not in {\"z\"} && has(d) && !has(e)";
+    let own =
+        "app == \"db\" && empty == \"\" && a in {\"w\", \"x\"} && b.io/c not in {\"z\"} && has(d) && !has(e)";
     assert_eq!(labels.selector.canonical(), format!("({own} && {PODS} && {OWN})"));
 }
 
@@ -43,7 +44,8 @@ fn ingress(rules: &str) -> Vec<String> {
 
 #[test]
 fn a_rule_becomes_one_for_each_protocol_and_peer() {
-    let shown = ingress("
+    let shown = ingress(
+        "
 ingress:
 - {}
 - from:
@@ -54,7 +56,8 @@ ingress:
   - {port: 80, protocol: TCP}
   - {port: 81, endPort: 90}
   - {port: 53, protocol: UDP}
-");
+",
+    );
     let web = format!("src.sel=(app == \"web\" && {PODS} && {OWN})");
     let block = "src.nets=10.0.0.0/8 src.!nets=10.1.0.0/16";
     assert_eq!(
@@ -72,14 +75,16 @@ ingress:
 #[test]
 fn peers_by_namespace() {
     let named = "kubernetes.io/metadata.name";
-    let shown = ingress(&format!("
+    let shown = ingress(&format!(
+        "
 ingress:
 - from: [{{namespaceSelector: {{}}}}]
 - from: [{{podSelector: {{}}}}]
 - from:
   - namespaceSelector: {{matchLabels: {{{named}: ops}}}}
     podSelector: {{matchLabels: {{app: web}}}}
-"));
+"
+    ));
     let any = format!("{PODS} && has(projectcalico.org/namespace)");
     assert_eq!(
         shown,
@@ -96,7 +101,10 @@ fn lists_that_are_empty_do_not_restrict() {
     assert_eq!(ingress("ingress: [{from: [], ports: []}]"), ["0 Allow"]);
     assert_eq!(ingress("ingress: [{from: , ports: }]"), ["0 Allow"]);
     // A protocol without a port is all its ports, whatever else is listed.
-    assert_eq!(ingress("ingress: [{ports: [{protocol: UDP}, {protocol: UDP, port: 1}]}]"), ["0 Allow protocol=17"]);
+    assert_eq!(
+        ingress("ingress: [{ports: [{protocol: UDP}, {protocol: UDP, port: 1}]}]"),
+        ["0 Allow protocol=17"]
+    );
     assert_eq!(ingress("ingress: [{ports: [{}]}]"), ["0 Allow protocol=6"]);
 }
 
@@ -108,7 +116,10 @@ egress:
 - to: [{ipBlock: {cidr: 'fd00::/8'}}]
   ports: [{protocol: SCTP, port: 7}]
 "));
-    assert_eq!(show(policy.egress.as_ref()), ["0 Allow protocol=132 dst.nets=fd00::/8 dst.ports=7"]);
+    assert_eq!(
+        show(policy.egress.as_ref()),
+        ["0 Allow protocol=132 dst.nets=fd00::/8 dst.ports=7"]
+    );
     assert_eq!(policy.ingress, None);
 }
 
@@ -130,7 +141,10 @@ ingress:
 - ports: [{port: 80}]
 "));
     assert_eq!(errors, 11);
-    assert_eq!(show(policy.ingress.as_ref()), ["11 Allow protocol=6 dst.ports=80"]);
+    assert_eq!(
+        show(policy.ingress.as_ref()),
+        ["11 Allow protocol=6 dst.ports=80"]
+    );
 }
 
 #[test]
@@ -144,10 +158,21 @@ fn a_policy_that_is_not_understood_allows_nothing() {
     ] {
         let (policy, errors) = bad_policy(&knp(spec));
         assert_eq!(errors, 1, "{spec}");
-        assert_eq!(policy.ingress.as_ref().map(Vec::len), ingress.then_some(0), "{spec}");
-        assert_eq!(policy.egress.as_ref().map(Vec::len), egress.then_some(0), "{spec}");
+        assert_eq!(
+            policy.ingress.as_ref().map(Vec::len),
+            ingress.then_some(0),
+            "{spec}"
+        );
+        assert_eq!(
+            policy.egress.as_ref().map(Vec::len),
+            egress.then_some(0),
+            "{spec}"
+        );
     }
     let (policy, errors) = bad_policy(&knp("podSelector: {matchLabels: {a: true}}\ningress: [{}]"));
-    assert_eq!((errors, policy.selector.canonical()), (1, format!("({PODS} && {OWN})").as_str()));
+    assert_eq!(
+        (errors, policy.selector.canonical()),
+        (1, format!("({PODS} && {OWN})").as_str())
+    );
     assert_eq!(show(policy.ingress.as_ref()), [""; 0]);
 }

@@ -21,7 +21,11 @@ fn load(text: &str) -> Loaded {
 fn good(text: &str) -> Vec<Resource> {
     let loaded = load(text);
     let problems: Vec<String> = loaded.problems.iter().map(ToString::to_string).collect();
-    assert!(problems.is_empty() && !loaded.unreadable, "{}", problems.join("\n"));
+    assert!(
+        problems.is_empty() && !loaded.unreadable,
+        "{}",
+        problems.join("\n")
+    );
     loaded.resources
 }
 
@@ -45,7 +49,11 @@ fn policy(text: &str) -> Policy {
 #[track_caller]
 fn bad_policy(text: &str) -> (Policy, usize) {
     let loaded = load(text);
-    let errors = loaded.problems.iter().filter(|problem| problem.severity == Severity::Error).count();
+    let errors = loaded
+        .problems
+        .iter()
+        .filter(|problem| problem.severity == Severity::Error)
+        .count();
     let mut policies = policies(loaded.resources);
     assert_eq!(policies.len(), 1, "{text}");
     (policies.remove(0), errors)
@@ -61,7 +69,11 @@ fn gnp(spec: &str) -> String {
 }
 
 fn calico(kind: &str, metadata: &str, spec: &str) -> String {
-    let spec: String = spec.trim_matches('\n').lines().map(|line| format!("  {line}\n")).collect();
+    let spec: String = spec
+        .trim_matches('\n')
+        .lines()
+        .map(|line| format!("  {line}\n"))
+        .collect();
     format!("apiVersion: projectcalico.org/v3\nkind: {kind}\nmetadata: {{{metadata}}}\nspec:\n{spec}")
 }
 
@@ -72,11 +84,24 @@ fn knp(spec: &str) -> String {
 
 /// Rules as compact text; `None` is no rule list at all.
 fn show(rules: Option<&Vec<Rule>>) -> Vec<String> {
-    rules.map_or_else(|| vec!["not governed".into()], |rules| rules.iter().map(show_rule).collect())
+    rules.map_or_else(
+        || vec!["not governed".into()],
+        |rules| rules.iter().map(show_rule).collect(),
+    )
 }
 
 fn show_rule(rule: &Rule) -> String {
-    let Rule { index, action, ip_version, protocol, not_protocol, icmp, not_icmp, source, destination } = rule;
+    let Rule {
+        index,
+        action,
+        ip_version,
+        protocol,
+        not_protocol,
+        icmp,
+        not_icmp,
+        source,
+        destination,
+    } = rule;
     let mut text = format!("{index} {action:?}");
     let mut add = |name: &str, value: Option<String>| {
         if let Some(value) = value {
@@ -93,18 +118,37 @@ fn show_rule(rule: &Rule) -> String {
     add("icmp", icmp.map(icmp_text));
     add("!icmp", not_icmp.map(icmp_text));
     for (name, peer) in [("src", source), ("dst", destination)] {
-        let Peer { nets, not_nets, selector, not_selector, ports, not_ports } = peer;
+        let Peer {
+            nets,
+            not_nets,
+            selector,
+            not_selector,
+            ports,
+            not_ports,
+        } = peer;
         let range = |range: &PortRange| match (range.first, range.last) {
             (first, last) if first == last => first.to_string(),
             (first, last) => format!("{first}-{last}"),
         };
         let list = |items: Vec<String>| (!items.is_empty()).then(|| items.join(","));
-        add(&format!("{name}.nets"), list(nets.iter().map(ToString::to_string).collect()));
-        add(&format!("{name}.!nets"), list(not_nets.iter().map(ToString::to_string).collect()));
+        add(
+            &format!("{name}.nets"),
+            list(nets.iter().map(ToString::to_string).collect()),
+        );
+        add(
+            &format!("{name}.!nets"),
+            list(not_nets.iter().map(ToString::to_string).collect()),
+        );
         add(&format!("{name}.sel"), selector.as_ref().map(ToString::to_string));
-        add(&format!("{name}.!sel"), not_selector.as_ref().map(ToString::to_string));
+        add(
+            &format!("{name}.!sel"),
+            not_selector.as_ref().map(ToString::to_string),
+        );
         add(&format!("{name}.ports"), list(ports.iter().map(range).collect()));
-        add(&format!("{name}.!ports"), list(not_ports.iter().map(range).collect()));
+        add(
+            &format!("{name}.!ports"),
+            list(not_ports.iter().map(range).collect()),
+        );
     }
     text
 }

@@ -3,7 +3,9 @@ use super::*;
 fn pod(metadata: &str, rest: &str) -> Pod {
     let text = format!("apiVersion: v1\nkind: Pod\nmetadata: {{name: a, namespace: b{metadata}}}\n{rest}");
     let resources = good(&text);
-    let [Resource::Pod(pod)] = resources.as_slice() else { panic!("{resources:?}") };
+    let [Resource::Pod(pod)] = resources.as_slice() else {
+        panic!("{resources:?}")
+    };
     pod.clone()
 }
 
@@ -11,7 +13,7 @@ fn pod(metadata: &str, rest: &str) -> Pod {
 fn pods() {
     let whole = pod(
         ", labels: {app: web}, uid: x",
-        "spec:\n  nodeName: n\n  serviceAccountName: s\n  containers: [{name: c, ports: [{containerPort: 80}]}]\n\
+        "spec:\n  nodeName: node\n  serviceAccountName: s\n  containers: [{name: c, ports: [{containerPort: 80}]}]\n\
          status: {phase: Running, podIP: 10.0.0.1, podIPs: [{ip: 10.0.0.1}, {ip: 'fd00::1'}]}\n",
     );
     let expected = Pod {
@@ -19,20 +21,32 @@ fn pods() {
         name: "a".into(),
         labels: [("app".to_owned(), "web".to_owned())].into(),
         service_account: "s".into(),
-        node: "n".into(),
+        node: "node".into(),
         ips: vec!["10.0.0.1".parse().unwrap(), "fd00::1".parse().unwrap()],
         host_network: false,
         finished: false,
     };
     assert_eq!(whole, expected);
     let bare = pod("", "");
-    assert_eq!((bare.service_account.as_str(), bare.node.as_str(), bare.ips.len()), ("default", "", 0));
+    assert_eq!(
+        (bare.service_account.as_str(), bare.node.as_str(), bare.ips.len()),
+        ("default", "", 0)
+    );
     assert_eq!(pod("", "spec: {serviceAccount: old}").service_account, "old");
     assert!(pod("", "spec: {hostNetwork: true}").host_network);
     let labels = bare.own_labels();
-    assert_eq!(labels.get("projectcalico.org/namespace").map(String::as_str), Some("b"));
-    assert_eq!(labels.get("projectcalico.org/orchestrator").map(String::as_str), Some("k8s"));
-    assert_eq!(labels.get("projectcalico.org/serviceaccount").map(String::as_str), Some("default"));
+    assert_eq!(
+        labels.get("projectcalico.org/namespace").map(String::as_str),
+        Some("b")
+    );
+    assert_eq!(
+        labels.get("projectcalico.org/orchestrator").map(String::as_str),
+        Some("k8s")
+    );
+    assert_eq!(
+        labels.get("projectcalico.org/serviceaccount").map(String::as_str),
+        Some("default")
+    );
 }
 
 #[test]
@@ -40,25 +54,45 @@ fn pod_addresses_come_from_the_first_source_that_has_any() {
     let annotations = ", annotations: {cni.projectcalico.org/podIPs: '10.0.0.3/32,fd00::3/128', cni.projectcalico.org/podIP: 10.0.0.4/32}";
     let ips = |metadata: &str, status: &str| {
         let pod = pod(metadata, &format!("status: {status}"));
-        pod.ips.iter().map(ToString::to_string).collect::<Vec<_>>().join(" ")
+        pod.ips
+            .iter()
+            .map(ToString::to_string)
+            .collect::<Vec<_>>()
+            .join(" ")
     };
-    assert_eq!(ips(annotations, "{podIP: 10.0.0.1, podIPs: [{ip: 10.0.0.2}]}"), "10.0.0.2");
+    assert_eq!(
+        ips(annotations, "{podIP: 10.0.0.1, podIPs: [{ip: 10.0.0.2}]}"),
+        "10.0.0.2"
+    );
     assert_eq!(ips(annotations, "{podIP: 10.0.0.1, podIPs: []}"), "10.0.0.1");
     assert_eq!(ips(annotations, "{}"), "10.0.0.3 fd00::3");
-    assert_eq!(ips(", annotations: {cni.projectcalico.org/podIP: 10.0.0.4/32}", "{}"), "10.0.0.4");
+    assert_eq!(
+        ips(", annotations: {cni.projectcalico.org/podIP: 10.0.0.4/32}", "{}"),
+        "10.0.0.4"
+    );
     assert_eq!(ips(", annotations: {cni.projectcalico.org/podIP: ''}", "{}"), "");
 }
 
 #[test]
 fn finished_pods_gave_their_address_back() {
-    let finished = |metadata: &str, phase: &str| pod(metadata, &format!("status: {{phase: {phase}}}")).finished;
+    let finished =
+        |metadata: &str, phase: &str| pod(metadata, &format!("status: {{phase: {phase}}}")).finished;
     assert!(finished("", "Succeeded") && finished("", "Failed"));
     assert!(!finished("", "Running") && !finished("", "Unknown"));
     let deleted = ", deletionTimestamp: '2026-01-01T00:00:00Z'";
     assert!(!finished(deleted, "Running"));
-    assert!(finished(&format!("{deleted}, annotations: {{cni.projectcalico.org/podIP: ''}}"), "Running"));
-    assert!(!finished(&format!("{deleted}, annotations: {{cni.projectcalico.org/podIP: 10.0.0.1/32}}"), "Running"));
-    assert!(!finished(", annotations: {cni.projectcalico.org/podIP: ''}", "Running"));
+    assert!(finished(
+        &format!("{deleted}, annotations: {{cni.projectcalico.org/podIP: ''}}"),
+        "Running"
+    ));
+    assert!(!finished(
+        &format!("{deleted}, annotations: {{cni.projectcalico.org/podIP: 10.0.0.1/32}}"),
+        "Running"
+    ));
+    assert!(!finished(
+        ", annotations: {cni.projectcalico.org/podIP: ''}",
+        "Running"
+    ));
 }
 
 #[test]
@@ -66,7 +100,7 @@ fn nodes_namespaces_and_accounts() {
     let text = "
 apiVersion: v1
 kind: Node
-metadata: {name: n, labels: {a: b}}
+metadata: {name: node, labels: {a: b}}
 spec: {podCIDR: 10.244.1.0/24, podCIDRs: [10.244.1.0/24, 'fd00:1::/64']}
 status:
   addresses:
@@ -78,19 +112,23 @@ status:
 ---
 {apiVersion: v1, kind: Namespace, metadata: {name: x, labels: {a: b}}}
 ---
-{apiVersion: v1, kind: ServiceAccount, metadata: {name: y, namespace: x, labels: {c: }}}
+{apiVersion: v1, kind: ServiceAccount, metadata: {name: w, namespace: x, labels: {c: }}}
 ---
 {apiVersion: v1, kind: ServiceAccount, metadata: {name: z}}
 ";
     let labels = |key: &str, value: &str| Labels::from([(key.to_owned(), value.to_owned())]);
     let account = |namespace: &str, name: &str, labels| {
-        Resource::ServiceAccount(ServiceAccount { namespace: namespace.into(), name: name.into(), labels })
+        Resource::ServiceAccount(ServiceAccount {
+            namespace: namespace.into(),
+            name: name.into(),
+            labels,
+        })
     };
     assert_eq!(
         good(text),
         [
             Resource::Node(Node {
-                name: "n".into(),
+                name: "node".into(),
                 labels: labels("a", "b"),
                 pod_cidrs: vec!["10.244.1.0/24".parse().unwrap(), "fd00:1::/64".parse().unwrap()],
                 internal_ips: vec!["10.1.0.4".parse().unwrap(), "fd01::4".parse().unwrap()],
@@ -100,8 +138,11 @@ status:
                 pod_cidrs: vec!["10.244.2.0/24".parse().unwrap()],
                 ..Node::default()
             }),
-            Resource::Namespace(Namespace { name: "x".into(), labels: labels("a", "b") }),
-            account("x", "y", labels("c", "")),
+            Resource::Namespace(Namespace {
+                name: "x".into(),
+                labels: labels("a", "b")
+            }),
+            account("x", "w", labels("c", "")),
             account("default", "z", Labels::new()),
         ]
     );
@@ -111,13 +152,31 @@ status:
 fn what_is_wrong_with_one_field_of_a_pod_does_not_concern_the_others() {
     let loaded = load(
         "apiVersion: v1\nkind: Pod\nmetadata: {name: a, namespace: b, labels: {c: 1, pcns.d: e}}\n\
-         spec: {nodeName: n, hostNetwork: maybe}\nstatus: {podIPs: [{ip: 10.0.0}, {ip: 10.0.0.1}, {}]}\n",
+         spec: {nodeName: node, hostNetwork: maybe}\nstatus: {podIPs: [{ip: 10.0.0}, {ip: 10.0.0.1}, {}]}\n",
     );
-    let fields: Vec<_> = loaded.problems.iter().map(|problem| problem.field.clone().unwrap_or_default()).collect();
-    let expected = ["metadata.labels", "", "spec.hostNetwork", "status.podIPs[0].ip", "status.podIPs[2]"];
-    assert_eq!(fields.iter().collect::<std::collections::BTreeSet<_>>(), expected.map(String::from).iter().collect());
-    let [Resource::Pod(pod)] = loaded.resources.as_slice() else { panic!("no pod") };
-    assert_eq!((pod.node.as_str(), pod.ips.len(), pod.host_network), ("n", 1, false));
+    let fields: Vec<_> = loaded
+        .problems
+        .iter()
+        .map(|problem| problem.field.clone().unwrap_or_default())
+        .collect();
+    let expected = [
+        "metadata.labels",
+        "",
+        "spec.hostNetwork",
+        "status.podIPs[0].ip",
+        "status.podIPs[2]",
+    ];
+    assert_eq!(
+        fields.iter().collect::<std::collections::BTreeSet<_>>(),
+        expected.map(String::from).iter().collect()
+    );
+    let [Resource::Pod(pod)] = loaded.resources.as_slice() else {
+        panic!("no pod")
+    };
+    assert_eq!(
+        (pod.node.as_str(), pod.ips.len(), pod.host_network),
+        ("node", 1, false)
+    );
     assert_eq!(pod.labels, Labels::from([("c".to_owned(), "1".to_owned())]));
 }
 
@@ -138,21 +197,31 @@ items:
 ---
 {apiVersion: v1, kind: List, items: []}
 ";
-    let keys: Vec<String> = good(list).iter().map(|resource| resource.key().to_string()).collect();
+    let keys: Vec<String> = good(list)
+        .iter()
+        .map(|resource| resource.key().to_string())
+        .collect();
     assert_eq!(keys, ["Namespace a", "Namespace b", "Namespace c", "Tier t"]);
-    let deep = (0..20).fold("{apiVersion: v1, kind: List, items: []}".to_owned(), |inner, _| {
-        format!("{{apiVersion: v1, kind: List, items: [{inner}]}}")
-    });
+    let deep = (0..20).fold(
+        "{apiVersion: v1, kind: List, items: []}".to_owned(),
+        |inner, _| format!("{{apiVersion: v1, kind: List, items: [{inner}]}}"),
+    );
     assert!(load(&deep).problems[0].message.contains("nested more than"));
 }
 
 #[test]
 fn other_kinds_are_counted_and_policy_of_other_kinds_pointed_out() {
     let object = |version: &str, kind: &str| {
-        let loaded = load(&format!("{{apiVersion: {version}, kind: {kind}, metadata: {{name: a, namespace: b}}}}"));
+        let loaded = load(&format!(
+            "{{apiVersion: {version}, kind: {kind}, metadata: {{name: a, namespace: b}}}}"
+        ));
         assert!(loaded.resources.is_empty());
         assert_eq!(loaded.ignored, [format!("{kind} b/a ({version})")]);
-        loaded.problems.iter().map(|problem| format!("{problem}\n")).collect::<String>()
+        loaded
+            .problems
+            .iter()
+            .map(|problem| format!("{problem}\n"))
+            .collect::<String>()
     };
     for (version, kind) in [
         ("apps/v1", "Deployment"),
@@ -166,14 +235,33 @@ fn other_kinds_are_counted_and_policy_of_other_kinds_pointed_out() {
     for (version, kind, help) in [
         ("projectcalico.org/v3", "StagedNetworkPolicy", "not enforced"),
         ("projectcalico.org/v3", "HostEndpoint", "not enforced"),
-        ("projectcalico.org/v3", "GlobalNetworkPolcy", "did you mean GlobalNetworkPolicy?"),
-        ("projectcalico.org/v1", "NetworkPolicy", "expected projectcalico.org/v3"),
-        ("extensions/v1beta1", "NetworkPolicy", "set apiVersion: networking.k8s.io/v1"),
-        ("policy.networking.k8s.io/v1alpha2", "ClusterNetworkPolicy", "not enforced"),
+        (
+            "projectcalico.org/v3",
+            "GlobalNetworkPolcy",
+            "did you mean GlobalNetworkPolicy?",
+        ),
+        (
+            "projectcalico.org/v1",
+            "NetworkPolicy",
+            "expected projectcalico.org/v3",
+        ),
+        (
+            "extensions/v1beta1",
+            "NetworkPolicy",
+            "set apiVersion: networking.k8s.io/v1",
+        ),
+        (
+            "policy.networking.k8s.io/v1alpha2",
+            "ClusterNetworkPolicy",
+            "not enforced",
+        ),
         ("cilium.io/v2", "CiliumNetworkPolicy", "not enforced"),
     ] {
         let shown = object(version, kind);
-        assert!(shown.starts_with("warning: ") && shown.contains(help), "{version} {kind}: {shown}");
+        assert!(
+            shown.starts_with("warning: ") && shown.contains(help),
+            "{version} {kind}: {shown}"
+        );
     }
 }
 
@@ -190,7 +278,10 @@ fn what_is_no_object_is_an_error() {
         ("{apiVersion: v1, kind: List, items: [x]}", false),
     ] {
         let loaded = load(text);
-        assert!(loaded.resources.is_empty() && !loaded.problems.is_empty(), "{text}");
+        assert!(
+            loaded.resources.is_empty() && !loaded.problems.is_empty(),
+            "{text}"
+        );
         assert_eq!(loaded.unreadable, unreadable, "{text}");
     }
     assert!(good("").is_empty() && good("# nothing\n---\n").is_empty());
@@ -199,22 +290,40 @@ fn what_is_no_object_is_an_error() {
 #[test]
 fn of_duplicates_the_first_counts_and_both_places_are_named() {
     let dir = tempfile::tempdir().unwrap();
-    let namespace = |label: &str| format!("\n{{apiVersion: v1, kind: Namespace, metadata: {{name: a, labels: {{x: {label}}}}}}}\n");
+    let namespace = |label: &str| {
+        format!("\n{{apiVersion: v1, kind: Namespace, metadata: {{name: a, labels: {{x: {label}}}}}}}\n")
+    };
     let write = |name: &str, text: &str| std::fs::write(dir.path().join(name), text).unwrap();
     write("1.yaml", &namespace("first"));
     std::fs::create_dir(dir.path().join("2")).unwrap();
-    write("2/b.yml", &format!("---\n{}---\n{}", namespace("second"), namespace("third")));
+    write(
+        "2/b.yml",
+        &format!("---\n{}---\n{}", namespace("second"), namespace("third")),
+    );
     write("2/ignored.txt", "not: [yaml");
     let paths = [dir.path().to_owned(), dir.path().join("1.yaml")];
     let loaded = load::load_paths(&paths);
-    let [Resource::Namespace(found)] = loaded.resources.as_slice() else { panic!("{:?}", loaded.resources) };
+    let [Resource::Namespace(found)] = loaded.resources.as_slice() else {
+        panic!("{:?}", loaded.resources)
+    };
     assert_eq!(found.labels.get("x").map(String::as_str), Some("first"));
     let messages: Vec<_> = loaded.problems.iter().map(ToString::to_string).collect();
     assert_eq!(messages.len(), 2, "{messages:?}");
-    assert!(messages[0].contains("b.yml:3") && messages[0].contains("b.yml:6"), "{}", messages[0]);
-    assert!(messages[1].contains("1.yaml:2") && messages[1].contains("b.yml:3"), "{}", messages[1]);
+    assert!(
+        messages[0].contains("b.yml:3") && messages[0].contains("b.yml:6"),
+        "{}",
+        messages[0]
+    );
+    assert!(
+        messages[1].contains("1.yaml:2") && messages[1].contains("b.yml:3"),
+        "{}",
+        messages[1]
+    );
     // A Kubernetes policy and a Calico one may share a name.
-    assert_eq!(good(&format!("{}---\n{}", np("order: 1"), knp("podSelector: {}"))).len(), 2);
+    assert_eq!(
+        good(&format!("{}---\n{}", np("order: 1"), knp("podSelector: {}"))).len(),
+        2
+    );
 }
 
 #[test]
@@ -223,11 +332,19 @@ fn paths_that_hold_nothing_are_errors() {
     let missing = dir.path().join("missing");
     for path in [dir.path().to_owned(), missing] {
         let loaded = load::load_paths(std::slice::from_ref(&path));
-        assert!(loaded.unreadable && loaded.problems.len() == 1, "{}", path.display());
+        assert!(
+            loaded.unreadable && loaded.problems.len() == 1,
+            "{}",
+            path.display()
+        );
     }
     std::fs::write(dir.path().join("a.yaml"), b"a: \xff").unwrap();
     let loaded = load::load_paths(&[dir.path().to_owned()]);
-    assert!(loaded.unreadable && loaded.problems[0].message.contains("line 1 is not"), "{}", loaded.problems[0]);
+    assert!(
+        loaded.unreadable && loaded.problems[0].message.contains("line 1 is not"),
+        "{}",
+        loaded.problems[0]
+    );
 }
 
 #[test]
@@ -238,7 +355,14 @@ fn directories_are_read_in_order_through_links_and_without_hidden_entries() {
     for name in ["..2026", "sub", ".git"] {
         std::fs::create_dir(at(name)).unwrap();
     }
-    for name in ["..2026/c.yaml", "b.json", "sub/a.yml", ".git/d.yaml", ".e.yaml", "f.yaml~"] {
+    for name in [
+        "..2026/c.yaml",
+        "b.json",
+        "sub/a.yml",
+        ".git/d.yaml",
+        ".e.yaml",
+        "f.yaml~",
+    ] {
         std::fs::write(at(name), "").unwrap();
     }
     symlink("..2026", at("..data")).unwrap();

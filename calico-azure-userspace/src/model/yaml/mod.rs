@@ -11,7 +11,7 @@ mod tests;
 use std::borrow::Cow;
 use std::collections::HashMap;
 
-use serde_saphyr::granit_parser::{Event, Marker, Parser, ScalarStyle, Span, Tag};
+use serde_saphyr::granit_parser::{Event, Marker, Parser, ScalarStyle, Span, StructureStyle, Tag};
 
 pub(super) use scalar::{Resolved, Scalar};
 
@@ -36,15 +36,27 @@ pub(super) struct Place {
 impl Place {
     fn new(span: Span) -> Self {
         let one_line = span.start.line() == span.end.line();
-        let length = if one_line { span.end.col().saturating_sub(span.start.col()) } else { 0 };
-        Self { length: narrow(length), ..Self::from(span.start) }
+        let length = if one_line {
+            span.end.col().saturating_sub(span.start.col())
+        } else {
+            0
+        };
+        Self {
+            length: narrow(length),
+            ..Self::from(span.start)
+        }
     }
 }
 
 impl From<Marker> for Place {
     fn from(at: Marker) -> Self {
         let byte = at.byte_offset().unwrap_or_default();
-        Self { byte, line: narrow(at.line()), column: narrow(at.col() + 1), length: 0 }
+        Self {
+            byte,
+            line: narrow(at.line()),
+            column: narrow(at.col() + 1),
+            length: 0,
+        }
     }
 }
 
@@ -83,7 +95,9 @@ impl Node<'_> {
 
     /// The value of a key, the last one if it repeats, `None` also for null.
     pub(super) fn get(&self, key: &str) -> Option<&Self> {
-        let Value::Map(entries) = &self.value else { return None };
+        let Value::Map(entries) = &self.value else {
+            return None;
+        };
         let entry = entries.iter().rev().find(|entry| entry.key == key)?;
         (!entry.node.is_null()).then_some(&entry.node)
     }
@@ -120,7 +134,10 @@ pub(super) fn documents(text: &str) -> (Vec<Node<'_>>, Option<YamlError>) {
     for event in Parser::new_from_str(text) {
         let result = match event {
             Ok((event, span)) => builder.take(event, span),
-            Err(error) => Err(YamlError { message: error.info().to_owned(), place: (*error.marker()).into() }),
+            Err(error) => Err(YamlError {
+                message: error.info().to_owned(),
+                place: (*error.marker()).into(),
+            }),
         };
         if let Err(error) = result {
             return (builder.documents, Some(error));
@@ -135,6 +152,8 @@ struct Open<'t> {
     anchor: usize,
     /// Of a mapping: the key whose value comes next.
     key: Option<(Cow<'t, str>, Place)>,
+    /// In brackets, so that its end can be seen.
+    is_flow: bool,
     /// Something was merged into this mapping.
     merged: bool,
     /// Nodes and levels inside, this one included.
@@ -169,25 +188,35 @@ impl<'t> Builder<'t> {
                 let text_tag = tag.as_deref().and_then(Tag::core_suffix) == Some("str");
                 check_tag(tag.as_deref(), place)?;
                 let plain = style == ScalarStyle::Plain && !text_tag;
-                let node = Node { value: Value::Scalar(Scalar { text, plain }), place };
+                let node = Node {
+                    value: Value::Scalar(Scalar { text, plain }),
+                    place,
+                };
                 self.add(node, anchor, 1, 1)?;
             }
-            Event::SequenceStart(_, anchor, tag) => {
+            Event::SequenceStart(style, anchor, tag) => {
                 check_tag(tag.as_deref(), place)?;
-                self.start(Value::List(Vec::new()), anchor, place)?;
+                self.start(Value::List(Vec::new()), style, anchor, place)?;
             }
-            Event::MappingStart(_, anchor, tag) => {
+            Event::MappingStart(style, anchor, tag) => {
                 check_tag(tag.as_deref(), place)?;
-                self.start(Value::Map(Vec::new()), anchor, place)?;
+                self.start(Value::Map(Vec::new()), style, anchor, place)?;
             }
             Event::SequenceEnd | Event::MappingEnd => {
-                if let Some(done) = self.open.pop() {
+                if let Some(mut done) = self.open.pop() {
+                    let whole = &mut done.node.place;
+                    if done.is_flow && narrow(span.end.line()) == whole.line {
+                        whole.length = narrow(span.end.col() + 1).saturating_sub(whole.column);
+                    }
                     self.add(done.node, done.anchor, done.nodes, done.levels)?;
                 }
             }
             Event::Alias(anchor) => {
                 let Some(Anchored { node, nodes, levels }) = self.anchors.get(&anchor).cloned() else {
-                    return Err(YamlError { message: "this alias refers to itself".into(), place });
+                    return Err(YamlError {
+                        message: "this alias refers to itself".into(),
+                        place,
+                    });
                 };
                 self.aliased += nodes;
                 if self.aliased > MAX_ALIASED {
@@ -201,10 +230,26 @@ impl<'t> Builder<'t> {
         Ok(())
     }
 
-    fn start(&mut self, value: Value<'t>, anchor: usize, place: Place) -> Result<(), YamlError> {
+    fn start(
+        &mut self,
+        value: Value<'t>,
+        style: StructureStyle,
+        anchor: usize,
+        place: Place,
+    ) -> Result<(), YamlError> {
         let place = Place { length: 0, ..place };
         self.check_depth(1, place)?;
-        self.open.push(Open { node: Node { value, place }, anchor, key: None, merged: false, nodes: 1, levels: 1 });
+        let is_flow = style == StructureStyle::Flow;
+        let node = Node { value, place };
+        self.open.push(Open {
+            node,
+            anchor,
+            key: None,
+            is_flow,
+            merged: false,
+            nodes: 1,
+            levels: 1,
+        });
         Ok(())
     }
 
@@ -219,7 +264,14 @@ impl<'t> Builder<'t> {
     fn add(&mut self, node: Node<'t>, anchor: usize, nodes: usize, levels: usize) -> Result<(), YamlError> {
         self.check_depth(levels, node.place)?;
         if anchor != 0 {
-            self.anchors.insert(anchor, Anchored { node: node.clone(), nodes, levels });
+            self.anchors.insert(
+                anchor,
+                Anchored {
+                    node: node.clone(),
+                    nodes,
+                    levels,
+                },
+            );
         }
         let Some(open) = self.open.last_mut() else {
             if !node.is_null() {
@@ -239,12 +291,20 @@ impl<'t> Builder<'t> {
                 if open.merged {
                     entries.retain(|entry| !entry.merged || entry.key != key);
                 }
-                entries.push(Entry { key, key_place, node, merged: false });
+                entries.push(Entry {
+                    key,
+                    key_place,
+                    node,
+                    merged: false,
+                });
             }
             (Value::Map(_), None) => match node.value {
                 Value::Scalar(scalar) => open.key = Some((scalar.text, node.place)),
                 Value::List(_) | Value::Map(_) => {
-                    return Err(YamlError { message: "a key must be a plain name".into(), place: node.place });
+                    return Err(YamlError {
+                        message: "a key must be a plain name".into(),
+                        place: node.place,
+                    });
                 }
             },
             (Value::Scalar(_), _) => {}
@@ -262,11 +322,17 @@ fn merge<'t>(entries: &mut Vec<Entry<'t>>, node: Node<'t>) -> Result<(), YamlErr
     };
     for source in sources {
         let Value::Map(merged) = source.value else {
-            return Err(YamlError { message: "'<<' takes a mapping or a list of mappings".into(), place });
+            return Err(YamlError {
+                message: "'<<' takes a mapping or a list of mappings".into(),
+                place,
+            });
         };
         for entry in merged {
             if !entries.iter().any(|known| known.key == entry.key) {
-                entries.push(Entry { merged: true, ..entry });
+                entries.push(Entry {
+                    merged: true,
+                    ..entry
+                });
             }
         }
     }

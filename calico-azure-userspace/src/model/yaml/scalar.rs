@@ -25,11 +25,16 @@ impl Scalar<'_> {
         }
         match &*self.text {
             "" | "~" | "null" | "Null" | "NULL" => Resolved::Null,
-            "true" | "True" | "TRUE" | "yes" | "Yes" | "YES" | "on" | "On" | "ON" | "y" | "Y" => Resolved::Bool(true),
+            "true" | "True" | "TRUE" | "yes" | "Yes" | "YES" | "on" | "On" | "ON" | "y" | "Y" => {
+                Resolved::Bool(true)
+            }
             "false" | "False" | "FALSE" | "no" | "No" | "NO" | "off" | "Off" | "OFF" | "n" | "N" => {
                 Resolved::Bool(false)
             }
-            text => integer(text).map(Resolved::Integer).or_else(|| number(text)).unwrap_or(Resolved::Text),
+            text => integer(text)
+                .map(Resolved::Integer)
+                .or_else(|| number(text))
+                .unwrap_or(Resolved::Text),
         }
     }
 
@@ -65,15 +70,23 @@ fn integer(text: &str) -> Option<i128> {
 fn plain_digits(digits: &str, radix: u32) -> Option<i128> {
     // `from_str_radix` takes a sign of its own.
     let all = !digits.is_empty() && digits.chars().all(|c| c.is_digit(radix));
-    if all { i128::from_str_radix(digits, radix).ok() } else { None }
+    if all {
+        i128::from_str_radix(digits, radix).ok()
+    } else {
+        None
+    }
 }
 
 /// Finite only: JSON has no other numbers.
 fn number(text: &str) -> Option<Resolved> {
     let has_digit = text.bytes().any(|b| b.is_ascii_digit());
-    let looks = text.bytes().all(|b| b.is_ascii_digit() || matches!(b, b'.' | b'-' | b'+' | b'e' | b'E'));
+    let looks = text
+        .bytes()
+        .all(|b| b.is_ascii_digit() || matches!(b, b'.' | b'-' | b'+' | b'e' | b'E'));
     let digits = text.trim_start_matches(['-', '+']);
-    let padded = digits.strip_prefix('0').is_some_and(|rest| rest.starts_with(|c: char| c.is_ascii_digit()));
+    let padded = digits
+        .strip_prefix('0')
+        .is_some_and(|rest| rest.starts_with(|c: char| c.is_ascii_digit()));
     if !has_digit || !looks || padded {
         return None;
     }

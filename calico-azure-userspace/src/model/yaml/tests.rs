@@ -12,7 +12,9 @@ fn show(node: &Node<'_>) -> String {
         },
         Value::List(list) => format!("[{}]", list.iter().map(show).collect::<Vec<_>>().join(",")),
         Value::Map(entries) => {
-            let entries = entries.iter().map(|entry| format!("{}:{}", entry.key, show(&entry.node)));
+            let entries = entries
+                .iter()
+                .map(|entry| format!("{}:{}", entry.key, show(&entry.node)));
             format!("{{{}}}", entries.collect::<Vec<_>>().join(","))
         }
     }
@@ -27,8 +29,13 @@ fn shown(text: &str) -> Vec<String> {
 #[track_caller]
 fn fails(text: &str, line: u32, message: &str) {
     let (_, error) = documents(text);
-    let Some(error) = error else { panic!("{text} is YAML") };
-    assert!(error.message.contains(message) && error.place.line == line, "{error:?}");
+    let Some(error) = error else {
+        panic!("{text} is YAML")
+    };
+    assert!(
+        error.message.contains(message) && error.place.line == line,
+        "{error:?}"
+    );
 }
 
 #[test]
@@ -61,7 +68,10 @@ fn scalars_are_what_kubernetes_takes_them_for() {
 
 #[test]
 fn documents_are_apart_and_empty_ones_left_out() {
-    assert_eq!(shown("---\na: 1\n---\n# nothing\n---\nb: [1, {c: d}]\n...\n"), ["{a:1}", "{b:[1,{c:\"d\"}]}"]);
+    assert_eq!(
+        shown("---\na: 1\n---\n# nothing\n---\nb: [1, {c: d}]\n...\n"),
+        ["{a:1}", "{b:[1,{c:\"d\"}]}"]
+    );
     assert_eq!(shown(""), [""; 0]);
     assert_eq!(shown("# only words\n"), [""; 0]);
     assert_eq!(shown("\u{feff}a: 1\r\nb: 2\r\n"), ["{a:1,b:2}"]);
@@ -69,7 +79,10 @@ fn documents_are_apart_and_empty_ones_left_out() {
 
 #[test]
 fn json_is_yaml() {
-    assert_eq!(shown("{\n\t\"a\": [1, true, null],\n\t\"b\": \"\\u00e9\\/\"\n}\n"), ["{a:[1,true,null],b:\"é/\"}"]);
+    assert_eq!(
+        shown("{\n\t\"a\": [1, true, null],\n\t\"b\": \"\\u00e9\\/\"\n}\n"),
+        ["{a:[1,true,null],b:\"é/\"}"]
+    );
 }
 
 #[test]
@@ -77,7 +90,9 @@ fn places_count_lines_and_characters() {
     let text = "é: [ü, 'a b']\n---\nb:\n  c: word # said\n";
     let (documents, error) = documents(text);
     assert_eq!(error, None);
-    let Value::List(list) = &documents[0].get("é").unwrap().value else { panic!("no list") };
+    let Value::List(list) = &documents[0].get("é").unwrap().value else {
+        panic!("no list")
+    };
     let place = |node: &Node<'_>| (node.place.line, node.place.column, node.place.length);
     assert_eq!(list.iter().map(place).collect::<Vec<_>>(), [(1, 5, 1), (1, 8, 5)]);
     let word = documents[1].get("b").unwrap().get("c").unwrap();
@@ -88,9 +103,15 @@ fn places_count_lines_and_characters() {
 #[test]
 fn aliases_and_merges_are_resolved() {
     assert_eq!(shown("a: &x {b: 1}\nc: *x\n"), ["{a:{b:1},c:{b:1}}"]);
-    assert_eq!(shown("a: &x {b: 1, c: 2}\nd: {b: 3, <<: *x}\n"), ["{a:{b:1,c:2},d:{b:3,c:2}}"]);
+    assert_eq!(
+        shown("a: &x {b: 1, c: 2}\nd: {b: 3, <<: *x}\n"),
+        ["{a:{b:1,c:2},d:{b:3,c:2}}"]
+    );
     assert_eq!(shown("a: &x {b: 1}\nd: {<<: *x, b: 3}\n"), ["{a:{b:1},d:{b:3}}"]);
-    assert_eq!(shown("a: &x {b: 1}\nb: &y {c: 2}\nd: {<<: [*x, *y]}\n"), ["{a:{b:1},b:{c:2},d:{b:1,c:2}}"]);
+    assert_eq!(
+        shown("a: &x {b: 1}\nb: &y {c: 2}\nd: {<<: [*x, *y]}\n"),
+        ["{a:{b:1},b:{c:2},d:{b:1,c:2}}"]
+    );
     fails("a: {<<: 1}", 1, "'<<' takes a mapping");
     fails("a: *x", 1, "anchor");
     fails("a: &x [*x]", 1, "refers to itself");
@@ -111,7 +132,11 @@ fn documents_that_multiply_or_nest_themselves_are_refused() {
     assert_eq!(documents(&nested(MAX_DEPTH)).1, None);
     fails(&nested(MAX_DEPTH + 1), 1, "deep");
     let deep = nested(60);
-    fails(&format!("a: &a {deep}\nb: &b {}*a{}\n", "[".repeat(60), "]".repeat(60)), 2, "deep");
+    fails(
+        &format!("a: &a {deep}\nb: &b {}*a{}\n", "[".repeat(60), "]".repeat(60)),
+        2,
+        "deep",
+    );
 }
 
 #[test]

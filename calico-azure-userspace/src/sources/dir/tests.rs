@@ -183,6 +183,23 @@ fn a_file_that_breaks_keeps_its_objects() -> TestResult {
 }
 
 #[test]
+fn an_object_that_can_no_longer_be_told_stays() -> TestResult {
+    let both = [namespace("a", "1"), namespace("b", "1")].join("---\n");
+    let mut fixture = Fixture::new(&[("a.yaml", &both)])?;
+    fixture.scan();
+    fixture.write(
+        "a.yaml",
+        &both.replace("\"1\"", "\"2\"").replacen("kind:", "kin:", 1),
+    )?;
+    assert_eq!(fixture.scan(), ["upsert b 2", "1 problem(s)"]);
+    assert_eq!(fixture.scan_later(), [""; 0]);
+    // Removed on purpose: what is wrong with the other is no excuse.
+    fixture.write("a.yaml", &namespace("b", "3").replace("\"3\"", "3"))?;
+    assert_eq!(fixture.scan(), ["upsert b 3", "delete a", "1 problem(s)"]);
+    Ok(())
+}
+
+#[test]
 fn not_in_sync_before_every_file_was_understood_once() -> TestResult {
     let mut fixture = Fixture::new(&[("a.yaml", &namespace("a", "1")), ("b.yaml", BROKEN)])?;
     assert_eq!(fixture.scan(), ["upsert a 1", "1 problem(s)"]);

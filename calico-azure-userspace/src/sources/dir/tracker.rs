@@ -1,6 +1,6 @@
 //! What a directory's manifests say, and how that differs from what they said before. No threads.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
@@ -9,8 +9,8 @@ use std::time::{Duration, Instant, SystemTime};
 
 use super::Event;
 use super::objects::{Contents, Files, Objects};
-use crate::model::Problem;
 use crate::model::load::{Loaded, load_file, manifests};
+use crate::model::{Key, Kind, Problem, Severity};
 
 /// How long a file must be gone, or empty, before its objects are: editors move the old one away, or truncate it,
 /// and then write the new one, and policy must not lapse in between.
@@ -107,28 +107,58 @@ impl FileState {
         self.vanished = None;
         let settled = before.filter(|stamp| Stamp::of(path).is_ok_and(|after| after == *stamp));
         self.stamp = settled.filter(|stamp| !stamp.is_recent());
-        if unreadable && self.understood {
-            problems = problems.into_iter().map(kept).collect();
-        }
-        self.problems = problems;
         if unreadable {
+            self.problems = problems;
+            if self.understood {
+                self.problems = self.problems.drain(..).map(kept).collect();
+            }
             return None;
         }
         self.understood = true;
         let keyed = resources
             .into_iter()
             .map(|resource| (Arc::new(resource.key()), Arc::new(resource)));
-        Some(
-            keyed
-                .zip(origins)
-                .map(|((key, resource), origin)| (key, (resource, origin)))
-                .collect(),
-        )
+        let mut contents: Contents = keyed
+            .zip(origins)
+            .map(|((key, resource), origin)| (key, (resource, origin)))
+            .collect();
+        let names: BTreeSet<String> = contents.keys().map(|key| as_written(key)).collect();
+        let is_nameless = |problem: &Problem| {
+            let is_named = problem
+                .object
+                .as_ref()
+                .is_some_and(|object| names.contains(object));
+            problem.severity == Severity::Error && !is_named
+        };
+        if problems.iter().any(is_nameless) {
+            // An object that can no longer be told may be one of those that are missing now.
+            for (key, object) in &self.contents {
+                contents.entry(Arc::clone(key)).or_insert_with(|| object.clone());
+            }
+            problems = problems
+                .into_iter()
+                .map(|p| if is_nameless(&p) { kept(p) } else { p })
+                .collect();
+        }
+        self.problems = problems;
+        Some(contents)
     }
 }
 
+/// How problems name an object.
+fn as_written(key: &Key) -> String {
+    let kind = match key.kind {
+        Kind::KubernetesNetworkPolicy => Kind::NetworkPolicy,
+        kind => kind,
+    };
+    Key { kind, ..key.clone() }.to_string()
+}
+
 fn special(path: &Path) -> Loaded {
-    Loaded::failed(Problem::of_file(path, "cannot read it: expected a regular file".to_owned()))
+    Loaded::failed(Problem::of_file(
+        path,
+        "cannot read it: expected a regular file".to_owned(),
+    ))
 }
 
 impl Files for BTreeMap<Arc<Path>, FileState> {
