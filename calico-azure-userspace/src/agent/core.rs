@@ -31,8 +31,26 @@ pub(super) struct Core {
     /// The store changed since the last apply that got through.
     changed: bool,
     retry: bool,
-    input_problems: Vec<String>,
+    problems: Problems,
     status: Status,
+    /// What the status file says.
+    written: Option<Status>,
+}
+
+/// What is wrong, by where it comes from: each part is replaced when its source speaks again.
+#[derive(Debug, Default)]
+struct Problems {
+    input: Vec<String>,
+    policy: Vec<String>,
+    attach: Vec<String>,
+    apply: Option<String>,
+}
+
+impl Problems {
+    fn all(&self) -> Vec<String> {
+        let Self { input, policy, attach, apply } = self;
+        input.iter().chain(policy).chain(attach).chain(apply).cloned().collect()
+    }
 }
 
 impl Core {
@@ -53,8 +71,9 @@ impl Core {
             sources_in_sync: false,
             changed: true,
             retry: false,
-            input_problems: Vec::new(),
+            problems: Problems::default(),
             status,
+            written: None,
         })
     }
 
@@ -74,8 +93,8 @@ impl Core {
             dir::Event::Delete(key) => self.changed |= self.store.apply(Event::Delete(key)),
             dir::Event::InSync => self.sources_in_sync = true,
             dir::Event::Problems(problems) => {
-                self.input_problems = problems.iter().map(ToString::to_string).collect();
-                for problem in &self.input_problems {
+                self.problems.input = problems.iter().map(ToString::to_string).collect();
+                for problem in &self.problems.input {
                     tracing::warn!("{problem}");
                 }
             }
@@ -144,7 +163,7 @@ impl Core {
             Err(error) if error.is_gone() => tracing::debug!(interface = name, "gone before it was attached"),
             Err(error) => {
                 tracing::error!(interface = name, %error, "cannot attach");
-                self.status.problems.push(error.to_string());
+                self.problems.attach.push(error.to_string());
                 self.retry = true;
             }
         }
@@ -153,18 +172,19 @@ impl Core {
     /// Brings the kernel in step with what is known, if that is complete.
     pub(super) fn step(&mut self, begun: Instant) {
         if !self.sources_in_sync || self.links.is_none() {
-            self.status.problems = self.input_problems.clone();
             self.write_status();
             return;
         }
         if !self.changed && !self.retry {
+            self.write_status();
             return;
         }
         self.retry = false;
-        self.status.problems = self.input_problems.clone();
+        self.problems.attach.clear();
         match self.apply() {
             Ok((output, applied)) => {
                 self.changed = false;
+                self.problems.apply = None;
                 self.status.applies += 1;
                 self.status.last_apply_us = micros(applied.total);
                 if applied.flipped {
@@ -177,7 +197,7 @@ impl Core {
             }
             Err(error) => {
                 tracing::error!(%error, "apply failed; the verdicts in force stay in force");
-                self.status.problems.push(error);
+                self.problems.apply = Some(error);
                 self.status.ready = false;
                 self.retry = true;
             }
@@ -197,7 +217,7 @@ impl Core {
 
     /// Attaches what the kernel now has complete state for, and publishes names.
     fn finish(&mut self, output: &Output) {
-        self.status.problems.extend(output.problems.iter().map(ToString::to_string));
+        self.problems.policy = output.problems.iter().map(ToString::to_string).collect();
         let names: BTreeMap<u32, String> = self
             .links
             .iter()
@@ -239,13 +259,19 @@ impl Core {
             Ok(removed) => tracing::info!(?removed, "removed an earlier layout"),
             Err(error) => {
                 tracing::warn!(%error, "cannot remove an earlier layout");
-                self.status.problems.push(error.to_string());
+                self.problems.attach.push(error.to_string());
             }
         }
     }
 
     pub(super) fn write_status(&mut self) {
         self.status.attached = self.attachments.iter().cloned().collect();
+        self.status.problems = self.problems.all();
+        // A status that says the same again need not be written.
+        if self.written.as_ref() == Some(&self.status) {
+            return;
+        }
+        self.written = Some(self.status.clone());
         if let Err(error) = status::write(&self.config, &self.status) {
             tracing::error!(%error, "cannot write the status file");
         }

@@ -11,7 +11,7 @@ use super::{AgentConfig, AgentError};
 use crate::dataplane::attach::Attached;
 
 /// What `calico-azure status` shows.
-#[derive(Clone, Debug, Default, Serialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct Status {
     pub node: String,
     /// Every source has reported, and the kernel holds what follows from that.
@@ -35,7 +35,7 @@ pub struct Status {
 }
 
 /// One pod on this node.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct StatusEndpoint {
     pub pod: String,
     pub interface: String,

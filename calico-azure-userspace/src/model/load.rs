@@ -1,15 +1,18 @@
 //! Files and directories of manifests.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::hash_map::Entry;
+use std::collections::{BTreeSet, HashMap};
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::thread;
 
 use super::object::{self, Objects};
 use super::problem::{Problem, Severity};
 use super::report::Report;
 use super::types::{Key, Resource, Tier};
-use super::yaml;
+use super::yaml::{self, Part};
 
 /// What was found.
 #[derive(Clone, Debug, Default)]
@@ -29,7 +32,7 @@ pub struct Loaded {
 /// Where an object is.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Origin {
-    pub file: PathBuf,
+    pub file: Arc<Path>,
     /// From 1.
     pub line: u32,
 }
@@ -62,8 +65,8 @@ impl Loaded {
             .collect()
     }
 
-    /// Adds what another file holds; of an object that is here already, the first stays.
-    fn add(&mut self, other: Self, seen: &mut BTreeMap<Key, Origin>) {
+    /// Adds what was read after this; keys may repeat then.
+    fn append(&mut self, other: Self) {
         let Self {
             resources,
             origins,
@@ -72,16 +75,24 @@ impl Loaded {
             unreadable,
             tier_refs,
         } = other;
+        self.resources.extend(resources);
+        self.origins.extend(origins);
         self.problems.extend(problems);
         self.ignored.extend(ignored);
         self.unreadable |= unreadable;
         self.tier_refs.extend(tier_refs);
+    }
+
+    /// Adds what was read after this; of an object that is here already, the first stays.
+    fn add(&mut self, mut other: Self, seen: &mut HashMap<Key, Origin>) {
+        let resources = std::mem::take(&mut other.resources);
+        let origins = std::mem::take(&mut other.origins);
+        self.append(other);
         for (resource, origin) in resources.into_iter().zip(origins) {
-            let key = resource.key();
-            match seen.get(&key) {
-                Some(first) => self.problems.push(duplicate(&key, first, &origin)),
-                None => {
-                    seen.insert(key, origin.clone());
+            match seen.entry(resource.key()) {
+                Entry::Occupied(first) => self.problems.push(duplicate(first.key(), first.get(), &origin)),
+                Entry::Vacant(place) => {
+                    place.insert(origin.clone());
                     self.resources.push(resource);
                     self.origins.push(origin);
                 }
@@ -114,17 +125,54 @@ pub(crate) fn duplicate(key: &Key, first: &Origin, second: &Origin) -> Problem {
     }
 }
 
+/// Most threads that read one file.
+const MAX_THREADS: usize = 8;
+
 /// Reads the text of one file. Objects before a place that is not YAML are there all the same.
 #[must_use]
 pub fn parse_text(file: &Path, text: &str) -> Loaded {
+    let mut loaded = Loaded::default();
+    loaded.add(parse(file, text), &mut HashMap::new());
+    loaded
+}
+
+/// Keys may repeat in what this returns.
+fn parse(file: &Path, text: &str) -> Loaded {
+    let threads = thread::available_parallelism().map_or(1, |threads| threads.get().min(MAX_THREADS));
+    let parts = yaml::parts(text, threads);
+    let mut loaded = Loaded::default();
+    thread::scope(|scope| {
+        let others: Vec<_> = parts
+            .iter()
+            .skip(1)
+            .map(|part| {
+                thread::Builder::new()
+                    .spawn_scoped(scope, || parse_part(file, text, *part))
+                    .ok()
+            })
+            .collect();
+        for (part, thread) in parts.iter().zip([None].into_iter().chain(others)) {
+            let read = thread.and_then(|thread| thread.join().ok());
+            let (read, to_the_end) = read.unwrap_or_else(|| parse_part(file, text, *part));
+            loaded.append(read);
+            // What comes after a place that is not YAML is not known to be a document.
+            if !to_the_end {
+                break;
+            }
+        }
+    });
+    loaded
+}
+
+/// The objects of a part, and whether all of it is YAML.
+fn parse_part(file: &Path, text: &str, part: Part<'_>) -> (Loaded, bool) {
     let mut report = Report::new(file, text);
     let mut objects = Objects::default();
-    let (documents, error) = yaml::documents(text);
-    for document in &documents {
-        object::document(&mut report, document, &mut objects);
-    }
+    let end = yaml::documents(part, &mut |node| {
+        object::document(&mut report, &node, &mut objects)
+    });
     report.set_object(None);
-    if let Some(error) = error {
+    if let Err(error) = &end {
         objects.unreadable = true;
         report.error(error.place, format!("this is not YAML: {error}"));
     }
@@ -135,24 +183,31 @@ pub fn parse_text(file: &Path, text: &str) -> Loaded {
         unreadable,
     } = objects;
     let (resources, origins) = resources.into_iter().unzip();
-    let found = Loaded {
-        resources,
-        origins,
-        problems: report.into_problems(),
-        ignored,
-        unreadable,
-        tier_refs,
-    };
-    let mut loaded = Loaded::default();
-    loaded.add(found, &mut BTreeMap::new());
-    loaded
+    let problems = report.into_problems();
+    (
+        Loaded {
+            resources,
+            origins,
+            problems,
+            ignored,
+            unreadable,
+            tier_refs,
+        },
+        end.is_ok(),
+    )
 }
 
 /// Reads one file.
 #[must_use]
 pub fn load_file(file: &Path) -> Loaded {
+    let mut loaded = Loaded::default();
+    loaded.add(load(file), &mut HashMap::new());
+    loaded
+}
+
+fn load(file: &Path) -> Loaded {
     match read(file) {
-        Ok(text) => parse_text(file, &text),
+        Ok(text) => parse(file, &text),
         Err(error) => Loaded::failed(Problem::of_file(file, format!("cannot read it: {error}"))),
     }
 }
@@ -180,7 +235,7 @@ fn read(file: &Path) -> io::Result<String> {
 #[must_use]
 pub fn load_paths(paths: &[PathBuf]) -> Loaded {
     let mut loaded = Loaded::default();
-    let mut seen = BTreeMap::new();
+    let mut seen = HashMap::new();
     let mut read = BTreeSet::new();
     for path in paths {
         let files = if path.is_dir() {
@@ -204,7 +259,7 @@ pub fn load_paths(paths: &[PathBuf]) -> Loaded {
         }
         for file in files {
             if read.insert(file.canonicalize().unwrap_or_else(|_| file.clone())) {
-                loaded.add(load_file(&file), &mut seen);
+                loaded.add(load(&file), &mut seen);
             }
         }
     }

@@ -17,7 +17,8 @@ impl<'n, 't> Metadata<'n, 't> {
     /// denies something; one without a usable namespace is nothing at all.
     pub(super) fn read(report: &mut Report<'t>, object: &'n Node<'t>) -> Read<Self> {
         let nameless = || {
-            let file = report.file().file_name().unwrap_or_default().to_string_lossy();
+            let file = report.file();
+            let file = file.file_name().unwrap_or_default().to_string_lossy();
             format!("{file}:{}", object.place.line)
         };
         let stand_in = nameless();

@@ -133,7 +133,7 @@ fn single<'t>(report: &mut Report<'t>, node: &Node<'t>, version: &str, kind: &st
     }
     if let Ok(resource) = read(report, node, version, kind, objects) {
         let origin = Origin {
-            file: report.file().to_owned(),
+            file: report.file(),
             line: node.place.line,
         };
         objects.resources.push((resource, origin));

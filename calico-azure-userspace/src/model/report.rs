@@ -2,6 +2,7 @@
 
 use std::fmt::Write as _;
 use std::path::Path;
+use std::sync::Arc;
 
 use super::problem::{Excerpt, Problem, Severity};
 use super::yaml::{Entry, Node, Place, Resolved, Value};
@@ -20,7 +21,7 @@ enum Step {
 
 /// What has been found wrong with one file so far, and where in it we are.
 pub(super) struct Report<'t> {
-    file: &'t Path,
+    file: Arc<Path>,
     text: &'t str,
     object: Option<String>,
     path: Vec<Step>,
@@ -28,9 +29,9 @@ pub(super) struct Report<'t> {
 }
 
 impl<'t> Report<'t> {
-    pub(super) fn new(file: &'t Path, text: &'t str) -> Self {
+    pub(super) fn new(file: &Path, text: &'t str) -> Self {
         Self {
-            file,
+            file: file.into(),
             text,
             object: None,
             path: Vec::new(),
@@ -42,8 +43,8 @@ impl<'t> Report<'t> {
         self.problems
     }
 
-    pub(super) fn file(&self) -> &'t Path {
-        self.file
+    pub(super) fn file(&self) -> Arc<Path> {
+        Arc::clone(&self.file)
     }
 
     /// The object that problems are about from now on.
@@ -91,7 +92,7 @@ impl<'t> Report<'t> {
     ) -> Problem {
         Problem {
             severity,
-            file: self.file.to_owned(),
+            file: self.file.to_path_buf(),
             line: Some(place.line),
             column: Some(place.column),
             object: self.object.clone(),

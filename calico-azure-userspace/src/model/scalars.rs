@@ -263,10 +263,13 @@ mod tests {
         bad: &[(&str, &str)],
     ) {
         let run = |text: &str| {
-            let (documents, error) = yaml::documents(text);
-            assert_eq!(error, None);
             let mut report = Report::new(Path::new("x"), text);
-            let value = read(&mut report, &documents[0]);
+            let mut value = None;
+            let end = yaml::documents(yaml::Part::whole(text), &mut |node| {
+                value = Some(read(&mut report, &node))
+            });
+            assert_eq!(end, Ok(()));
+            let value = value.unwrap();
             (value, report.into_problems())
         };
         for (text, expected) in good {

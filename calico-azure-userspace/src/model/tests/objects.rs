@@ -309,16 +309,10 @@ fn of_duplicates_the_first_counts_and_both_places_are_named() {
     assert_eq!(found.labels.get("x").map(String::as_str), Some("first"));
     let messages: Vec<_> = loaded.problems.iter().map(ToString::to_string).collect();
     assert_eq!(messages.len(), 2, "{messages:?}");
-    assert!(
-        messages[0].contains("b.yml:3") && messages[0].contains("b.yml:6"),
-        "{}",
-        messages[0]
-    );
-    assert!(
-        messages[1].contains("1.yaml:2") && messages[1].contains("b.yml:3"),
-        "{}",
-        messages[1]
-    );
+    for (message, line) in messages.iter().zip([3, 6]) {
+        let places = message.contains("1.yaml:2 as well") && message.contains(&format!("b.yml:{line}"));
+        assert!(places, "{message}");
+    }
     // A Kubernetes policy and a Calico one may share a name.
     assert_eq!(
         good(&format!("{}---\n{}", np("order: 1"), knp("podSelector: {}"))).len(),
@@ -377,4 +371,38 @@ fn directories_are_read_in_order_through_links_and_without_hidden_entries() {
     assert_eq!(found, ["b.json", "c.yaml", "g.yaml", "sub/a.yml"].map(at));
     assert!(load::load_file(&at("g.yaml")).unreadable);
     assert!(load::manifests(&at("missing")).is_err());
+}
+
+#[test]
+fn a_long_text_is_read_in_parts_as_if_it_were_one() {
+    let words = format!("# {}\n", "x".repeat(78)).repeat(600);
+    let name = |i: usize| format!("n{}", i % 90);
+    let object = |i: usize| {
+        format!(
+            "---\napiVersion: v1\nkind: Namespace\nmetadata: {{name: {}}}\n{words}",
+            name(i)
+        )
+    };
+    let text: String = (0..100).map(object).collect();
+    let loaded = load(&text);
+    let names: Vec<String> = loaded
+        .resources
+        .iter()
+        .map(|resource| resource.key().name)
+        .collect();
+    assert_eq!(names, (0..90).map(name).collect::<Vec<_>>());
+    let lines: Vec<u32> = loaded.origins.iter().map(|origin| origin.line).collect();
+    assert_eq!(lines, (0..90).map(|i| 2 + 604 * i).collect::<Vec<_>>());
+    let duplicates: Vec<_> = loaded.problems.iter().map(|problem| problem.line).collect();
+    assert_eq!(
+        duplicates,
+        (90..100).map(|i| Some(2 + 604 * i)).collect::<Vec<_>>()
+    );
+    // What is not YAML ends it, wherever that is.
+    for broken in [5, 50, 99] {
+        let at = text.match_indices("metadata").nth(broken).unwrap().0;
+        let loaded = load(&format!("{}{{{}", &text[..at], &text[at..]));
+        assert!(loaded.unreadable);
+        assert_eq!(loaded.resources.len(), broken.min(90));
+    }
 }

@@ -4,6 +4,7 @@
 //! everything that is wrong with it, each thing at its place. Aliases and merge keys are resolved; how much they may
 //! add is bounded.
 
+mod parts;
 mod scalar;
 #[cfg(test)]
 mod tests;
@@ -11,8 +12,9 @@ mod tests;
 use std::borrow::Cow;
 use std::collections::HashMap;
 
-use serde_saphyr::granit_parser::{Event, Marker, Parser, ScalarStyle, Span, StructureStyle, Tag};
+use serde_saphyr::granit_parser::{Event, Parser, ScalarStyle, Span, StructureStyle, Tag};
 
+pub(super) use parts::{Part, parts};
 pub(super) use scalar::{Resolved, Scalar};
 
 /// Deepest nesting; no Kubernetes object comes near.
@@ -34,7 +36,7 @@ pub(super) struct Place {
 }
 
 impl Place {
-    fn new(span: Span) -> Self {
+    fn new(part: Part<'_>, span: Span) -> Self {
         let one_line = span.start.line() == span.end.line();
         let length = if one_line {
             span.end.col().saturating_sub(span.start.col())
@@ -42,20 +44,10 @@ impl Place {
             0
         };
         Self {
+            byte: part.byte + span.start.byte_offset().unwrap_or_default(),
+            line: narrow(part.lines + span.start.line()),
+            column: narrow(span.start.col() + 1),
             length: narrow(length),
-            ..Self::from(span.start)
-        }
-    }
-}
-
-impl From<Marker> for Place {
-    fn from(at: Marker) -> Self {
-        let byte = at.byte_offset().unwrap_or_default();
-        Self {
-            byte,
-            line: narrow(at.line()),
-            column: narrow(at.col() + 1),
-            length: 0,
         }
     }
 }
@@ -128,22 +120,31 @@ pub(super) struct YamlError {
     pub(super) place: Place,
 }
 
-/// The documents of a text, and the error that ended them, if one did. Empty documents are left out.
-pub(super) fn documents(text: &str) -> (Vec<Node<'_>>, Option<YamlError>) {
-    let mut builder = Builder::default();
-    for event in Parser::new_from_str(text) {
-        let result = match event {
-            Ok((event, span)) => builder.take(event, span),
-            Err(error) => Err(YamlError {
-                message: error.info().to_owned(),
-                place: (*error.marker()).into(),
-            }),
-        };
-        if let Err(error) = result {
-            return (builder.documents, Some(error));
+/// Hands over the documents of a text one by one, without empty ones.
+///
+/// # Errors
+/// What ended them early.
+pub(super) fn documents<'t>(part: Part<'t>, each: &mut dyn FnMut(Node<'t>)) -> Result<(), YamlError> {
+    let mut builder = Builder {
+        part,
+        each,
+        open: Vec::new(),
+        anchors: HashMap::new(),
+        aliased: 0,
+    };
+    for event in Parser::new_from_str(part.text) {
+        match event {
+            Ok((event, span)) => builder.take(event, span)?,
+            Err(error) => {
+                let place = Place::new(part, Span::empty(*error.marker()));
+                return Err(YamlError {
+                    message: error.info().to_owned(),
+                    place,
+                });
+            }
         }
     }
-    (builder.documents, None)
+    Ok(())
 }
 
 /// A collection that is still open.
@@ -168,17 +169,17 @@ struct Anchored<'t> {
     levels: usize,
 }
 
-#[derive(Default)]
-struct Builder<'t> {
-    documents: Vec<Node<'t>>,
+struct Builder<'t, 'e> {
+    part: Part<'t>,
+    each: &'e mut dyn FnMut(Node<'t>),
     open: Vec<Open<'t>>,
     anchors: HashMap<usize, Anchored<'t>>,
     aliased: usize,
 }
 
-impl<'t> Builder<'t> {
+impl<'t> Builder<'t, '_> {
     fn take(&mut self, event: Event<'t>, span: Span) -> Result<(), YamlError> {
-        let place = Place::new(span);
+        let place = Place::new(self.part, span);
         match event {
             Event::DocumentStart(..) => {
                 self.anchors.clear();
@@ -205,7 +206,7 @@ impl<'t> Builder<'t> {
             Event::SequenceEnd | Event::MappingEnd => {
                 if let Some(mut done) = self.open.pop() {
                     let whole = &mut done.node.place;
-                    if done.is_flow && narrow(span.end.line()) == whole.line {
+                    if done.is_flow && narrow(self.part.lines + span.end.line()) == whole.line {
                         whole.length = narrow(span.end.col() + 1).saturating_sub(whole.column);
                     }
                     self.add(done.node, done.anchor, done.nodes, done.levels)?;
@@ -275,7 +276,7 @@ impl<'t> Builder<'t> {
         }
         let Some(open) = self.open.last_mut() else {
             if !node.is_null() {
-                self.documents.push(node);
+                (self.each)(node);
             }
             return Ok(());
         };

@@ -1,5 +1,12 @@
 use super::*;
 
+/// All documents, and the error that ended them, if one did.
+fn documents(text: &str) -> (Vec<Node<'_>>, Option<YamlError>) {
+    let mut documents = Vec::new();
+    let end = super::documents(Part::whole(text), &mut |document| documents.push(document));
+    (documents, end.err())
+}
+
 /// The tree as compact text.
 fn show(node: &Node<'_>) -> String {
     match &node.value {
