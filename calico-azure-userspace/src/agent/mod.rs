@@ -58,14 +58,15 @@ pub enum AgentError {
 
 /// What arrives at the owner of all state.
 pub(crate) enum Message {
-    Dir(dir::Event),
+    /// Everything that one look at the directory found.
+    Dir(Vec<dir::Event>),
     Links(Result<Snapshot, LinksError>),
     Stop,
 }
 
-impl From<dir::Event> for Message {
-    fn from(event: dir::Event) -> Self {
-        Self::Dir(event)
+impl From<Vec<dir::Event>> for Message {
+    fn from(events: Vec<dir::Event>) -> Self {
+        Self::Dir(events)
     }
 }
 
@@ -128,7 +129,7 @@ pub fn run(config: AgentConfig) -> Result<(), AgentError> {
                     core.write_status();
                     return Ok(());
                 }
-                Message::Dir(event) => core.resource(event),
+                Message::Dir(events) => events.into_iter().for_each(|event| core.resource(event)),
                 Message::Links(snapshot) => core.links(snapshot?),
             }
         }

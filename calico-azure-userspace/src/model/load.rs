@@ -169,7 +169,7 @@ fn parse_part(file: &Path, text: &str, part: Part<'_>) -> (Loaded, bool) {
     let mut report = Report::new(file, text);
     let mut objects = Objects::default();
     let end = yaml::documents(part, &mut |node| {
-        object::document(&mut report, &node, &mut objects)
+        object::document(&mut report, &node, &mut objects);
     });
     report.set_object(None);
     if let Err(error) = &end {

@@ -266,7 +266,7 @@ mod tests {
             let mut report = Report::new(Path::new("x"), text);
             let mut value = None;
             let end = yaml::documents(yaml::Part::whole(text), &mut |node| {
-                value = Some(read(&mut report, &node))
+                value = Some(read(&mut report, &node));
             });
             assert_eq!(end, Ok(()));
             let value = value.unwrap();

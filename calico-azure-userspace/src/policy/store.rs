@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 
 use ipnet::IpNet;
 
@@ -178,10 +178,14 @@ impl Store {
         self.nodes.values().map(AsRef::as_ref)
     }
 
-    /// The tier object.
+    /// The tier: its object, else the one that every cluster has under that name.
     #[must_use]
     pub fn tier(&self, name: &str) -> Option<&Tier> {
-        self.tiers.get(name).map(AsRef::as_ref)
+        static BUILTIN: LazyLock<Vec<Tier>> = LazyLock::new(|| {
+            ["kube-admin", "default", "kube-baseline"].iter().filter_map(|name| Tier::builtin(name)).collect()
+        });
+        let object = self.tiers.get(name).map(AsRef::as_ref);
+        object.or_else(|| BUILTIN.iter().find(|tier| tier.name == name))
     }
 
     /// Every tier, by name (not in the order of evaluation).

@@ -53,11 +53,12 @@ const QUIET: Duration = Duration::from_millis(5);
 /// …or when it has lasted this long.
 const BURST: Duration = Duration::from_millis(50);
 
-/// Sends what the directory holds and then each change, from a thread of its own, until the receiver is gone.
+/// Sends what the directory holds and then each change, from a thread of its own, until the receiver is gone. What was
+/// found at one look comes as one message: an edit of several objects is never seen by halves.
 ///
 /// # Errors
 /// If there is no such directory. What happens to it later is reported as [`Event::Problems`].
-pub fn watch<E: From<Event> + Send + 'static>(dir: PathBuf, events: Sender<E>) -> Result<(), DirError> {
+pub fn watch<E: From<Vec<Event>> + Send + 'static>(dir: PathBuf, events: Sender<E>) -> Result<(), DirError> {
     watch_until(dir, events, Arc::default())
 }
 
@@ -67,7 +68,7 @@ pub fn watch<E: From<Event> + Send + 'static>(dir: PathBuf, events: Sender<E>) -
 /// As [`watch`].
 pub fn watch_until<E>(dir: PathBuf, events: Sender<E>, stop: Arc<AtomicBool>) -> Result<(), DirError>
 where
-    E: From<Event> + Send + 'static,
+    E: From<Vec<Event>> + Send + 'static,
 {
     if let Err(source) = std::fs::read_dir(&dir) {
         return Err(DirError::Open { path: dir, source });
@@ -80,16 +81,15 @@ where
         .map_err(|source| DirError::Thread { path, source })
 }
 
-fn run<E: From<Event>>(dir: PathBuf, events: &Sender<E>, stop: &AtomicBool) {
+fn run<E: From<Vec<Event>>>(dir: PathBuf, events: &Sender<E>, stop: &AtomicBool) {
     let (mut notifications, woken) = Notifications::new(dir.clone());
     let mut tracker = Tracker::new(dir);
     while !stop.load(Ordering::Relaxed) {
         // Before looking: what changes from here on wakes us.
         notifications.keep_up();
-        for event in tracker.scan() {
-            if events.send(E::from(event)).is_err() {
-                return;
-            }
+        let found = tracker.scan();
+        if !found.is_empty() && events.send(E::from(found)).is_err() {
+            return;
         }
         wait(&woken, tracker.look_again_within().unwrap_or(RESCAN));
     }

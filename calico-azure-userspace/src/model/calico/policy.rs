@@ -210,7 +210,7 @@ fn ignored_direction<'t>(report: &mut Report<'t>, fields: &Fields<'_, 't>, key: 
     let name = if key == "ingress" { "Ingress" } else { "Egress" };
     let message = format!("these rules are not in force: the policy's types do not name {name}");
     report.within(key, |report| {
-        report.warning(node.place, message, format!("add {name} to spec.types"))
+        report.warning(node.place, message, format!("add {name} to spec.types"));
     });
 }
 

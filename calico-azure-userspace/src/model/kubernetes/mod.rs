@@ -93,7 +93,7 @@ fn read_rules<'t>(report: &mut Report<'t>, fields: &Fields<'_, 't>, policy: &mut
             let name = if is_ingress { "Ingress" } else { "Egress" };
             let message = format!("these rules are not in force: policyTypes does not name {name}");
             report.within(key, |report| {
-                report.warning(node.place, message, format!("add {name} to spec.policyTypes"))
+                report.warning(node.place, message, format!("add {name} to spec.policyTypes"));
             });
         }
         *into = governs.then_some(rules);

@@ -84,7 +84,7 @@ fn merged(ports: Vec<(u8, Option<PortRange>)>) -> Ports {
         for range in ranges {
             match joined.last_mut() {
                 Some(last) if range.first <= last.last.saturating_add(1) => {
-                    last.last = last.last.max(range.last)
+                    last.last = last.last.max(range.last);
                 }
                 _ => joined.push(range),
             }

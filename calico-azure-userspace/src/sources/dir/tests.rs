@@ -248,13 +248,13 @@ fn a_directory_that_is_gone_keeps_its_objects() -> TestResult {
 }
 
 /// Takes events until the line is there.
-fn until(events: &Receiver<Event>, line: &str) -> Result<Vec<String>, Box<dyn Error>> {
+fn until(events: &Receiver<Vec<Event>>, line: &str) -> Result<Vec<String>, Box<dyn Error>> {
     let mut lines = Vec::new();
     loop {
-        let event = events
+        let found = events
             .recv_timeout(Duration::from_secs(10))
             .map_err(|_| format!("no {line:?} in {lines:?}"))?;
-        lines.extend(show(&[event]));
+        lines.extend(show(&found));
         if lines.last().is_some_and(|last| last == line) {
             return Ok(lines);
         }
@@ -275,7 +275,7 @@ fn the_thread_follows_a_mounted_config_map() -> TestResult {
     publish(dir.path(), "..1", "1")?;
     symlink("..data/a.yaml", dir.path().join("a.yaml"))?;
     let (sender, events) = channel();
-    watch::<Event>(dir.path().to_owned(), sender)?;
+    watch::<Vec<Event>>(dir.path().to_owned(), sender)?;
     assert_eq!(until(&events, "in sync")?, ["upsert a 1", "in sync"]);
     publish(dir.path(), "..2", "2")?;
     assert_eq!(until(&events, "upsert a 2")?, ["upsert a 2"]);
@@ -288,7 +288,7 @@ fn the_thread_follows_new_directories_and_a_directory_made_anew() -> TestResult 
     let dir = parent.path().join("manifests");
     fs::create_dir(&dir)?;
     let (sender, events) = channel();
-    watch::<Event>(dir.clone(), sender)?;
+    watch::<Vec<Event>>(dir.clone(), sender)?;
     until(&events, "in sync")?;
     fs::create_dir(dir.join("sub"))?;
     fs::write(dir.join("sub/a.yaml"), namespace("a", "1"))?;
@@ -307,7 +307,7 @@ fn the_thread_ends_when_told_and_when_nobody_listens() -> TestResult {
     let dir = tempfile::tempdir()?;
     let (sender, events) = channel();
     let stop = Arc::new(AtomicBool::new(false));
-    watch_until::<Event>(dir.path().to_owned(), sender, Arc::clone(&stop))?;
+    watch_until::<Vec<Event>>(dir.path().to_owned(), sender, Arc::clone(&stop))?;
     until(&events, "in sync")?;
     stop.store(true, Ordering::Relaxed);
     let end = events.recv_timeout(Duration::from_secs(10));
@@ -315,7 +315,7 @@ fn the_thread_ends_when_told_and_when_nobody_listens() -> TestResult {
 
     let (sender, events) = channel();
     let held = Arc::new(AtomicBool::new(false));
-    watch_until::<Event>(dir.path().to_owned(), sender, Arc::clone(&held))?;
+    watch_until::<Vec<Event>>(dir.path().to_owned(), sender, Arc::clone(&held))?;
     until(&events, "in sync")?;
     drop(events);
     fs::write(dir.path().join("a.yaml"), namespace("a", "1"))?;
@@ -333,7 +333,7 @@ fn the_thread_ends_when_told_and_when_nobody_listens() -> TestResult {
 #[test]
 fn a_directory_that_is_missing_at_start_is_an_error() -> TestResult {
     let dir = tempfile::tempdir()?;
-    let (sender, _events) = channel::<Event>();
+    let (sender, _events) = channel::<Vec<Event>>();
     let missing = dir.path().join("missing");
     let Err(error) = watch(missing.clone(), sender.clone()) else {
         return Err("watched nothing".into());
