@@ -4,7 +4,10 @@
 //! where precedence lives. None of the three names aya, so the same code runs in the kernel, in property tests
 //! and in `calico-azure explain`. `bpf` (kernel target only) binds them to aya-ebpf's maps and contexts.
 #![no_std]
-#![allow(clippy::cast_possible_truncation, reason = "takes packed words apart, on purpose and everywhere")]
+#![allow(
+    clippy::cast_possible_truncation,
+    reason = "takes packed words apart, on purpose and everywhere"
+)]
 
 pub mod abi;
 pub mod packet;

@@ -45,11 +45,21 @@ spec:
 /// `a/one` and `a/two` on node-1, `b/three` on node-2, agents attached as told.
 fn cluster(attach: &str) -> Cluster {
     let spec = AgentSpec::new().unwrap().args(["--attach", attach]);
-    let mut cluster = Cluster::start(&ClusterSpec { agents: Some(spec), ..ClusterSpec::default() }).unwrap();
+    let mut cluster = Cluster::start(&ClusterSpec {
+        agents: Some(spec),
+        ..ClusterSpec::default()
+    })
+    .unwrap();
     cluster.source.write("namespaces.yaml", NAMESPACES).unwrap();
     cluster.source.write("policy.yaml", &policy("nobody")).unwrap();
-    for (namespace, name, node) in [("a", "one", "node-1"), ("a", "two", "node-1"), ("b", "three", "node-2")] {
-        cluster.add_pod(PodManifest::new(namespace, name, node, &[("app", name)], &PORTS)).unwrap();
+    for (namespace, name, node) in [
+        ("a", "one", "node-1"),
+        ("a", "two", "node-1"),
+        ("b", "three", "node-2"),
+    ] {
+        cluster
+            .add_pod(PodManifest::new(namespace, name, node, &[("app", name)], &PORTS))
+            .unwrap();
     }
     cluster.wait_endpoints(SOON).unwrap();
     wait(|| reaches(&cluster, "a/one", "b/three", false) && !reaches(&cluster, "a/two", "b/three", false));
@@ -65,7 +75,9 @@ fn ip(cluster: &Cluster, pod: &str, v6: bool) -> IpAddr {
 }
 
 fn reaches(cluster: &Cluster, from: &str, to: &str, v6: bool) -> bool {
-    probe::tcp(&ns(cluster, from), ip(cluster, to, v6), 8080, NEVER).unwrap().reached()
+    probe::tcp(&ns(cluster, from), ip(cluster, to, v6), 8080, NEVER)
+        .unwrap()
+        .reached()
 }
 
 #[track_caller]
@@ -92,7 +104,10 @@ impl Traffic {
             };
             [false, true].map(start).into()
         };
-        Self { allowed: probers("a/one"), denied: probers("a/two") }
+        Self {
+            allowed: probers("a/one"),
+            denied: probers("a/two"),
+        }
     }
 
     #[track_caller]
@@ -100,18 +115,29 @@ impl Traffic {
         let grace = Duration::from_millis(300);
         let settled = |prober: Prober| -> Vec<Sample> {
             let samples = prober.finish(grace);
-            samples.into_iter().filter(|sample| sample.sent.elapsed() >= grace).collect()
+            samples
+                .into_iter()
+                .filter(|sample| sample.sent.elapsed() >= grace)
+                .collect()
         };
         for prober in self.allowed {
             let samples = settled(prober);
             let lost = samples.iter().filter(|sample| sample.answered.is_none()).count();
-            assert!(samples.len() > 100, "{what}: only {} datagrams were sent", samples.len());
+            assert!(
+                samples.len() > 100,
+                "{what}: only {} datagrams were sent",
+                samples.len()
+            );
             assert_eq!(lost, 0, "{what}: of {} allowed datagrams", samples.len());
         }
         for prober in self.denied {
             let samples = settled(prober);
             let passed = samples.iter().filter(|sample| sample.answered.is_some()).count();
-            assert!(samples.len() > 100, "{what}: only {} datagrams were sent", samples.len());
+            assert!(
+                samples.len() > 100,
+                "{what}: only {} datagrams were sent",
+                samples.len()
+            );
             assert_eq!(passed, 0, "{what}: of {} denied datagrams", samples.len());
         }
     }
@@ -120,8 +146,17 @@ impl Traffic {
 #[track_caller]
 fn survives_ten_restarts_and_constant_edits(attach: &str) {
     let mut cluster = cluster(attach);
-    let attached = cluster.agent("node-1").unwrap().status().unwrap().unwrap().attached;
-    assert!(attached.len() >= 6, "two pods and a fabric interface, two programs each: {attached:?}");
+    let attached = cluster
+        .agent("node-1")
+        .unwrap()
+        .status()
+        .unwrap()
+        .unwrap()
+        .attached;
+    assert!(
+        attached.len() >= 6,
+        "two pods and a fabric interface, two programs each: {attached:?}"
+    );
     assert!(attached.iter().all(|a| a.how == attach), "{attached:?}");
 
     let traffic = Traffic::start(&cluster);
@@ -144,10 +179,19 @@ fn survives_ten_restarts_and_constant_edits(attach: &str) {
     let mut edits = 0;
     while Instant::now() < end {
         edits += 1;
-        cluster.source.write("policy.yaml", &policy(&format!("nobody-{edits}"))).unwrap();
+        cluster
+            .source
+            .write("policy.yaml", &policy(&format!("nobody-{edits}")))
+            .unwrap();
         std::thread::sleep(Duration::from_millis(50));
     }
-    let applies = cluster.agent("node-2").unwrap().status().unwrap().unwrap().applies;
+    let applies = cluster
+        .agent("node-2")
+        .unwrap()
+        .status()
+        .unwrap()
+        .unwrap()
+        .applies;
     assert!(applies > 20, "{edits} edits led to {applies} applies only");
     traffic.finish("an edit every 50 ms");
 }
@@ -181,13 +225,24 @@ spec: {selector: app == 'late', types: [Egress]}
         std::thread::sleep(Duration::from_millis(100));
         let manifest = PodManifest::new("a", &name, "node-1", &[("app", "late")], &PORTS);
         let running = manifest.running(pod.ips());
-        cluster.source.write_objects(&manifest.file(), &[running]).unwrap();
+        cluster
+            .source
+            .write_objects(&manifest.file(), &[running])
+            .unwrap();
         let known = format!("a/{name}");
-        cluster.agent("node-1").unwrap().wait_endpoint(&known, SOON).unwrap();
+        cluster
+            .agent("node-1")
+            .unwrap()
+            .wait_endpoint(&known, SOON)
+            .unwrap();
         std::thread::sleep(Duration::from_millis(100));
         let samples = early.finish(NEVER);
         assert!(samples.len() > 50, "{}", samples.len());
-        assert_eq!(samples.iter().filter(|sample| sample.answered.is_some()).count(), 0, "{name}");
+        assert_eq!(
+            samples.iter().filter(|sample| sample.answered.is_some()).count(),
+            0,
+            "{name}"
+        );
         cluster.source.remove(&manifest.file()).unwrap();
     }
 }
@@ -198,7 +253,10 @@ fn input_that_breaks_later_changes_nothing_until_it_is_mended() {
     cluster.source.write("policy.yaml", "kind: [").unwrap();
     let agent = cluster.agent("node-2").unwrap();
     let says = |status: &calico_azure_tests::lab::AgentStatus| {
-        status.problems.iter().any(|problem| problem.contains("policy.yaml"))
+        status
+            .problems
+            .iter()
+            .any(|problem| problem.contains("policy.yaml"))
     };
     agent.wait_for("lists the broken file", SOON, says).unwrap();
     for v6 in [false, true] {
@@ -206,7 +264,10 @@ fn input_that_breaks_later_changes_nothing_until_it_is_mended() {
         assert!(!reaches(&cluster, "a/two", "b/three", v6));
     }
     // A rule that is not understood closes; what it closes is only what it opened.
-    let typo = policy("nobody").replace("source: {selector: app == 'one'", "source: {selector: app = 'one'");
+    let typo = policy("nobody").replace(
+        "source: {selector: app == 'one'",
+        "source: {selector: app = 'one'",
+    );
     cluster.source.write("policy.yaml", &typo).unwrap();
     wait(|| !reaches(&cluster, "a/one", "b/three", false));
     assert!(!reaches(&cluster, "a/two", "b/three", false));
@@ -229,19 +290,41 @@ fn a_second_agent_refuses_and_cleanup_removes_exactly_what_is_ours() {
         };
         let before = foreign(&node);
         // Somebody else's filter beside ours.
-        let device = cluster.agent("node-1").unwrap().status().unwrap().unwrap().attached;
-        let device = device.iter().find(|a| a.program == "from_workload").unwrap().interface.clone();
+        let device = cluster
+            .agent("node-1")
+            .unwrap()
+            .status()
+            .unwrap()
+            .unwrap()
+            .attached;
+        let device = device
+            .iter()
+            .find(|a| a.program == "from_workload")
+            .unwrap()
+            .interface
+            .clone();
         if attach == "tcx" {
-            node.exec("tc", &["qdisc", "add", "dev", &device, "clsact"]).unwrap();
+            node.exec("tc", &["qdisc", "add", "dev", &device, "clsact"])
+                .unwrap();
         }
-        let filter = ["filter", "add", "dev", &device, "ingress", "prio", "7", "protocol", "all"];
+        let filter = [
+            "filter", "add", "dev", &device, "ingress", "prio", "7", "protocol", "all",
+        ];
         // Classic BPF for "go on": every kernel with our own classifier has it.
         let program = ["bpf", "da", "bytecode", "1,6 0 0 4294967295"];
         node.exec("tc", &[&filter[..], &program].concat()).unwrap();
 
         let agent = cluster.agent("node-1").unwrap();
         let mut second = node.command(calico_azure_tests::lab::binary().unwrap());
-        second.args(["agent", "--node", "node-1", "--pin-name", &agent.pin_name(), "--source", "/"]);
+        second.args([
+            "agent",
+            "--node",
+            "node-1",
+            "--pin-name",
+            &agent.pin_name(),
+            "--source",
+            "/",
+        ]);
         second.arg("--run-dir").arg(agent.run_dir());
         let output = second.output().unwrap();
         let text = String::from_utf8_lossy(&output.stderr).into_owned();
@@ -249,19 +332,34 @@ fn a_second_agent_refuses_and_cleanup_removes_exactly_what_is_ours() {
         assert!(text.contains("another agent for node-1"), "{text}");
 
         agent.terminate().unwrap();
-        let filters = node.exec("tc", &["filter", "show", "dev", &device, "ingress"]).unwrap();
+        let filters = node
+            .exec("tc", &["filter", "show", "dev", &device, "ingress"])
+            .unwrap();
         assert!(filters.contains("bytecode"), "{filters}");
-        assert!(!reaches(&cluster, "a/two", "b/three", false), "enforced without an agent");
+        assert!(
+            !reaches(&cluster, "a/two", "b/three", false),
+            "enforced without an agent"
+        );
         let said = cluster.agent("node-1").unwrap().cleanup().unwrap();
         assert!(said.contains("removed"), "{said}");
-        let filters = node.exec("tc", &["filter", "show", "dev", &device, "ingress"]).unwrap();
-        assert!(filters.contains("bytecode") && !filters.contains("from_workload"), "{filters}");
-        let filters = node.exec("tc", &["filter", "show", "dev", &device, "egress"]).unwrap();
+        let filters = node
+            .exec("tc", &["filter", "show", "dev", &device, "ingress"])
+            .unwrap();
+        assert!(
+            filters.contains("bytecode") && !filters.contains("from_workload"),
+            "{filters}"
+        );
+        let filters = node
+            .exec("tc", &["filter", "show", "dev", &device, "egress"])
+            .unwrap();
         assert!(!filters.contains("to_workload"), "{filters}");
         assert_eq!(foreign(&node), before, "routes and rules are not ours to change");
         // Nothing of ours judges what leaves node-1 any more, not even a source that is nobody's.
         let one = ip(&cluster, "a/one", false);
         assert!(probe::tcp(&pod, one, 8080, SOON).unwrap().reached());
-        assert!(cluster.agent("node-1").unwrap().status().unwrap().is_none(), "the status file is gone");
+        assert!(
+            cluster.agent("node-1").unwrap().status().unwrap().is_none(),
+            "the status file is gone"
+        );
     }
 }

@@ -9,8 +9,19 @@ use std::process::{Command, Output};
 use calico_azure_tests::lab::binary;
 
 fn run(command: &mut Command) -> (Option<i32>, String) {
-    let Output { status, stdout, stderr } = command.output().unwrap();
-    (status.code(), format!("{}{}", String::from_utf8_lossy(&stdout), String::from_utf8_lossy(&stderr)))
+    let Output {
+        status,
+        stdout,
+        stderr,
+    } = command.output().unwrap();
+    (
+        status.code(),
+        format!(
+            "{}{}",
+            String::from_utf8_lossy(&stdout),
+            String::from_utf8_lossy(&stderr)
+        ),
+    )
 }
 
 fn calico_azure(args: &[&str]) -> (Option<i32>, String) {
@@ -30,7 +41,8 @@ fn check(files: &[(&str, &str)], code: i32, expected: &[&str]) {
     }
 }
 
-const HEAD: &str = "apiVersion: projectcalico.org/v3\nkind: NetworkPolicy\nmetadata: {name: web, namespace: shop}\n";
+const HEAD: &str =
+    "apiVersion: projectcalico.org/v3\nkind: NetworkPolicy\nmetadata: {name: web, namespace: shop}\n";
 
 fn policy(spec: &str) -> String {
     format!("{HEAD}spec:\n{spec}")
@@ -38,7 +50,9 @@ fn policy(spec: &str) -> String {
 
 #[test]
 fn manifests_with_mistakes() {
-    let fine = policy("  selector: app == 'web'\n  ingress:\n  - {action: Allow, protocol: TCP, destination: {ports: [80]}}\n");
+    let fine = policy(
+        "  selector: app == 'web'\n  ingress:\n  - {action: Allow, protocol: TCP, destination: {ports: [80]}}\n",
+    );
     check(&[("p.yaml", &fine)], 0, &["1 polic"]);
     check(&[("p.yaml", "kind: [unclosed\n")], 2, &["p.yaml"]);
     check(
@@ -52,19 +66,37 @@ fn manifests_with_mistakes() {
         &["p.yaml:5", "shop/web", "spec.selector", "=="],
     );
     check(
-        &[("p.yaml", &policy("  ingress:\n  - action: Allow\n    source:\n      nets: [10.0.0.1/8]\n"))],
+        &[(
+            "p.yaml",
+            &policy("  ingress:\n  - action: Allow\n    source:\n      nets: [10.0.0.1/8]\n"),
+        )],
         1,
         &["p.yaml:8", "shop/web", "nets[0]", "10.0.0.0/8"],
     );
     check(
-        &[("p.yaml", &policy("  ingress:\n  - action: Allow\n    source:\n      nets: [10.0.0.0/40]\n"))],
+        &[(
+            "p.yaml",
+            &policy("  ingress:\n  - action: Allow\n    source:\n      nets: [10.0.0.0/40]\n"),
+        )],
         2,
         &["p.yaml:8", "nets[0]", "10.0.0.0/40"],
     );
     let port = "  ingress:\n  - action: Allow\n    protocol: TCP\n    destination:\n      ports: [70000]\n";
-    check(&[("p.yaml", &policy(port))], 2, &["p.yaml:9", "shop/web", "ports[0]", "70000"]);
-    check(&[("p.yaml", &policy("  tier: nowhere\n  ingress: []\n"))], 1, &["shop/web", "nowhere"]);
-    check(&[("a.yaml", &fine), ("b.yaml", &fine)], 2, &["a.yaml", "b.yaml", "shop/web"]);
+    check(
+        &[("p.yaml", &policy(port))],
+        2,
+        &["p.yaml:9", "shop/web", "ports[0]", "70000"],
+    );
+    check(
+        &[("p.yaml", &policy("  tier: nowhere\n  ingress: []\n"))],
+        1,
+        &["shop/web", "nowhere"],
+    );
+    check(
+        &[("a.yaml", &fine), ("b.yaml", &fine)],
+        2,
+        &["a.yaml", "b.yaml", "shop/web"],
+    );
 }
 
 #[test]
@@ -93,7 +125,10 @@ fn an_unreadable_file_is_named() {
 fn an_interface_that_does_not_exist() {
     let (code, text) = calico_azure(&["load", "--interface", "nope0"]);
     assert_eq!(code, Some(2), "{text}");
-    assert!(text.contains("interface nope0 does not exist") && text.contains("lo"), "{text}");
+    assert!(
+        text.contains("interface nope0 does not exist") && text.contains("lo"),
+        "{text}"
+    );
     assert!(!Path::new("/sys/fs/bpf/calico-azure/manual").exists());
 }
 
@@ -120,7 +155,10 @@ fn without_root() {
 fn a_kernel_without_btf_and_a_missing_bpffs() {
     let hidden = |hide: &str, args: &[&str]| {
         let script = format!("mount -t tmpfs none {hide} && exec \"$0\" \"$@\"");
-        run(Command::new("unshare").args(["--mount", "sh", "-c", &script]).arg(binary().unwrap()).args(args))
+        run(Command::new("unshare")
+            .args(["--mount", "sh", "-c", &script])
+            .arg(binary().unwrap())
+            .args(args))
     };
     let (code, text) = hidden("/sys/kernel/btf", &["load", "--interface", "lo"]);
     assert_eq!(code, Some(2), "{text}");

@@ -566,8 +566,18 @@ fn the_fabric_interface_validates_sources_both_ways() -> Result<()> {
         }
         let mut longer_than_the_frame = packet("remote", "b");
         longer_than_the_frame.truncate(if v6 { 60 } else { 40 });
-        bench.expect(from_fabric(), &longer_than_the_frame, Hook::FromFabric, Reason::Malformed)?;
-        bench.expect(to_fabric(A), &longer_than_the_frame, Hook::ToFabric, Reason::Malformed)?;
+        bench.expect(
+            from_fabric(),
+            &longer_than_the_frame,
+            Hook::FromFabric,
+            Reason::Malformed,
+        )?;
+        bench.expect(
+            to_fabric(A),
+            &longer_than_the_frame,
+            Hook::ToFabric,
+            Reason::Malformed,
+        )?;
     }
     Ok(())
 }

@@ -34,7 +34,11 @@ fn packets(stores: &[&Store], seed: u64, limit: usize) -> Vec<Probe> {
                 Direction::Ingress => (Hook::ToWorkload, probe.peer, probe.own),
             };
             let frame = Frame::new(src, dst, probe.protocol, sport, probe.dport);
-            Probe { hook, ifindex: case.ifindex, bytes: frame.bytes() }
+            Probe {
+                hook,
+                ifindex: case.ifindex,
+                bytes: frame.bytes(),
+            }
         })
         .collect()
 }
@@ -47,7 +51,11 @@ type Verdict = (bool, u32, bool);
 fn judge(tables: &mut HostTables, probes: &[Probe]) -> Vec<Verdict> {
     let judge = |probe: &Probe| {
         tables.forget_flows();
-        let packet = SlicePacket { bytes: &probe.bytes, ifindex: probe.ifindex, ingress_ifindex: 1 };
+        let packet = SlicePacket {
+            bytes: &probe.bytes,
+            ifindex: probe.ifindex,
+            ingress_ifindex: 1,
+        };
         let Outcome { reason, rule, log } = match probe.hook {
             Hook::FromWorkload => workload::from_workload(&packet, tables),
             _ => workload::to_workload(&packet, tables),
@@ -97,12 +105,22 @@ fn each_operation_leaves_the_old_or_the_new_verdict() -> Result<()> {
             let context = |what: &str| format!("seed {seed}, round {round}, {what}");
             for op in &plan.prepare {
                 tables.image.follow(op);
-                assert_eq!(judge(&mut tables, &probes), before, "{}", context(&format!("prepare {op:?}")));
+                assert_eq!(
+                    judge(&mut tables, &probes),
+                    before,
+                    "{}",
+                    context(&format!("prepare {op:?}"))
+                );
                 checks += probes.len();
             }
             for op in plan.flip.iter().chain(&plan.settle) {
                 tables.image.follow(op);
-                assert_eq!(judge(&mut tables, &probes), after, "{}", context(&format!("after the flip, {op:?}")));
+                assert_eq!(
+                    judge(&mut tables, &probes),
+                    after,
+                    "{}",
+                    context(&format!("after the flip, {op:?}"))
+                );
                 checks += probes.len();
             }
             assert_eq!(tables.image, goal.image);
@@ -110,8 +128,13 @@ fn each_operation_leaves_the_old_or_the_new_verdict() -> Result<()> {
             store = next;
         }
     }
-    println!("{checks} verdicts after single operations; {differing} of the probes' verdicts changed by their update");
-    assert!(checks > 100_000 && differing > 100, "{checks} checks, {differing} changes");
+    println!(
+        "{checks} verdicts after single operations; {differing} of the probes' verdicts changed by their update"
+    );
+    assert!(
+        checks > 100_000 && differing > 100,
+        "{checks} checks, {differing} changes"
+    );
     Ok(())
 }
 
@@ -126,13 +149,34 @@ fn check_contents(image: &Image, desired: &Desired) {
     assert_eq!(image.policy, desired.policy);
     assert_eq!(image.ports, desired.ports);
     let ids = |words: &BTreeMap<u32, u64>| words.keys().copied().collect::<Vec<_>>();
-    assert_eq!(ids(&image.class4), desired.class4.keys().copied().collect::<Vec<_>>());
+    assert_eq!(
+        ids(&image.class4),
+        desired.class4.keys().copied().collect::<Vec<_>>()
+    );
     assert_eq!(image.cidr4.len(), desired.cidr4.len());
     assert_eq!(image.cidr6.len(), desired.cidr6.len());
-    assert!(image.cidr4.values().chain(image.cidr6.values()).all(|class| class.slots[0] == class.slots[1]));
-    assert_eq!(image.endpoints.keys().collect::<Vec<_>>(), desired.endpoints.keys().collect::<Vec<_>>());
-    assert_eq!(image.owners4.keys().collect::<Vec<_>>(), desired.owners4.keys().collect::<Vec<_>>());
-    assert!(image.owners4.values().chain(image.owners6.values()).all(|&slots| slots == 3));
+    assert!(
+        image
+            .cidr4
+            .values()
+            .chain(image.cidr6.values())
+            .all(|class| class.slots[0] == class.slots[1])
+    );
+    assert_eq!(
+        image.endpoints.keys().collect::<Vec<_>>(),
+        desired.endpoints.keys().collect::<Vec<_>>()
+    );
+    assert_eq!(
+        image.owners4.keys().collect::<Vec<_>>(),
+        desired.owners4.keys().collect::<Vec<_>>()
+    );
+    assert!(
+        image
+            .owners4
+            .values()
+            .chain(image.owners6.values())
+            .all(|&slots| slots == 3)
+    );
 }
 
 #[test]
@@ -142,7 +186,10 @@ fn nothing_to_do_is_nothing_done() -> Result<()> {
     let mut image = Image::default();
     let first = plan(&image, &compiler.compile(&store)?.desired, settings())?;
     run(&mut image, &first);
-    assert_eq!(plan(&image, &compiler.compile(&store)?.desired, settings())?, Plan::default());
+    assert_eq!(
+        plan(&image, &compiler.compile(&store)?.desired, settings())?,
+        Plan::default()
+    );
     Ok(())
 }
 
@@ -165,7 +212,10 @@ fn an_apply_that_fails_anywhere_widens_nothing_and_the_next_one_mends_it() -> Re
         for at in 1..=operations {
             let mut dataplane = Dataplane::open(base.io_ref().clone())?;
             dataplane.io().fail_in = Some(at);
-            assert!(dataplane.apply(&desired, settings()).is_err(), "operation {at} was made to fail");
+            assert!(
+                dataplane.apply(&desired, settings()).is_err(),
+                "operation {at} was made to fail"
+            );
             failures += 1;
             // What the kernel holds now, read as a new agent would after a crash at this very point.
             let crashed = Image::read(dataplane.io_ref())?;
@@ -176,13 +226,21 @@ fn an_apply_that_fails_anywhere_widens_nothing_and_the_next_one_mends_it() -> Re
             assert_eq!(mended, after, "seed {seed}, after a failure at operation {at}");
             check_contents(dataplane.image(), &desired);
             // A new agent does not know the old one's ids, and gets there all the same.
-            let mut restarted = Dataplane::open(FakeIo { fail_in: None, ..dataplane.io_ref().clone() })?;
+            let mut restarted = Dataplane::open(FakeIo {
+                fail_in: None,
+                ..dataplane.io_ref().clone()
+            })?;
             let desired = Compiler::new(restarted.reserved()).compile(&new)?.desired;
             restarted.apply(&desired, settings())?;
             let outcomes = judge(&mut HostTables::new(restarted.image().clone()), &probes);
             // Rule ids are the new agent's own.
-            let passes = |verdicts: &[Verdict]| verdicts.iter().map(|(passes, _, _)| *passes).collect::<Vec<_>>();
-            assert_eq!(passes(&outcomes), passes(&after), "seed {seed}, restart after operation {at}");
+            let passes =
+                |verdicts: &[Verdict]| verdicts.iter().map(|(passes, _, _)| *passes).collect::<Vec<_>>();
+            assert_eq!(
+                passes(&outcomes),
+                passes(&after),
+                "seed {seed}, restart after operation {at}"
+            );
             check_contents(restarted.image(), &desired);
         }
     }

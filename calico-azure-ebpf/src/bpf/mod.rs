@@ -21,7 +21,18 @@ pub fn run(ctx: &TcContext, program: impl FnOnce(&SkbPacket, &KernelTables) -> O
     #[cfg(feature = "bpf-log")]
     {
         let reason = outcome.reason as u8;
-        aya_log_ebpf::debug!(ctx, "ifindex {} len {} reason {} rule {}", packet.ifindex(), ctx.len(), reason, outcome.rule);
+        aya_log_ebpf::debug!(
+            ctx,
+            "ifindex {} len {} reason {} rule {}",
+            packet.ifindex(),
+            ctx.len(),
+            reason,
+            outcome.rule
+        );
     }
-    if outcome.reason.passes() { TC_ACT_UNSPEC } else { TC_ACT_SHOT as i32 }
+    if outcome.reason.passes() {
+        TC_ACT_UNSPEC
+    } else {
+        TC_ACT_SHOT as i32
+    }
 }

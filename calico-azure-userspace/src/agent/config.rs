@@ -40,7 +40,14 @@ impl std::str::FromStr for FabricChoice {
         Ok(match text {
             "auto" => Self::Auto,
             "none" => Self::None,
-            names => Self::Named(names.split(',').map(str::trim).filter(|n| !n.is_empty()).map(str::to_owned).collect()),
+            names => Self::Named(
+                names
+                    .split(',')
+                    .map(str::trim)
+                    .filter(|n| !n.is_empty())
+                    .map(str::to_owned)
+                    .collect(),
+            ),
         })
     }
 }
@@ -79,6 +86,9 @@ impl AgentConfig {
             EstablishedFlows::Reevaluate => 0,
             EstablishedFlows::Keep => CONFIG_KEEP_ESTABLISHED,
         };
-        Settings { flags, timeouts: SETTINGS_TIMEOUTS }
+        Settings {
+            flags,
+            timeouts: SETTINGS_TIMEOUTS,
+        }
     }
 }

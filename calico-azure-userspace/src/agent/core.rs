@@ -48,16 +48,34 @@ struct Problems {
 
 impl Problems {
     fn all(&self) -> Vec<String> {
-        let Self { input, policy, attach, apply } = self;
-        input.iter().chain(policy).chain(attach).chain(apply).cloned().collect()
+        let Self {
+            input,
+            policy,
+            attach,
+            apply,
+        } = self;
+        input
+            .iter()
+            .chain(policy)
+            .chain(attach)
+            .chain(apply)
+            .cloned()
+            .collect()
     }
 }
 
 impl Core {
-    pub(super) fn new(config: AgentConfig, kernel: Kernel, context: SharedContext) -> Result<Self, AgentError> {
+    pub(super) fn new(
+        config: AgentConfig,
+        kernel: Kernel,
+        context: SharedContext,
+    ) -> Result<Self, AgentError> {
         let dataplane = Dataplane::open(kernel)?;
         let compiler = Compiler::new(dataplane.reserved());
-        let status = Status { node: config.node.clone(), ..Status::default() };
+        let status = Status {
+            node: config.node.clone(),
+            ..Status::default()
+        };
         Ok(Self {
             how: config.attach.resolve(),
             config,
@@ -107,16 +125,28 @@ impl Core {
         match &self.links {
             None => self.take_over(&snapshot),
             Some(before) => {
-                for ifindex in before.links.keys().filter(|ifindex| !snapshot.links.contains_key(ifindex)) {
+                for ifindex in before
+                    .links
+                    .keys()
+                    .filter(|ifindex| !snapshot.links.contains_key(ifindex))
+                {
                     self.attachments.forget(self.dataplane.io_ref(), *ifindex);
                     self.inherited.remove(ifindex);
                 }
             }
         }
         let interfaces = snapshot.links.iter().map(|(ifindex, link)| {
-            (*ifindex, Interface { name: link.name.clone(), host_routes: link.host_routes.clone() })
+            (
+                *ifindex,
+                Interface {
+                    name: link.name.clone(),
+                    host_routes: link.host_routes.clone(),
+                },
+            )
         });
-        let interfaces = Interfaces { by_ifindex: interfaces.collect() };
+        let interfaces = Interfaces {
+            by_ifindex: interfaces.collect(),
+        };
         let facts = NodeFacts {
             node: self.config.node.clone(),
             host_ips: snapshot.host_ips.iter().copied().collect(),
@@ -137,7 +167,12 @@ impl Core {
         for (ifindex, program) in pinned.and_then(Result::ok).unwrap_or_default() {
             if !snapshot.links.contains_key(&ifindex) {
                 self.attachments.forget(self.dataplane.io_ref(), ifindex);
-            } else if Role::Workload.programs().iter().chain(&Role::Fabric.programs()).any(|(p, _)| *p == program) {
+            } else if Role::Workload
+                .programs()
+                .iter()
+                .chain(&Role::Fabric.programs())
+                .any(|(p, _)| *p == program)
+            {
                 self.inherited.remove(&ifindex);
             }
         }
@@ -158,7 +193,10 @@ impl Core {
             return;
         }
         let how = self.how;
-        match self.attachments.attach(self.dataplane.io(), name, ifindex, role, how) {
+        match self
+            .attachments
+            .attach(self.dataplane.io(), name, ifindex, role, how)
+        {
             Ok(()) => tracing::info!(interface = name, ifindex, ?role, %how, "attached"),
             Err(error) if error.is_gone() => tracing::debug!(interface = name, "gone before it was attached"),
             Err(error) => {
@@ -207,9 +245,15 @@ impl Core {
     }
 
     fn apply(&mut self) -> Result<(Output, Applied), String> {
-        let output = self.compiler.compile(&self.store).map_err(|error| error.to_string())?;
+        let output = self
+            .compiler
+            .compile(&self.store)
+            .map_err(|error| error.to_string())?;
         let settings = self.config.settings();
-        let applied = self.dataplane.apply(&output.desired, settings).map_err(|error| error.to_string())?;
+        let applied = self
+            .dataplane
+            .apply(&output.desired, settings)
+            .map_err(|error| error.to_string())?;
         // Only now may ids that the kernel has forgotten be given out again.
         self.compiler.applied();
         Ok((output, applied))
@@ -226,8 +270,12 @@ impl Core {
             .collect();
         {
             let mut context = self.context.write().unwrap_or_else(PoisonError::into_inner);
-            context.endpoints =
-                output.desired.endpoints.iter().map(|(ifindex, endpoint)| (*ifindex, endpoint.pod.clone())).collect();
+            context.endpoints = output
+                .desired
+                .endpoints
+                .iter()
+                .map(|(ifindex, endpoint)| (*ifindex, endpoint.pod.clone()))
+                .collect();
             context.interfaces.clone_from(&names);
             context.rules.clone_from(&output.rules);
         }
@@ -253,7 +301,9 @@ impl Core {
 
     /// Programs of an agent with another layout ran beside ours until now, and a packet had to pass both.
     fn drop_older_layouts(&mut self) {
-        let Some(pins) = self.dataplane.io_ref().pins() else { return };
+        let Some(pins) = self.dataplane.io_ref().pins() else {
+            return;
+        };
         match pins.remove_other_layouts() {
             Ok(removed) if removed.is_empty() => {}
             Ok(removed) => tracing::info!(?removed, "removed an earlier layout"),

@@ -15,13 +15,19 @@ use crate::observe::{FlowContext, FlowRecord};
 pub(super) type SharedContext = Arc<RwLock<FlowContext>>;
 
 pub(super) fn start(events: Events, config: &AgentConfig) -> Result<SharedContext, AgentError> {
-    let context =
-        FlowContext { node: config.node.clone(), clock_offset: clock_offset(), ..FlowContext::default() };
+    let context = FlowContext {
+        node: config.node.clone(),
+        clock_offset: clock_offset(),
+        ..FlowContext::default()
+    };
     let context = Arc::new(RwLock::new(context));
     let log = config.flow_log.as_deref().map(open).transpose()?;
     let shared = Arc::clone(&context);
     let run = move || read(events, &shared, log);
-    thread::Builder::new().name("events".into()).spawn(run).map_err(AgentError::Start)?;
+    thread::Builder::new()
+        .name("events".into())
+        .spawn(run)
+        .map_err(AgentError::Start)?;
     Ok(context)
 }
 
@@ -33,7 +39,11 @@ pub(super) fn forward(mut debug: DebugLog) -> Result<(), AgentError> {
             thread::sleep(Duration::from_millis(100));
         }
     };
-    thread::Builder::new().name("bpf-log".into()).spawn(run).map(drop).map_err(AgentError::Start)
+    thread::Builder::new()
+        .name("bpf-log".into())
+        .spawn(run)
+        .map(drop)
+        .map_err(AgentError::Start)
 }
 
 enum Log {
@@ -46,7 +56,10 @@ fn open(path: &Path) -> Result<Log, AgentError> {
         return Ok(Log::Stdout);
     }
     let file = OpenOptions::new().create(true).append(true).open(path);
-    file.map(Log::File).map_err(|source| AgentError::Io { path: path.to_owned(), source })
+    file.map(Log::File).map_err(|source| AgentError::Io {
+        path: path.to_owned(),
+        source,
+    })
 }
 
 fn read(mut events: Events, context: &SharedContext, mut log: Option<Log>) {
@@ -57,7 +70,10 @@ fn read(mut events: Events, context: &SharedContext, mut log: Option<Log>) {
         }
         let mut lines = Vec::new();
         while let Some(event) = events.next_event() {
-            let record = context.read().unwrap_or_else(PoisonError::into_inner).record(&event);
+            let record = context
+                .read()
+                .unwrap_or_else(PoisonError::into_inner)
+                .record(&event);
             trace(&record);
             if log.is_some() && serde_json::to_writer(&mut lines, &record).is_ok() {
                 lines.push(b'\n');
@@ -76,19 +92,56 @@ fn read(mut events: Events, context: &SharedContext, mut log: Option<Log>) {
 }
 
 fn trace(record: &FlowRecord) {
-    let FlowRecord { verdict, reason, hook, interface, endpoint, src, dst, dport, rule, log, .. } = record;
+    let FlowRecord {
+        verdict,
+        reason,
+        hook,
+        interface,
+        endpoint,
+        src,
+        dst,
+        dport,
+        rule,
+        log,
+        ..
+    } = record;
     let (endpoint, rule) = (endpoint.as_deref().unwrap_or("-"), rule.as_deref().unwrap_or("-"));
     if *log {
-        tracing::info!(verdict, reason, hook, interface, endpoint, ?src, ?dst, dport, rule, "packet matched a Log rule");
+        tracing::info!(
+            verdict,
+            reason,
+            hook,
+            interface,
+            endpoint,
+            ?src,
+            ?dst,
+            dport,
+            rule,
+            "packet matched a Log rule"
+        );
     } else {
-        tracing::trace!(verdict, reason, hook, interface, endpoint, ?src, ?dst, dport, rule, "packet");
+        tracing::trace!(
+            verdict,
+            reason,
+            hook,
+            interface,
+            endpoint,
+            ?src,
+            ?dst,
+            dport,
+            rule,
+            "packet"
+        );
     }
 }
 
 /// Events carry the monotonic clock.
 fn clock_offset() -> u64 {
     let read = |clock| {
-        let mut time = libc::timespec { tv_sec: 0, tv_nsec: 0 };
+        let mut time = libc::timespec {
+            tv_sec: 0,
+            tv_nsec: 0,
+        };
         // SAFETY: writes one timespec.
         let result = unsafe { libc::clock_gettime(clock, &raw mut time) };
         let nanos = i128::from(time.tv_sec) * 1_000_000_000 + i128::from(time.tv_nsec);

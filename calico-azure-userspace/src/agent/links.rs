@@ -7,7 +7,11 @@ use super::config::FabricChoice;
 
 /// The role of every link that gets programs because of what it is called or where it leads. Links that are pods'
 /// only by their host route are found by policy.
-pub(super) fn roles(snapshot: &Snapshot, prefixes: &[String], fabric: &FabricChoice) -> Vec<(u32, String, Role)> {
+pub(super) fn roles(
+    snapshot: &Snapshot,
+    prefixes: &[String],
+    fabric: &FabricChoice,
+) -> Vec<(u32, String, Role)> {
     let role = |ifindex: &u32, name: &str| {
         let is_fabric = match fabric {
             FabricChoice::Auto => snapshot.default_links.contains(ifindex),
@@ -23,7 +27,9 @@ pub(super) fn roles(snapshot: &Snapshot, prefixes: &[String], fabric: &FabricCho
         }
     };
     let links = snapshot.links.iter().filter(|(_, link)| !link.slave);
-    links.filter_map(|(ifindex, link)| Some((*ifindex, link.name.clone(), role(ifindex, &link.name)?))).collect()
+    links
+        .filter_map(|(ifindex, link)| Some((*ifindex, link.name.clone(), role(ifindex, &link.name)?)))
+        .collect()
 }
 
 #[cfg(test)]
@@ -33,7 +39,11 @@ mod tests {
 
     #[test]
     fn prefixes_make_workloads_and_default_routes_the_fabric() {
-        let link = |name: &str, slave| Link { name: name.into(), slave, host_routes: vec![] };
+        let link = |name: &str, slave| Link {
+            name: name.into(),
+            slave,
+            host_routes: vec![],
+        };
         let snapshot = Snapshot {
             links: [
                 (1, link("lo", false)),
@@ -50,10 +60,16 @@ mod tests {
         let prefixes = ["cali".to_owned(), "azv".to_owned()];
         let get = |fabric: &str| {
             let fabric = fabric.parse().unwrap_or(FabricChoice::None);
-            roles(&snapshot, &prefixes, &fabric).into_iter().map(|(i, _, role)| (i, role)).collect::<Vec<_>>()
+            roles(&snapshot, &prefixes, &fabric)
+                .into_iter()
+                .map(|(i, _, role)| (i, role))
+                .collect::<Vec<_>>()
         };
         assert_eq!(get("auto"), [(2, Role::Fabric), (4, Role::Workload)]);
         assert_eq!(get("none"), [(4, Role::Workload)]);
-        assert_eq!(get("docker0, eth0"), [(2, Role::Fabric), (4, Role::Workload), (5, Role::Fabric)]);
+        assert_eq!(
+            get("docker0, eth0"),
+            [(2, Role::Fabric), (4, Role::Workload), (5, Role::Fabric)]
+        );
     }
 }

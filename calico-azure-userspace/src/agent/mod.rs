@@ -106,7 +106,10 @@ pub fn run(config: AgentConfig) -> Result<(), AgentError> {
             let _gone = sender.send(Message::Stop);
         }
     };
-    thread::Builder::new().name("signals".into()).spawn(stopper).map_err(AgentError::Start)?;
+    thread::Builder::new()
+        .name("signals".into())
+        .spawn(stopper)
+        .map_err(AgentError::Start)?;
 
     loop {
         let first = if core.must_retry() {
@@ -122,7 +125,10 @@ pub fn run(config: AgentConfig) -> Result<(), AgentError> {
             }
         };
         let begun = std::time::Instant::now();
-        for message in first.into_iter().chain(std::iter::from_fn(|| messages.try_recv().ok())) {
+        for message in first
+            .into_iter()
+            .chain(std::iter::from_fn(|| messages.try_recv().ok()))
+        {
             match message {
                 Message::Stop => {
                     tracing::info!("stopping; the kernel goes on enforcing what it has");

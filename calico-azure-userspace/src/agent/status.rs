@@ -63,15 +63,29 @@ pub(super) fn write(config: &AgentConfig, status: &Status) -> std::io::Result<()
 /// # Errors
 /// [`AgentError::Running`] if another one holds it.
 pub fn lock(run_dir: &Path, pin_name: &str, node: &str) -> Result<File, AgentError> {
-    fs::create_dir_all(run_dir).map_err(|source| AgentError::Io { path: run_dir.to_owned(), source })?;
+    fs::create_dir_all(run_dir).map_err(|source| AgentError::Io {
+        path: run_dir.to_owned(),
+        source,
+    })?;
     let path = run_dir.join(format!("{pin_name}.lock"));
-    let io = |source| AgentError::Io { path: path.clone(), source };
-    let file = OpenOptions::new().create(true).truncate(false).write(true).open(&path).map_err(io)?;
+    let io = |source| AgentError::Io {
+        path: path.clone(),
+        source,
+    };
+    let file = OpenOptions::new()
+        .create(true)
+        .truncate(false)
+        .write(true)
+        .open(&path)
+        .map_err(io)?;
     // SAFETY: an open descriptor and plain flags.
     if unsafe { libc::flock(file.as_raw_fd(), libc::LOCK_EX | libc::LOCK_NB) } != 0 {
         let error = std::io::Error::last_os_error();
         return Err(if error.kind() == std::io::ErrorKind::WouldBlock {
-            AgentError::Running { node: node.to_owned(), path: path.clone() }
+            AgentError::Running {
+                node: node.to_owned(),
+                path: path.clone(),
+            }
         } else {
             io(error)
         });

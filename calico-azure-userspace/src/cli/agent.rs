@@ -18,10 +18,20 @@ pub(super) struct AgentArgs {
     #[arg(long, env = "CALICO_AZURE_SOURCE", value_name = "DIR")]
     source: PathBuf,
     /// Prefixes of pods' host-side interfaces.
-    #[arg(long, env = "FELIX_INTERFACEPREFIX", default_value = "cali,azv", value_delimiter = ',')]
+    #[arg(
+        long,
+        env = "FELIX_INTERFACEPREFIX",
+        default_value = "cali,azv",
+        value_delimiter = ','
+    )]
     interface_prefix: Vec<String>,
     /// Interfaces to the fabric: `auto` (those of default routes), `none`, or names.
-    #[arg(long, env = "CALICO_AZURE_FABRIC_INTERFACE", default_value = "auto", value_name = "auto|none|NAME,…")]
+    #[arg(
+        long,
+        env = "CALICO_AZURE_FABRIC_INTERFACE",
+        default_value = "auto",
+        value_name = "auto|none|NAME,…"
+    )]
     fabric_interface: FabricChoice,
     /// How programs are attached.
     #[arg(long, env = "CALICO_AZURE_ATTACH", value_enum, default_value_t)]
@@ -33,7 +43,12 @@ pub(super) struct AgentArgs {
     #[arg(long, env = "CALICO_AZURE_FLOW_LOG", value_name = "FILE")]
     flow_log: Option<PathBuf>,
     /// Sources that may be forwarded to the fabric although nothing on this node owns them.
-    #[arg(long, env = "CALICO_AZURE_ALLOWED_FORWARDED_SOURCES", value_delimiter = ',', value_name = "CIDR,…")]
+    #[arg(
+        long,
+        env = "CALICO_AZURE_ALLOWED_FORWARDED_SOURCES",
+        value_delimiter = ',',
+        value_name = "CIDR,…"
+    )]
     allowed_forwarded_sources: Vec<IpNet>,
     /// Established flows of each family that can be followed; half-open ones are a quarter of it.
     #[arg(long, env = "FELIX_BPFMAPSIZECONNTRACK", default_value_t = Sizes::default().conntrack,
@@ -51,9 +66,15 @@ pub(super) struct AgentArgs {
 impl AgentArgs {
     pub(super) fn run(self) -> Outcome {
         let pin_name = self.node.pin_name();
-        let NodeArgs { node, bpffs, run_dir, .. } = self.node;
+        let NodeArgs {
+            node, bpffs, run_dir, ..
+        } = self.node;
         if !self.source.is_dir() {
-            return Err(format!("--source {}: expected a directory of manifests", self.source.display()).into());
+            return Err(format!(
+                "--source {}: expected a directory of manifests",
+                self.source.display()
+            )
+            .into());
         }
         let sizes = Sizes {
             conntrack: self.conntrack_entries,

@@ -30,10 +30,16 @@ impl CleanupArgs {
         }
         let removed = Pins::new(&self.node.bpffs, &self.node.pin_name())?.remove()?;
         for suffix in ["status.json", "status.json.new"] {
-            let _never_written = std::fs::remove_file(self.node.run_dir.join(format!("{}.{suffix}", self.node.node)));
+            let _never_written =
+                std::fs::remove_file(self.node.run_dir.join(format!("{}.{suffix}", self.node.node)));
         }
-        let _never_written = std::fs::remove_file(self.node.run_dir.join(format!("{}.lock", self.node.pin_name())));
-        writeln!(out, "removed {filters} clsact filter(s) and {} pin director(ies)", removed.len())?;
+        let _never_written =
+            std::fs::remove_file(self.node.run_dir.join(format!("{}.lock", self.node.pin_name())));
+        writeln!(
+            out,
+            "removed {filters} clsact filter(s) and {} pin director(ies)",
+            removed.len()
+        )?;
         for dir in removed {
             writeln!(out, "  {}", dir.display())?;
         }

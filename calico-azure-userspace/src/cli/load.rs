@@ -44,37 +44,67 @@ impl LoadArgs {
         let links = snapshot()?.links;
         let mut wanted = Vec::new();
         let roles = [(&self.interface, Role::Workload), (&self.fabric, Role::Fabric)];
-        for (name, role) in roles.iter().flat_map(|(names, role)| names.iter().map(move |name| (name, *role))) {
+        for (name, role) in roles
+            .iter()
+            .flat_map(|(names, role)| names.iter().map(move |name| (name, *role)))
+        {
             let found = links.iter().find(|(_, link)| link.name == *name);
             let Some((ifindex, _)) = found else {
                 let known: Vec<_> = links.values().map(|link| link.name.as_str()).collect();
-                return Err(format!("interface {name} does not exist here; there are: {}", known.join(", ")).into());
+                return Err(format!(
+                    "interface {name} does not exist here; there are: {}",
+                    known.join(", ")
+                )
+                .into());
             };
             wanted.push((*ifindex, name.clone(), role));
         }
         let pins = Pins::new(&self.bpffs, &self.pin_name)?;
-        if self.detach { detach(&pins, &wanted, out) } else { self.load(pins, &wanted, out) }
+        if self.detach {
+            detach(&pins, &wanted, out)
+        } else {
+            self.load(pins, &wanted, out)
+        }
     }
 
     fn load(&self, pins: Pins, wanted: &[(u32, String, Role)], out: &mut dyn Write) -> Outcome {
         let how = self.attach.resolve();
-        let mut kernel = Kernel::load(&object::read(self.object.as_deref())?, Some(pins), Sizes::default())?;
+        let mut kernel = Kernel::load(
+            &object::read(self.object.as_deref())?,
+            Some(pins),
+            Sizes::default(),
+        )?;
         let mut attachments = Attachments::default();
         for (ifindex, name, role) in wanted {
             attachments.attach(&mut kernel, name, *ifindex, *role, how)?;
         }
-        writeln!(out, "{:<16} {:<14} {:<8} {:<7} PIN", "INTERFACE", "PROGRAM", "HOOK", "HOW")?;
+        writeln!(
+            out,
+            "{:<16} {:<14} {:<8} {:<7} PIN",
+            "INTERFACE", "PROGRAM", "HOOK", "HOW"
+        )?;
         for attached in attachments.iter() {
-            let pin = kernel.pins().map(|pins| pins.link(attached.ifindex, attached.program));
+            let pin = kernel
+                .pins()
+                .map(|pins| pins.link(attached.ifindex, attached.program));
             // A filter cannot be pinned: the kernel keeps it with the interface.
-            let pin = pin.filter(|pin| pin.exists()).map_or("-".into(), |pin| pin.display().to_string());
+            let pin = pin
+                .filter(|pin| pin.exists())
+                .map_or("-".into(), |pin| pin.display().to_string());
             let (interface, program, hook) = (&attached.interface, attached.program, attached.hook);
-            writeln!(out, "{interface:<16} {program:<14} {hook:<8} {:<7} {pin}", attached.how.to_string())?;
+            writeln!(
+                out,
+                "{interface:<16} {program:<14} {hook:<8} {:<7} {pin}",
+                attached.how.to_string()
+            )?;
         }
         if let Some(pins) = kernel.pins() {
             writeln!(out, "maps are pinned in {}", pins.maps().display())?;
         }
-        writeln!(out, "no policy is loaded: pods behind these interfaces are cut off until an agent gives them theirs")?;
+        writeln!(
+            out,
+            "no policy is loaded: pods behind these interfaces are cut off until an agent gives them theirs"
+        )?;
         Ok(OK)
     }
 }

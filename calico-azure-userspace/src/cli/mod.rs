@@ -25,7 +25,13 @@ pub const ERROR: u8 = 2;
 #[command(name = "calico-azure", version, about, propagate_version = true)]
 struct Cli {
     /// What to log, as `level` or `target=level,…`.
-    #[arg(long, global = true, env = "CALICO_AZURE_LOG", default_value = "info", value_name = "FILTER")]
+    #[arg(
+        long,
+        global = true,
+        env = "CALICO_AZURE_LOG",
+        default_value = "info",
+        value_name = "FILTER"
+    )]
     log: String,
     #[command(subcommand)]
     command: Command,
@@ -71,13 +77,23 @@ struct NodeArgs {
     #[arg(long, env = "NODENAME", value_name = "NAME")]
     node: String,
     /// A mounted bpf file system.
-    #[arg(long, env = "CALICO_AZURE_BPFFS", default_value = "/sys/fs/bpf", value_name = "DIR")]
+    #[arg(
+        long,
+        env = "CALICO_AZURE_BPFFS",
+        default_value = "/sys/fs/bpf",
+        value_name = "DIR"
+    )]
     bpffs: PathBuf,
     /// Name of the pin directory, if it is not to be the node's.
     #[arg(long, env = "CALICO_AZURE_PIN_NAME", value_name = "NAME")]
     pin_name: Option<String>,
     /// Directory of the status file and the lock.
-    #[arg(long, env = "CALICO_AZURE_RUN_DIR", default_value = "/run/calico-azure", value_name = "DIR")]
+    #[arg(
+        long,
+        env = "CALICO_AZURE_RUN_DIR",
+        default_value = "/run/calico-azure",
+        value_name = "DIR"
+    )]
     run_dir: PathBuf,
 }
 
@@ -134,7 +150,11 @@ fn fail(message: &str) -> ExitCode {
 
 fn start_log(filter: &str) -> Result<(), String> {
     let filter = tracing_subscriber::EnvFilter::try_new(filter).map_err(|error| error.to_string())?;
-    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_ansi(false).init();
+    tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr)
+        .with_ansi(false)
+        .init();
     Ok(())
 }
 

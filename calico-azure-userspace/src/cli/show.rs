@@ -22,9 +22,14 @@ impl StatusArgs {
     pub(super) fn run(self, out: &mut dyn Write) -> Outcome {
         let path = status_path(&self.node.run_dir, &self.node.node);
         let text = std::fs::read_to_string(&path).map_err(|error| {
-            format!("{}: {error}; does an agent for {} run with this --run-dir?", path.display(), self.node.node)
+            format!(
+                "{}: {error}; does an agent for {} run with this --run-dir?",
+                path.display(),
+                self.node.node
+            )
         })?;
-        let status: Value = serde_json::from_str(&text).map_err(|error| format!("{}: {error}", path.display()))?;
+        let status: Value =
+            serde_json::from_str(&text).map_err(|error| format!("{}: {error}", path.display()))?;
         if self.output == Format::Json {
             writeln!(out, "{status:#}")?;
         } else {
@@ -37,7 +42,14 @@ impl StatusArgs {
 
 fn table(status: &Value, out: &mut dyn Write) -> std::io::Result<()> {
     let text = |value: &Value| value.as_str().map_or_else(|| value.to_string(), str::to_owned);
-    for field in ["node", "ready", "epoch", "applies", "last_apply_us", "last_change_us"] {
+    for field in [
+        "node",
+        "ready",
+        "epoch",
+        "applies",
+        "last_apply_us",
+        "last_change_us",
+    ] {
         writeln!(out, "{field:<16} {}", text(&status[field]))?;
     }
     for (name, fields) in [
@@ -46,11 +58,17 @@ fn table(status: &Value, out: &mut dyn Write) -> std::io::Result<()> {
     ] {
         writeln!(out, "\n{name}")?;
         for row in status[name].as_array().into_iter().flatten() {
-            let cells: Vec<_> = fields.iter().map(|field| format!("{:<28}", text(&row[field]))).collect();
+            let cells: Vec<_> = fields
+                .iter()
+                .map(|field| format!("{:<28}", text(&row[field])))
+                .collect();
             writeln!(out, "  {}", cells.join(" ").trim_end())?;
         }
     }
-    let problems = status["problems"].as_array().map(Vec::as_slice).unwrap_or_default();
+    let problems = status["problems"]
+        .as_array()
+        .map(Vec::as_slice)
+        .unwrap_or_default();
     writeln!(out, "\nproblems: {}", problems.len())?;
     for problem in problems {
         writeln!(out, "{}", text(problem))?;
@@ -83,10 +101,18 @@ impl CountersArgs {
             writeln!(out, "{:#}", Value::Array(rows))?;
             return Ok(OK);
         }
-        writeln!(out, "{:<14} {:<24} {:>12} {:>16}", "HOOK", "REASON", "PACKETS", "BYTES")?;
+        writeln!(
+            out,
+            "{:<14} {:<24} {:>12} {:>16}",
+            "HOOK", "REASON", "PACKETS", "BYTES"
+        )?;
         for ((hook, reason), count) in totals {
             let (hook, reason) = (hook.as_str(), reason.as_str());
-            writeln!(out, "{hook:<14} {reason:<24} {:>12} {:>16}", count.packets, count.bytes)?;
+            writeln!(
+                out,
+                "{hook:<14} {reason:<24} {:>12} {:>16}",
+                count.packets, count.bytes
+            )?;
         }
         Ok(OK)
     }

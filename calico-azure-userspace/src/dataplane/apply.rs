@@ -15,7 +15,11 @@ pub enum ApplyError {
     #[error("{0}")]
     Plan(#[from] PlanError),
     #[error("{} of map {map}: {source}{}", if *.remove { "removing an entry" } else { "writing an entry" }, full(.source))]
-    Write { map: &'static str, remove: bool, source: io::Error },
+    Write {
+        map: &'static str,
+        remove: bool,
+        source: io::Error,
+    },
     #[error("reading the kernel's tables: {0}")]
     Read(#[source] io::Error),
 }
@@ -58,7 +62,11 @@ impl<I: MapIo> Dataplane<I> {
     /// [`ApplyError::Read`].
     pub fn open(io: I) -> Result<Self, ApplyError> {
         let image = Image::read(&io).map_err(ApplyError::Read)?;
-        Ok(Self { io, image, dirty: false })
+        Ok(Self {
+            io,
+            image,
+            dirty: false,
+        })
     }
 
     /// Ids that the kernel holds.
@@ -94,7 +102,11 @@ impl<I: MapIo> Dataplane<I> {
             self.image = Image::read(&self.io).map_err(ApplyError::Read)?;
             self.dirty = false;
         }
-        let Plan { prepare, flip, settle } = plan(&self.image, desired, settings)?;
+        let Plan {
+            prepare,
+            flip,
+            settle,
+        } = plan(&self.image, desired, settings)?;
         let operations = prepare.len() + settle.len() + usize::from(flip.is_some());
         self.dirty = true;
         self.run(&prepare)?;
@@ -106,7 +118,12 @@ impl<I: MapIo> Dataplane<I> {
             self.run(&settle)?;
         }
         self.dirty = false;
-        Ok(Applied { operations, flipped: flip.is_some(), until_flip, total: begun.elapsed() })
+        Ok(Applied {
+            operations,
+            flipped: flip.is_some(),
+            until_flip,
+            total: begun.elapsed(),
+        })
     }
 
     fn run(&mut self, ops: &[Op]) -> Result<(), ApplyError> {
@@ -116,7 +133,11 @@ impl<I: MapIo> Dataplane<I> {
                 None => self.io.delete(op.table, &op.key),
             };
             let map = op.table.name();
-            result.map_err(|source| ApplyError::Write { map, remove: op.value.is_none(), source })?;
+            result.map_err(|source| ApplyError::Write {
+                map,
+                remove: op.value.is_none(),
+                source,
+            })?;
             self.image.follow(op);
         }
         Ok(())

@@ -115,9 +115,17 @@ pub enum AttachError {
     #[error("{0}")]
     Pin(#[from] PinError),
     #[error("cannot attach {program} to {interface} ({how}): {source}")]
-    Attach { interface: String, program: &'static str, how: How, source: Box<dyn std::error::Error + Send + Sync> },
+    Attach {
+        interface: String,
+        program: &'static str,
+        how: How,
+        source: Box<dyn std::error::Error + Send + Sync>,
+    },
     #[error("cannot detach from {interface}: {source}")]
-    Detach { interface: String, source: Box<dyn std::error::Error + Send + Sync> },
+    Detach {
+        interface: String,
+        source: Box<dyn std::error::Error + Send + Sync>,
+    },
 }
 
 impl AttachError {
@@ -136,7 +144,10 @@ fn gone(error: &(dyn std::error::Error + 'static)) -> bool {
     let mut next = Some(error);
     while let Some(cause) = next {
         if let Some(io) = cause.downcast_ref::<io::Error>()
-            && matches!(io.raw_os_error(), Some(libc::ENODEV | libc::ENXIO | libc::ENOLINK))
+            && matches!(
+                io.raw_os_error(),
+                Some(libc::ENODEV | libc::ENXIO | libc::ENOLINK)
+            )
         {
             return true;
         }
@@ -160,7 +171,9 @@ impl Attachments {
     /// Whether both programs of the role are on the interface.
     #[must_use]
     pub fn has(&self, ifindex: u32, role: Role) -> bool {
-        role.programs().iter().all(|(program, _)| self.held.contains_key(&(ifindex, *program)))
+        role.programs()
+            .iter()
+            .all(|(program, _)| self.held.contains_key(&(ifindex, *program)))
     }
 
     /// Puts the role's programs on an interface, replacing those of an earlier agent in place.
@@ -183,8 +196,18 @@ impl Attachments {
                 How::Tcx => attach_tcx(kernel, interface, ifindex, program, direction)?,
                 How::Clsact => attach_clsact(kernel, interface, program, direction)?,
             }
-            let hook = if matches!(direction, TcAttachType::Ingress) { "ingress" } else { "egress" };
-            let attached = Attached { interface: interface.to_owned(), ifindex, program, hook, how };
+            let hook = if matches!(direction, TcAttachType::Ingress) {
+                "ingress"
+            } else {
+                "egress"
+            };
+            let attached = Attached {
+                interface: interface.to_owned(),
+                ifindex,
+                program,
+                hook,
+                how,
+            };
             self.held.insert((ifindex, program), attached);
         }
         Ok(())
@@ -220,7 +243,9 @@ fn attach_tcx(
     let classifier = kernel.program(program)?;
     if let Some(pin) = pin.as_ref().filter(|pin| pin.exists()) {
         let old = PinnedLink::from_pin(pin).map_err(|error| failed(error.into()))?;
-        let link: SchedClassifierLink = FdLink::from(old).try_into().map_err(|error: LinkError| failed(error.into()))?;
+        let link: SchedClassifierLink = FdLink::from(old)
+            .try_into()
+            .map_err(|error: LinkError| failed(error.into()))?;
         match classifier.attach_to_link(link) {
             Ok(id) => {
                 // The pin holds the link; our own descriptor is not needed.
@@ -238,7 +263,13 @@ fn attach_tcx(
     let options = TcAttachOptions::TcxOrder(LinkOrder::default());
     let id = classifier
         .attach_with_options(interface, direction, options)
-        .map_err(|error| if missing(&error) { AttachError::NoInterface(interface.to_owned()) } else { failed(error.into()) })?;
+        .map_err(|error| {
+            if missing(&error) {
+                AttachError::NoInterface(interface.to_owned())
+            } else {
+                failed(error.into())
+            }
+        })?;
     let link = classifier.take_link(id).map_err(|error| failed(error.into()))?;
     let link: FdLink = link.try_into().map_err(|error: LinkError| failed(error.into()))?;
     match pin {
@@ -277,7 +308,11 @@ fn attach_clsact(
     // Replaces our filter in one step if an earlier agent left it, creates it otherwise.
     let old = SchedClassifierLink::attached(interface, direction, FILTER_PRIORITY, FILTER_HANDLE, None)
         .map_err(|_error| AttachError::NoInterface(interface.to_owned()))?;
-    let options = NlOptions { priority: FILTER_PRIORITY, handle: FILTER_HANDLE, classid: None };
+    let options = NlOptions {
+        priority: FILTER_PRIORITY,
+        handle: FILTER_HANDLE,
+        classid: None,
+    };
     let id = match classifier.attach_to_link(old) {
         Ok(id) => Ok(id),
         Err(_not_there) => {
@@ -300,13 +335,17 @@ fn has_errno(error: &(dyn std::error::Error + 'static), errno: i32) -> bool {
         }
         next = cause.source();
     }
-    error.to_string().contains(&io::Error::from_raw_os_error(errno).to_string())
+    error
+        .to_string()
+        .contains(&io::Error::from_raw_os_error(errno).to_string())
 }
 
 fn missing(error: &ProgramError) -> bool {
     match error {
         ProgramError::TcError(TcError::IoError(io)) => io.raw_os_error() == Some(libc::ENODEV),
-        ProgramError::SyscallError(SyscallError { io_error, .. }) => io_error.raw_os_error() == Some(libc::ENODEV),
+        ProgramError::SyscallError(SyscallError { io_error, .. }) => {
+            io_error.raw_os_error() == Some(libc::ENODEV)
+        }
         _ => false,
     }
 }
@@ -322,11 +361,16 @@ pub fn detach_clsact(interface: &str) -> Result<usize, AttachError> {
             match tc::qdisc_detach_program(interface, direction, program) {
                 Ok(()) => removed += 1,
                 Err(TcError::IoError(error)) if error.kind() == io::ErrorKind::NotFound => {}
-                Err(TcError::IoError(error)) if error.raw_os_error() == Some(libc::ENODEV) => return Ok(removed),
+                Err(TcError::IoError(error)) if error.raw_os_error() == Some(libc::ENODEV) => {
+                    return Ok(removed);
+                }
                 // No clsact qdisc, so no filter either.
                 Err(error) if has_errno(&error, libc::EINVAL) || has_errno(&error, libc::ENOENT) => {}
                 Err(source) => {
-                    return Err(AttachError::Detach { interface: interface.to_owned(), source: source.into() });
+                    return Err(AttachError::Detach {
+                        interface: interface.to_owned(),
+                        source: source.into(),
+                    });
                 }
             }
         }

@@ -29,7 +29,10 @@ impl Counters {
     pub fn open(pins: &Pins) -> Result<Self, PinError> {
         let open = |name: &str| {
             let path = pins.maps().join(name);
-            let data = MapData::from_pin(&path).map_err(|source| PinError::Map { path: path.clone(), source })?;
+            let data = MapData::from_pin(&path).map_err(|source| PinError::Map {
+                path: path.clone(),
+                source,
+            })?;
             let fd = data.fd().as_fd().try_clone_to_owned();
             fd.map_err(|source| PinError::Io { path, source })
         };
@@ -61,18 +64,27 @@ impl Counters {
     /// What the kernel says.
     pub fn drops(&self) -> io::Result<BTreeMap<CounterKey, CounterValue>> {
         let entries = syscall::dump(self.drops.as_fd(), shape(size_of::<CounterKey>()))?;
-        Ok(entries.iter().filter_map(|(key, value)| Some((CounterKey::from_bytes(key)?, sum(value)))).collect())
+        Ok(entries
+            .iter()
+            .filter_map(|(key, value)| Some((CounterKey::from_bytes(key)?, sum(value))))
+            .collect())
     }
 }
 
 /// A per-CPU map is read as one value for each possible CPU.
 fn shape(key: usize) -> Shape {
-    Shape { key, value: size_of::<CounterValue>() * aya::util::nr_cpus().unwrap_or(1) }
+    Shape {
+        key,
+        value: size_of::<CounterValue>() * aya::util::nr_cpus().unwrap_or(1),
+    }
 }
 
 fn sum(values: &[u8]) -> CounterValue {
     let mut sum = CounterValue::default();
-    for value in values.chunks_exact(size_of::<CounterValue>()).filter_map(CounterValue::from_bytes) {
+    for value in values
+        .chunks_exact(size_of::<CounterValue>())
+        .filter_map(CounterValue::from_bytes)
+    {
         sum.packets += value.packets;
         sum.bytes += value.bytes;
     }

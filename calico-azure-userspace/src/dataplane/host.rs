@@ -6,8 +6,8 @@ use std::collections::HashMap;
 use std::hash::Hash;
 
 use calico_azure_ebpf::abi::{
-    CidrClass, Config, CtKey4, CtKey6, CtValue, FragKey4, FragKey6, Hook, LEG_OUT, OwnerKey4, OwnerKey6, PolicyKey,
-    PortKey, PrefixKey4, PrefixKey6, Reason,
+    CidrClass, Config, CtKey4, CtKey6, CtValue, FragKey4, FragKey6, Hook, LEG_OUT, OwnerKey4, OwnerKey6,
+    PolicyKey, PortKey, PrefixKey4, PrefixKey6, Reason,
 };
 use calico_azure_ebpf::packet::{Network, Packet, Transport, V4, V6};
 use calico_azure_ebpf::verdict::{CtTable, FamilyTables, Outcome, Tables};
@@ -37,7 +37,11 @@ struct Flows<K, F> {
 
 impl<K, F> Default for Flows<K, F> {
     fn default() -> Self {
-        Self { established: RefCell::default(), half_open: RefCell::default(), fragments: RefCell::default() }
+        Self {
+            established: RefCell::default(),
+            half_open: RefCell::default(),
+            fragments: RefCell::default(),
+        }
     }
 }
 
@@ -54,7 +58,11 @@ impl HostTables {
     /// Tables with these contents and no flows.
     #[must_use]
     pub fn new(image: Image) -> Self {
-        Self { image, clock: Cell::new(1), ..Self::default() }
+        Self {
+            image,
+            clock: Cell::new(1),
+            ..Self::default()
+        }
     }
 
     /// Forgets every flow and fragment.
@@ -64,14 +72,22 @@ impl HostTables {
     }
 
     fn count(&self, hook: Hook, outcome: Outcome) {
-        *self.counters.borrow_mut().entry((hook, outcome.reason)).or_default() += 1;
+        *self
+            .counters
+            .borrow_mut()
+            .entry((hook, outcome.reason))
+            .or_default() += 1;
     }
 
     fn longest4<V: Copy>(map: &std::collections::BTreeMap<PrefixKey4, V>, addr: u32) -> Option<V> {
         let addr = u32::from_be(addr);
         (0..=32_u32).rev().find_map(|len| {
             let mask = u32::MAX.checked_shl(32 - len).unwrap_or(0);
-            map.get(&PrefixKey4 { len, addr: (addr & mask).to_be() }).copied()
+            map.get(&PrefixKey4 {
+                len,
+                addr: (addr & mask).to_be(),
+            })
+            .copied()
         })
     }
 
@@ -98,7 +114,11 @@ impl Tables for HostTables {
 
     fn endpoint(&self, ifindex: u32, leg: u32) -> Option<u64> {
         let endpoint = self.image.endpoints.get(&ifindex)?;
-        Some(if leg == LEG_OUT { endpoint.egress } else { endpoint.ingress })
+        Some(if leg == LEG_OUT {
+            endpoint.egress
+        } else {
+            endpoint.ingress
+        })
     }
 
     fn policy(&self, key: &PolicyKey) -> Option<u64> {
@@ -119,7 +139,11 @@ macro_rules! family_tables {
      $flows:ident, $ctkey:ty, $fragkey:ty) => {
         impl FamilyTables<$family> for HostTables {
             fn owns(&self, ifindex: u32, addr: $addr) -> u32 {
-                self.image.$owners.get(&$owner { ifindex, addr }).copied().unwrap_or(0)
+                self.image
+                    .$owners
+                    .get(&$owner { ifindex, addr })
+                    .copied()
+                    .unwrap_or(0)
             }
 
             fn class(&self, addr: $addr) -> Option<u64> {
@@ -134,7 +158,12 @@ macro_rules! family_tables {
                 Self::$longest(&self.image.$routes, addr).unwrap_or(0)
             }
 
-            fn ct_with<R>(&self, table: CtTable, key: &$ctkey, f: impl FnOnce(&mut CtValue) -> R) -> Option<R> {
+            fn ct_with<R>(
+                &self,
+                table: CtTable,
+                key: &$ctkey,
+                f: impl FnOnce(&mut CtValue) -> R,
+            ) -> Option<R> {
                 self.$flows.table(table).borrow_mut().get_mut(key).map(f)
             }
 
@@ -169,5 +198,9 @@ macro_rules! family_tables {
     };
 }
 
-family_tables!(V4, u32, OwnerKey4, owners4, class4, cidr4, routes4, longest4, flows4, CtKey4, FragKey4);
-family_tables!(V6, [u32; 4], OwnerKey6, owners6, class6, cidr6, routes6, longest6, flows6, CtKey6, FragKey6);
+family_tables!(
+    V4, u32, OwnerKey4, owners4, class4, cidr4, routes4, longest4, flows4, CtKey4, FragKey4
+);
+family_tables!(
+    V6, [u32; 4], OwnerKey6, owners6, class6, cidr6, routes6, longest6, flows6, CtKey6, FragKey6
+);

@@ -51,7 +51,12 @@ impl Image {
         for table in Table::ALL {
             for (key, value) in io.dump(table)? {
                 image.set(table, &key, Some(&value)).ok_or_else(|| {
-                    let text = format!("{} has an entry of {}+{} bytes", table.name(), key.len(), value.len());
+                    let text = format!(
+                        "{} has an entry of {}+{} bytes",
+                        table.name(),
+                        key.len(),
+                        value.len()
+                    );
                     io::Error::new(io::ErrorKind::InvalidData, text)
                 })?;
             }
@@ -90,13 +95,38 @@ impl Image {
     #[must_use]
     pub fn reserved(&self) -> Reserved {
         let both = |word: u64| [word::slot(word, 0), word::slot(word, 1)];
-        let endpoints = self.endpoints.values().flat_map(|e| [e.egress, e.ingress]).flat_map(both);
-        let classes = self.class4.values().chain(self.class6.values()).copied().flat_map(both);
-        let cidrs = self.cidr4.values().chain(self.cidr6.values()).flat_map(|c| c.slots);
+        let endpoints = self
+            .endpoints
+            .values()
+            .flat_map(|e| [e.egress, e.ingress])
+            .flat_map(both);
+        let classes = self
+            .class4
+            .values()
+            .chain(self.class6.values())
+            .copied()
+            .flat_map(both);
+        let cidrs = self
+            .cidr4
+            .values()
+            .chain(self.cidr6.values())
+            .flat_map(|c| c.slots);
         Reserved {
-            sets: endpoints.chain(self.policy.keys().map(|k| k.set)).filter(|&id| id != 0).collect(),
-            classes: classes.chain(cidrs).chain(self.policy.keys().map(|k| k.class)).filter(|&id| id != 0).collect(),
-            tables: self.policy.values().map(|&w| word::table_id(w)).chain(self.ports.keys().map(|k| k.table)).collect(),
+            sets: endpoints
+                .chain(self.policy.keys().map(|k| k.set))
+                .filter(|&id| id != 0)
+                .collect(),
+            classes: classes
+                .chain(cidrs)
+                .chain(self.policy.keys().map(|k| k.class))
+                .filter(|&id| id != 0)
+                .collect(),
+            tables: self
+                .policy
+                .values()
+                .map(|&w| word::table_id(w))
+                .chain(self.ports.keys().map(|k| k.table))
+                .collect(),
             rules: self.ports.values().map(|&w| word::decision_rule(w)).collect(),
         }
     }

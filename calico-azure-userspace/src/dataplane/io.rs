@@ -114,7 +114,10 @@ impl FakeIo {
 impl MapIo for FakeIo {
     fn put(&mut self, table: Table, key: &[u8], value: &[u8]) -> io::Result<()> {
         self.may_fail()?;
-        self.tables.entry(table).or_default().insert(key.to_vec(), value.to_vec());
+        self.tables
+            .entry(table)
+            .or_default()
+            .insert(key.to_vec(), value.to_vec());
         Ok(())
     }
 
@@ -125,7 +128,13 @@ impl MapIo for FakeIo {
     }
 
     fn dump(&self, table: Table) -> io::Result<Entries> {
-        Ok(self.tables.get(&table).into_iter().flatten().map(|(k, v)| (k.clone(), v.clone())).collect())
+        Ok(self
+            .tables
+            .get(&table)
+            .into_iter()
+            .flatten()
+            .map(|(k, v)| (k.clone(), v.clone()))
+            .collect())
     }
 
     fn wait_for_programs(&self) -> io::Result<()> {

@@ -9,8 +9,8 @@ use aya::maps::Map;
 use aya::programs::{ProgramError, SchedClassifier, TestRun as _, TestRunOptions};
 use aya::{Ebpf, EbpfError, EbpfLoader};
 use calico_azure_ebpf::abi::{
-    CidrClass, Config, CounterKey, CounterValue, CtKey4, CtKey6, CtValue, Endpoint, FragKey4, FragKey6, OwnerKey4,
-    OwnerKey6, Pod, PolicyKey, PortKey, PrefixKey4, PrefixKey6, TOTALS_LEN, map, program,
+    CidrClass, Config, CounterKey, CounterValue, CtKey4, CtKey6, CtValue, Endpoint, FragKey4, FragKey6,
+    OwnerKey4, OwnerKey6, Pod, PolicyKey, PortKey, PrefixKey4, PrefixKey6, TOTALS_LEN, map, program,
 };
 
 use super::counters::Counters;
@@ -19,8 +19,12 @@ use super::pins::{ExpectedMap, PinError, Pins};
 use super::syscall::{self, Shape};
 
 /// The programs, in the order in which their pins are listed.
-pub const PROGRAMS: [&str; 4] =
-    [program::FROM_WORKLOAD, program::TO_WORKLOAD, program::FROM_FABRIC, program::TO_FABRIC];
+pub const PROGRAMS: [&str; 4] = [
+    program::FROM_WORKLOAD,
+    program::TO_WORKLOAD,
+    program::FROM_FABRIC,
+    program::TO_FABRIC,
+];
 
 /// The kernel refused something.
 #[derive(Debug, thiserror::Error)]
@@ -43,7 +47,10 @@ pub enum KernelError {
     #[error("the eBPF object has no {kind} {name}; it is not one of this build")]
     Missing { kind: &'static str, name: &'static str },
     #[error("the kernel refuses program {name}: {source}")]
-    Program { name: &'static str, source: Box<ProgramError> },
+    Program {
+        name: &'static str,
+        source: Box<ProgramError>,
+    },
     #[error("map {name}: {source}")]
     Map { name: &'static str, source: io::Error },
 }
@@ -61,7 +68,11 @@ pub struct Sizes {
 
 impl Default for Sizes {
     fn default() -> Self {
-        Self { conntrack: 262_144, half_open: 65_536, tables: 1_048_576 }
+        Self {
+            conntrack: 262_144,
+            half_open: 65_536,
+            tables: 1_048_576,
+        }
     }
 }
 
@@ -82,11 +93,23 @@ const LPM_TRIE: u32 = 11;
 const RINGBUF: u32 = 27;
 
 fn spec<K: Pod, V: Pod>(name: &'static str, kind: u32, entries: u32) -> Spec {
-    Spec { name, kind, shape: Shape { key: size_of::<K>(), value: size_of::<V>() }, entries }
+    Spec {
+        name,
+        kind,
+        shape: Shape {
+            key: size_of::<K>(),
+            value: size_of::<V>(),
+        },
+        entries,
+    }
 }
 
 fn specs(sizes: Sizes) -> Vec<Spec> {
-    let Sizes { conntrack, half_open, tables } = sizes;
+    let Sizes {
+        conntrack,
+        half_open,
+        tables,
+    } = sizes;
     vec![
         spec::<u32, Config>(map::CONFIG, ARRAY, 1),
         spec::<u32, Endpoint>(map::ENDPOINTS, HASH, 4096),
@@ -108,7 +131,12 @@ fn specs(sizes: Sizes) -> Vec<Spec> {
         spec::<FragKey6, u64>(map::FRAGS6, LRU_HASH, 8192),
         spec::<CounterKey, CounterValue>(map::DROPS, PERCPU_HASH, 16_384),
         spec::<u32, CounterValue>(map::TOTALS, PERCPU_ARRAY, TOTALS_LEN),
-        Spec { name: map::EVENTS, kind: RINGBUF, shape: Shape { key: 0, value: 0 }, entries: 1 << 20 },
+        Spec {
+            name: map::EVENTS,
+            kind: RINGBUF,
+            shape: Shape { key: 0, value: 0 },
+            entries: 1 << 20,
+        },
     ]
 }
 
@@ -137,7 +165,15 @@ impl Kernel {
         if let Some(pins) = &pins {
             for spec in &specs {
                 let (key_size, value_size) = sizes_of(spec);
-                pins.check(spec.name, &ExpectedMap { kind: spec.kind, key_size, value_size, max_entries: spec.entries })?;
+                pins.check(
+                    spec.name,
+                    &ExpectedMap {
+                        kind: spec.kind,
+                        key_size,
+                        value_size,
+                        max_entries: spec.entries,
+                    },
+                )?;
             }
             pins.create()?;
         }
@@ -151,13 +187,22 @@ impl Kernel {
         for name in PROGRAMS {
             classifier(&mut ebpf, name)?
                 .load()
-                .map_err(|source| KernelError::Program { name, source: Box::new(source) })?;
+                .map_err(|source| KernelError::Program {
+                    name,
+                    source: Box::new(source),
+                })?;
         }
         let mut maps = BTreeMap::new();
         for spec in &specs {
-            let missing = KernelError::Missing { kind: "map", name: spec.name };
+            let missing = KernelError::Missing {
+                kind: "map",
+                name: spec.name,
+            };
             let fd = ebpf.map(spec.name).and_then(map_fd).ok_or(missing)?;
-            let fd = fd.try_clone_to_owned().map_err(|source| KernelError::Map { name: spec.name, source })?;
+            let fd = fd.try_clone_to_owned().map_err(|source| KernelError::Map {
+                name: spec.name,
+                source,
+            })?;
             maps.insert(spec.name, (fd, spec.shape));
         }
         Ok(Self { ebpf, maps, pins })
@@ -183,10 +228,17 @@ impl Kernel {
         context: &[u8],
         repeat: u32,
     ) -> Result<(u32, Duration), KernelError> {
-        let options =
-            TestRunOptions { data_in: Some(packet), ctx_in: Some(context), repeat, ..TestRunOptions::default() };
+        let options = TestRunOptions {
+            data_in: Some(packet),
+            ctx_in: Some(context),
+            repeat,
+            ..TestRunOptions::default()
+        };
         let result = classifier(&mut self.ebpf, name)?.test_run(options);
-        let result = result.map_err(|source| KernelError::Program { name, source: Box::new(source) })?;
+        let result = result.map_err(|source| KernelError::Program {
+            name,
+            source: Box::new(source),
+        })?;
         Ok((result.return_value, result.duration))
     }
 
@@ -196,7 +248,10 @@ impl Kernel {
     /// What the kernel says.
     pub fn verified(&mut self, name: &'static str) -> Result<(u32, u32), KernelError> {
         let info = classifier(&mut self.ebpf, name)?.info();
-        let info = info.map_err(|source| KernelError::Program { name, source: Box::new(source) })?;
+        let info = info.map_err(|source| KernelError::Program {
+            name,
+            source: Box::new(source),
+        })?;
         Ok((info.verified_instruction_count().unwrap_or(0), info.size_jitted()))
     }
 
@@ -234,7 +289,14 @@ impl Kernel {
     /// # Errors
     /// What the kernel says.
     pub fn forget_flows(&mut self) -> io::Result<()> {
-        for name in [map::CT_EST4, map::CT_HALF4, map::CT_EST6, map::CT_HALF6, map::FRAGS4, map::FRAGS6] {
+        for name in [
+            map::CT_EST4,
+            map::CT_HALF4,
+            map::CT_EST6,
+            map::CT_HALF6,
+            map::FRAGS4,
+            map::FRAGS6,
+        ] {
             let (fd, shape) = self.map(name)?;
             for (key, _) in syscall::dump(fd, shape)? {
                 syscall::delete(fd, shape, &key)?;
@@ -279,8 +341,14 @@ fn sizes_of(spec: &Spec) -> (u32, u32) {
 }
 
 fn classifier<'a>(ebpf: &'a mut Ebpf, name: &'static str) -> Result<&'a mut SchedClassifier, KernelError> {
-    let program = ebpf.program_mut(name).ok_or(KernelError::Missing { kind: "program", name })?;
-    program.try_into().map_err(|source| KernelError::Program { name, source: Box::new(source) })
+    let program = ebpf.program_mut(name).ok_or(KernelError::Missing {
+        kind: "program",
+        name,
+    })?;
+    program.try_into().map_err(|source| KernelError::Program {
+        name,
+        source: Box::new(source),
+    })
 }
 
 fn load_error(error: EbpfError) -> KernelError {
@@ -294,7 +362,11 @@ fn load_error(error: EbpfError) -> KernelError {
         }
         source = cause.source();
     }
-    if is_root() { KernelError::Load(Box::new(error)) } else { KernelError::NotPermitted }
+    if is_root() {
+        KernelError::Load(Box::new(error))
+    } else {
+        KernelError::NotPermitted
+    }
 }
 
 /// Whether the process runs as root.
@@ -319,7 +391,10 @@ fn map_fd(map: &Map) -> Option<BorrowedFd<'_>> {
 
 /// Kernels before 5.11 charge maps against the locked-memory limit.
 fn raise_memlock() {
-    let limit = libc::rlimit { rlim_cur: libc::RLIM_INFINITY, rlim_max: libc::RLIM_INFINITY };
+    let limit = libc::rlimit {
+        rlim_cur: libc::RLIM_INFINITY,
+        rlim_max: libc::RLIM_INFINITY,
+    };
     // SAFETY: passes a valid struct. A refusal shows up as a failing map creation, with its own error.
     let _refused = unsafe { libc::setrlimit(libc::RLIMIT_MEMLOCK, &raw const limit) };
 }

@@ -14,7 +14,7 @@ pub mod plan;
 pub mod ring;
 pub mod syscall;
 
-pub use apply::{ApplyError, Applied, Dataplane};
+pub use apply::{Applied, ApplyError, Dataplane};
 pub use image::Image;
 pub use io::{FakeIo, MapIo, Table};
 pub use plan::{Op, Plan, PlanError, plan};

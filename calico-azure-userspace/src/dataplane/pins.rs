@@ -13,7 +13,9 @@ use calico_azure_ebpf::abi::LAYOUT_HASH;
 /// A pin cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum PinError {
-    #[error("{path} is not a bpf file system: mount one there (mount -t bpf bpf {path}), or name another with --bpffs")]
+    #[error(
+        "{path} is not a bpf file system: mount one there (mount -t bpf bpf {path}), or name another with --bpffs"
+    )]
     NotBpffs { path: PathBuf },
     #[error("{path}: {source}")]
     Io { path: PathBuf, source: io::Error },
@@ -21,9 +23,16 @@ pub enum PinError {
         "{path} is pinned with {found}, but this build expects {expected}; \
          run `calico-azure cleanup` for the node, or remove the pin if it is not ours"
     )]
-    Mismatch { path: PathBuf, found: String, expected: String },
+    Mismatch {
+        path: PathBuf,
+        found: String,
+        expected: String,
+    },
     #[error("{path}: {source}")]
-    Map { path: PathBuf, source: aya::maps::MapError },
+    Map {
+        path: PathBuf,
+        source: aya::maps::MapError,
+    },
     #[error("node name {0:?} cannot be a directory name: expected letters, digits, '-', '.' or '_'")]
     Name(String),
 }
@@ -43,7 +52,9 @@ impl Pins {
     /// If `bpffs` is not one, or the name does not do.
     pub fn new(bpffs: &Path, node: &str) -> Result<Self, PinError> {
         if !is_bpffs(bpffs) {
-            return Err(PinError::NotBpffs { path: bpffs.to_owned() });
+            return Err(PinError::NotBpffs {
+                path: bpffs.to_owned(),
+            });
         }
         let plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '.' | '_');
         if node.is_empty() || node.starts_with('.') || !node.chars().all(plain) {
@@ -62,7 +73,10 @@ impl Pins {
     /// What the file system says.
     pub fn create(&self) -> Result<(), PinError> {
         for dir in [self.maps(), self.links()] {
-            fs::create_dir_all(&dir).map_err(|source| PinError::Io { path: dir.clone(), source })?;
+            fs::create_dir_all(&dir).map_err(|source| PinError::Io {
+                path: dir.clone(),
+                source,
+            })?;
         }
         Ok(())
     }
@@ -98,7 +112,10 @@ impl Pins {
         };
         let mut links = Vec::new();
         for entry in entries {
-            let entry = entry.map_err(|source| PinError::Io { path: dir.clone(), source })?;
+            let entry = entry.map_err(|source| PinError::Io {
+                path: dir.clone(),
+                source,
+            })?;
             let name = entry.file_name().to_string_lossy().into_owned();
             if let Some((ifindex, program)) = name.split_once('-')
                 && let Ok(ifindex) = ifindex.parse()
@@ -120,8 +137,14 @@ impl Pins {
             Ok(true) => {}
             Err(source) => return Err(PinError::Io { path, source }),
         }
-        let info = MapInfo::from_pin(&path).map_err(|source| PinError::Map { path: path.clone(), source })?;
-        let kind = info.map_type().map_err(|source| PinError::Map { path: path.clone(), source })?;
+        let info = MapInfo::from_pin(&path).map_err(|source| PinError::Map {
+            path: path.clone(),
+            source,
+        })?;
+        let kind = info.map_type().map_err(|source| PinError::Map {
+            path: path.clone(),
+            source,
+        })?;
         let found = ExpectedMap {
             kind: kind as u32,
             key_size: info.key_size(),
@@ -131,7 +154,11 @@ impl Pins {
         if found == *expected {
             return Ok(());
         }
-        Err(PinError::Mismatch { path, found: found.to_string(), expected: expected.to_string() })
+        Err(PinError::Mismatch {
+            path,
+            found: found.to_string(),
+            expected: expected.to_string(),
+        })
     }
 
     /// Removes every directory of this node, of this and of other layouts, and their parent if it is empty then.
@@ -141,7 +168,10 @@ impl Pins {
     pub fn remove(&self) -> Result<Vec<PathBuf>, PinError> {
         let mut removed = Vec::new();
         for dir in self.all_layouts()? {
-            fs::remove_dir_all(&dir).map_err(|source| PinError::Io { path: dir.clone(), source })?;
+            fs::remove_dir_all(&dir).map_err(|source| PinError::Io {
+                path: dir.clone(),
+                source,
+            })?;
             removed.push(dir);
         }
         // Another node's pins keep the parent.
@@ -157,7 +187,10 @@ impl Pins {
         let mut others = self.all_layouts()?;
         others.retain(|dir| *dir != self.dir);
         for dir in &others {
-            fs::remove_dir_all(dir).map_err(|source| PinError::Io { path: dir.clone(), source })?;
+            fs::remove_dir_all(dir).map_err(|source| PinError::Io {
+                path: dir.clone(),
+                source,
+            })?;
         }
         Ok(others)
     }
@@ -167,7 +200,10 @@ impl Pins {
     /// # Errors
     /// What the file system says.
     pub fn all_layouts(&self) -> Result<Vec<PathBuf>, PinError> {
-        let io = |source| PinError::Io { path: self.root.clone(), source };
+        let io = |source| PinError::Io {
+            path: self.root.clone(),
+            source,
+        };
         let entries = match fs::read_dir(&self.root) {
             Ok(entries) => entries,
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
@@ -200,15 +236,25 @@ pub struct ExpectedMap {
 
 impl std::fmt::Display for ExpectedMap {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let Self { kind, key_size, value_size, max_entries } = self;
-        write!(f, "type {kind}, keys of {key_size} and values of {value_size} bytes, {max_entries} entries")
+        let Self {
+            kind,
+            key_size,
+            value_size,
+            max_entries,
+        } = self;
+        write!(
+            f,
+            "type {kind}, keys of {key_size} and values of {value_size} bytes, {max_entries} entries"
+        )
     }
 }
 
 fn is_bpffs(path: &Path) -> bool {
     use std::os::unix::ffi::OsStrExt as _;
     const BPF_FS_MAGIC: u32 = 0xcafe_4a11;
-    let Ok(path) = std::ffi::CString::new(path.as_os_str().as_bytes()) else { return false };
+    let Ok(path) = std::ffi::CString::new(path.as_os_str().as_bytes()) else {
+        return false;
+    };
     let mut stat = std::mem::MaybeUninit::<libc::statfs>::uninit();
     // SAFETY: the path is a C string and the buffer is of the right type.
     if unsafe { libc::statfs(path.as_ptr(), stat.as_mut_ptr()) } != 0 {

@@ -9,7 +9,8 @@
 use std::collections::BTreeMap;
 
 use calico_azure_ebpf::abi::{
-    CLASS_DEFAULT_V4, CLASS_DEFAULT_V6, CidrClass, Config, Endpoint, Pod, PrefixKey4, PrefixKey6, next_epoch, word,
+    CLASS_DEFAULT_V4, CLASS_DEFAULT_V6, CidrClass, Config, Endpoint, Pod, PrefixKey4, PrefixKey6, next_epoch,
+    word,
 };
 
 use super::image::Image;
@@ -59,26 +60,56 @@ pub struct Settings {
 /// [`PlanError::Reused`] if ids were not stable.
 pub fn plan(actual: &Image, desired: &Desired, settings: Settings) -> Result<Plan, PlanError> {
     let next = next_epoch(actual.config.epoch);
-    let mut planner = Planner { next, plan: Plan::default(), changed: actual.config.epoch == 0 };
+    let mut planner = Planner {
+        next,
+        plan: Plan::default(),
+        changed: actual.config.epoch == 0,
+    };
     planner.immutable(Table::Policy, &actual.policy, &desired.policy)?;
     planner.immutable(Table::Ports, &actual.ports, &desired.ports)?;
-    planner.slots(Table::Class4, &actual.class4, &desired.class4, |addr| word::check24(*addr));
-    planner.slots(Table::Class6, &actual.class6, &desired.class6, |addr| word::check24_v6(*addr));
-    let cidr4 = desired.cidr4.iter().map(|(&(addr, len), &class)| (prefix4(addr, len), class)).collect();
+    planner.slots(Table::Class4, &actual.class4, &desired.class4, |addr| {
+        word::check24(*addr)
+    });
+    planner.slots(Table::Class6, &actual.class6, &desired.class6, |addr| {
+        word::check24_v6(*addr)
+    });
+    let cidr4 = desired
+        .cidr4
+        .iter()
+        .map(|(&(addr, len), &class)| (prefix4(addr, len), class))
+        .collect();
     planner.prefixes(Table::Cidr4, &actual.cidr4, &cidr4, CLASS_DEFAULT_V4, parents4);
-    let cidr6 = desired.cidr6.iter().map(|(&(addr, len), &class)| (prefix6(addr, len), class)).collect();
+    let cidr6 = desired
+        .cidr6
+        .iter()
+        .map(|(&(addr, len), &class)| (prefix6(addr, len), class))
+        .collect();
     planner.prefixes(Table::Cidr6, &actual.cidr6, &cidr6, CLASS_DEFAULT_V6, parents6);
     planner.owners(Table::Owners4, &actual.owners4, &desired.owners4);
     planner.owners(Table::Owners6, &actual.owners6, &desired.owners6);
     planner.endpoints(actual, desired);
-    let routes4 = desired.routes4.iter().map(|(&(addr, len), &bits)| (prefix4(addr, len), bits)).collect();
+    let routes4 = desired
+        .routes4
+        .iter()
+        .map(|(&(addr, len), &bits)| (prefix4(addr, len), bits))
+        .collect();
     planner.routes(Table::Routes4, &actual.routes4, &routes4);
-    let routes6 = desired.routes6.iter().map(|(&(addr, len), &bits)| (prefix6(addr, len), bits)).collect();
+    let routes6 = desired
+        .routes6
+        .iter()
+        .map(|(&(addr, len), &bits)| (prefix6(addr, len), bits))
+        .collect();
     planner.routes(Table::Routes6, &actual.routes6, &routes6);
 
-    let Planner { mut plan, changed, .. } = planner;
+    let Planner {
+        mut plan, changed, ..
+    } = planner;
     let Settings { flags, timeouts } = settings;
-    let wanted = Config { epoch: if changed { next } else { actual.config.epoch }, flags, timeouts };
+    let wanted = Config {
+        epoch: if changed { next } else { actual.config.epoch },
+        flags,
+        timeouts,
+    };
     if wanted != actual.config {
         plan.flip = Some(put(Table::Config, &0_u32, &wanted));
     }
@@ -93,11 +124,19 @@ struct Planner {
 }
 
 fn put(table: Table, key: &impl Pod, value: &impl Pod) -> Op {
-    Op { table, key: key.bytes().to_vec(), value: Some(value.bytes().to_vec()) }
+    Op {
+        table,
+        key: key.bytes().to_vec(),
+        value: Some(value.bytes().to_vec()),
+    }
 }
 
 fn remove(table: Table, key: &impl Pod) -> Op {
-    Op { table, key: key.bytes().to_vec(), value: None }
+    Op {
+        table,
+        key: key.bytes().to_vec(),
+        value: None,
+    }
 }
 
 impl Planner {
@@ -111,7 +150,12 @@ impl Planner {
         for (key, value) in desired {
             match actual.get(key) {
                 Some(held) if held == value => {}
-                Some(_) => return Err(PlanError::Reused { table: table.name(), key: format!("{key:?}") }),
+                Some(_) => {
+                    return Err(PlanError::Reused {
+                        table: table.name(),
+                        key: format!("{key:?}"),
+                    });
+                }
                 None => self.plan.prepare.push(put(table, key, value)),
             }
         }
@@ -163,9 +207,16 @@ impl Planner {
         parents: fn(&K) -> Vec<K>,
     ) {
         let (new, old) = ((self.next & 1) as usize, (self.next & 1 ^ 1) as usize);
-        let live = |key: &K| actual.get(key).map(|held| held.slots[old]).filter(|&class| class != 0);
+        let live = |key: &K| {
+            actual
+                .get(key)
+                .map(|held| held.slots[old])
+                .filter(|&class| class != 0)
+        };
         for (key, &class) in desired {
-            let before = live(key).or_else(|| parents(key).iter().find_map(live)).unwrap_or(default);
+            let before = live(key)
+                .or_else(|| parents(key).iter().find_map(live))
+                .unwrap_or(default);
             let mut prepared = CidrClass::default();
             prepared.slots[old] = before;
             prepared.slots[new] = class;
@@ -173,13 +224,19 @@ impl Planner {
                 self.plan.prepare.push(put(table, key, &prepared));
             }
             self.changed |= before != class;
-            let settled = CidrClass { slots: [class, class] };
+            let settled = CidrClass {
+                slots: [class, class],
+            };
             if prepared != settled {
                 self.plan.settle.push(put(table, key, &settled));
             }
         }
         for (key, held) in actual.iter().filter(|(key, _)| !desired.contains_key(key)) {
-            let after = parents(key).iter().find_map(|parent| desired.get(parent)).copied().unwrap_or(default);
+            let after = parents(key)
+                .iter()
+                .find_map(|parent| desired.get(parent))
+                .copied()
+                .unwrap_or(default);
             let mut prepared = *held;
             prepared.slots[new] = after;
             if *held != prepared {
@@ -215,7 +272,10 @@ impl Planner {
         let table = Table::Endpoints;
         for (ifindex, endpoint) in &desired.endpoints {
             let check = word::check24(*ifindex);
-            let fresh = Endpoint { egress: word::slots(0, 0, check), ingress: word::slots(0, 0, check) };
+            let fresh = Endpoint {
+                egress: word::slots(0, 0, check),
+                ingress: word::slots(0, 0, check),
+            };
             let held = actual.endpoints.get(ifindex).copied();
             let base = held.unwrap_or(fresh);
             let prepared = Endpoint {
@@ -235,7 +295,11 @@ impl Planner {
                 self.plan.settle.push(put(table, ifindex, &settled));
             }
         }
-        for (ifindex, held) in actual.endpoints.iter().filter(|(key, _)| !desired.endpoints.contains_key(key)) {
+        for (ifindex, held) in actual
+            .endpoints
+            .iter()
+            .filter(|(key, _)| !desired.endpoints.contains_key(key))
+        {
             let prepared = Endpoint {
                 egress: word::with_slot(held.egress, self.next, 0),
                 ingress: word::with_slot(held.ingress, self.next, 0),
@@ -261,11 +325,17 @@ impl Planner {
 }
 
 fn prefix4(addr: u32, len: u8) -> PrefixKey4 {
-    PrefixKey4 { len: u32::from(len), addr }
+    PrefixKey4 {
+        len: u32::from(len),
+        addr,
+    }
 }
 
 fn prefix6(addr: [u32; 4], len: u8) -> PrefixKey6 {
-    PrefixKey6 { len: u32::from(len), addr }
+    PrefixKey6 {
+        len: u32::from(len),
+        addr,
+    }
 }
 
 /// The prefixes that cover a prefix, longest first.
@@ -275,23 +345,35 @@ fn parents4(key: &PrefixKey4) -> Vec<PrefixKey4> {
         .rev()
         .map(|len| {
             let mask = u32::MAX.checked_shl(32 - len).unwrap_or(0);
-            PrefixKey4 { len, addr: (addr & mask).to_be() }
+            PrefixKey4 {
+                len,
+                addr: (addr & mask).to_be(),
+            }
         })
         .collect()
 }
 
 fn parents6(key: &PrefixKey6) -> Vec<PrefixKey6> {
-    let bits = key.addr.iter().fold(0_u128, |bits, word| bits << 32 | u128::from(u32::from_be(*word)));
+    let bits = key
+        .addr
+        .iter()
+        .fold(0_u128, |bits, word| bits << 32 | u128::from(u32::from_be(*word)));
     (0..key.len)
         .rev()
         .map(|len| {
             let masked = bits & u128::MAX.checked_shl(128 - len).unwrap_or(0);
-            PrefixKey6 { len, addr: wire6(masked) }
+            PrefixKey6 {
+                len,
+                addr: wire6(masked),
+            }
         })
         .collect()
 }
 
-#[expect(clippy::cast_possible_truncation, reason = "takes a number apart into its words")]
+#[expect(
+    clippy::cast_possible_truncation,
+    reason = "takes a number apart into its words"
+)]
 fn wire6(bits: u128) -> [u32; 4] {
     [96, 64, 32, 0].map(|shift| ((bits >> shift) as u32).to_be())
 }

@@ -20,10 +20,15 @@ impl Events {
     /// # Errors
     /// If it was taken before, or cannot be mapped.
     pub fn take(kernel: &mut Kernel) -> Result<Self, KernelError> {
-        let missing = KernelError::Missing { kind: "map", name: map::EVENTS };
+        let missing = KernelError::Missing {
+            kind: "map",
+            name: map::EVENTS,
+        };
         let map = kernel.take_map(map::EVENTS).ok_or(missing)?;
-        let ring = RingBuf::try_from(map)
-            .map_err(|error| KernelError::Map { name: map::EVENTS, source: io::Error::other(error) })?;
+        let ring = RingBuf::try_from(map).map_err(|error| KernelError::Map {
+            name: map::EVENTS,
+            source: io::Error::other(error),
+        })?;
         Ok(Self { ring })
     }
 
@@ -32,7 +37,11 @@ impl Events {
     /// # Errors
     /// What poll(2) says.
     pub fn wait(&self, timeout: Duration) -> io::Result<()> {
-        let mut poll = libc::pollfd { fd: self.ring.as_raw_fd(), events: libc::POLLIN, revents: 0 };
+        let mut poll = libc::pollfd {
+            fd: self.ring.as_raw_fd(),
+            events: libc::POLLIN,
+            revents: 0,
+        };
         let timeout = libc::c_int::try_from(timeout.as_millis()).unwrap_or(libc::c_int::MAX);
         // SAFETY: one pollfd, valid for the call.
         let result = unsafe { libc::poll(&raw mut poll, 1, timeout) };

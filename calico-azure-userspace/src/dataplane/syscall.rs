@@ -27,14 +27,28 @@ fn bpf(command: u32, attr: &mut ElementAttr) -> io::Result<()> {
     // SAFETY: `attr` is laid out as the kernel expects for these commands, and the callers' pointers in it are to
     // buffers of the map's key and value size that outlive the call.
     let result = unsafe {
-        libc::syscall(libc::SYS_bpf, command, std::ptr::from_mut(attr), std::mem::size_of::<ElementAttr>())
+        libc::syscall(
+            libc::SYS_bpf,
+            command,
+            std::ptr::from_mut(attr),
+            std::mem::size_of::<ElementAttr>(),
+        )
     };
-    if result < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
+    if result < 0 {
+        Err(io::Error::last_os_error())
+    } else {
+        Ok(())
+    }
 }
 
 fn attr(fd: BorrowedFd<'_>, key: *const u8, other: *mut u8) -> ElementAttr {
     let map_fd = u32::try_from(fd.as_raw_fd()).unwrap_or(u32::MAX);
-    ElementAttr { map_fd, key: key as u64, value_or_next_key: other as u64, ..ElementAttr::default() }
+    ElementAttr {
+        map_fd,
+        key: key as u64,
+        value_or_next_key: other as u64,
+        ..ElementAttr::default()
+    }
 }
 
 /// A map's shape, so that no buffer is ever shorter than the kernel thinks.
@@ -49,7 +63,10 @@ impl Shape {
         if key == self.key && value.is_none_or(|value| value == self.value) {
             return Ok(());
         }
-        let text = format!("the map has keys of {} and values of {} bytes, not {key} and {value:?}", self.key, self.value);
+        let text = format!(
+            "the map has keys of {} and values of {} bytes, not {key} and {value:?}",
+            self.key, self.value
+        );
         Err(io::Error::new(io::ErrorKind::InvalidInput, text))
     }
 }
@@ -62,7 +79,9 @@ pub(super) fn put(fd: BorrowedFd<'_>, shape: Shape, key: &[u8], value: &[u8]) ->
         match bpf(MAP_UPDATE, &mut attr(fd, key.as_ptr(), value.as_ptr().cast_mut())) {
             // Rapid inserts outrun the kernel's own refill of a map without preallocation, and racing programs make
             // an insert fail (EBUSY, kernels 5.11 to 6.14): both pass within microseconds.
-            Err(error) if attempts < 50 && matches!(error.raw_os_error(), Some(libc::ENOMEM | libc::EBUSY)) => {
+            Err(error)
+                if attempts < 50 && matches!(error.raw_os_error(), Some(libc::ENOMEM | libc::EBUSY)) =>
+            {
                 attempts += 1;
                 std::thread::sleep(std::time::Duration::from_micros(50 * attempts));
             }
@@ -120,5 +139,9 @@ pub(super) fn synchronize() -> io::Result<()> {
     const MEMBARRIER_CMD_GLOBAL: libc::c_int = 1;
     // SAFETY: takes no pointers.
     let result = unsafe { libc::syscall(libc::SYS_membarrier, MEMBARRIER_CMD_GLOBAL, 0, 0) };
-    if result < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
+    if result < 0 {
+        Err(io::Error::last_os_error())
+    } else {
+        Ok(())
+    }
 }

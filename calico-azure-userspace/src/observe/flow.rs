@@ -81,10 +81,18 @@ impl FlowContext {
         FlowRecord {
             time: self.clock_offset.wrapping_add(event.time).to_string(),
             node: self.node.clone(),
-            verdict: if reason.is_some_and(Reason::passes) { "allow" } else { "deny" },
+            verdict: if reason.is_some_and(Reason::passes) {
+                "allow"
+            } else {
+                "deny"
+            },
             reason: reason.map_or("unknown", Reason::as_str),
             hook: hook.map_or("unknown", Hook::as_str),
-            interface: self.interfaces.get(&event.ifindex).cloned().unwrap_or_else(|| event.ifindex.to_string()),
+            interface: self
+                .interfaces
+                .get(&event.ifindex)
+                .cloned()
+                .unwrap_or_else(|| event.ifindex.to_string()),
             endpoint: self.endpoints.get(&event.ifindex).cloned(),
             src: address(event.ethertype, event.src),
             sport: event.sport,
@@ -111,7 +119,9 @@ fn address(ethertype: u16, words: [u32; 4]) -> Option<IpAddr> {
     match ethertype {
         0x0800 => Some(IpAddr::V4(Ipv4Addr::from_bits(u32::from_be(words[0])))),
         0x86dd => {
-            let bits = words.iter().fold(0_u128, |bits, word| bits << 32 | u128::from(u32::from_be(*word)));
+            let bits = words
+                .iter()
+                .fold(0_u128, |bits, word| bits << 32 | u128::from(u32::from_be(*word)));
             Some(IpAddr::V6(Ipv6Addr::from_bits(bits)))
         }
         _ => None,
@@ -142,18 +152,37 @@ mod tests {
         let context = FlowContext {
             node: "n1".into(),
             endpoints: [(7, "a/b".into())].into(),
-            rules: [(3, RuleRef::TierDefault { tier: "default".into() })].into(),
+            rules: [(
+                3,
+                RuleRef::TierDefault {
+                    tier: "default".into(),
+                },
+            )]
+            .into(),
             clock_offset: 100,
             ..FlowContext::default()
         };
         let json = serde_json::to_value(context.record(&event)).unwrap();
         assert_eq!(json["time"], "105");
-        assert_eq!((&json["src"], &json["dst"]), (&"10.0.0.1".into(), &"10.0.0.2".into()));
-        assert_eq!((&json["verdict"], &json["reason"]), (&"deny".into(), &"policy-deny".into()));
-        assert_eq!((&json["protocol"], &json["endpoint"]), (&"tcp".into(), &"a/b".into()));
+        assert_eq!(
+            (&json["src"], &json["dst"]),
+            (&"10.0.0.1".into(), &"10.0.0.2".into())
+        );
+        assert_eq!(
+            (&json["verdict"], &json["reason"]),
+            (&"deny".into(), &"policy-deny".into())
+        );
+        assert_eq!(
+            (&json["protocol"], &json["endpoint"]),
+            (&"tcp".into(), &"a/b".into())
+        );
         assert_eq!(json["interface"], "7", "a link that is gone keeps its number");
         assert!(json["rule"].as_str().unwrap().contains("default"), "{json}");
-        let unknown = context.record(&Event { rule: 9, reason: 255, ..event });
+        let unknown = context.record(&Event {
+            rule: 9,
+            reason: 255,
+            ..event
+        });
         assert_eq!((unknown.reason, unknown.verdict), ("unknown", "deny"));
         assert!(unknown.rule.unwrap().contains('9'));
     }

@@ -182,7 +182,10 @@ impl Store {
     #[must_use]
     pub fn tier(&self, name: &str) -> Option<&Tier> {
         static BUILTIN: LazyLock<Vec<Tier>> = LazyLock::new(|| {
-            ["kube-admin", "default", "kube-baseline"].iter().filter_map(|name| Tier::builtin(name)).collect()
+            ["kube-admin", "default", "kube-baseline"]
+                .iter()
+                .filter_map(|name| Tier::builtin(name))
+                .collect()
         });
         let object = self.tiers.get(name).map(AsRef::as_ref);
         object.or_else(|| BUILTIN.iter().find(|tier| tier.name == name))

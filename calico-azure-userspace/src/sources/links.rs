@@ -61,7 +61,9 @@ pub fn snapshot() -> Result<Snapshot, LinksError> {
     let mut snapshot = Snapshot::default();
     let mut loopback = BTreeSet::new();
     for message in dump(RouteNetlinkMessage::GetLink(LinkMessage::default()))? {
-        let RouteNetlinkMessage::NewLink(link) = message else { continue };
+        let RouteNetlinkMessage::NewLink(link) = message else {
+            continue;
+        };
         let mut found = Link::default();
         for attribute in link.attributes {
             match attribute {
@@ -76,7 +78,9 @@ pub fn snapshot() -> Result<Snapshot, LinksError> {
         snapshot.links.insert(link.header.index, found);
     }
     for message in dump(RouteNetlinkMessage::GetAddress(AddressMessage::default()))? {
-        let RouteNetlinkMessage::NewAddress(address) = message else { continue };
+        let RouteNetlinkMessage::NewAddress(address) = message else {
+            continue;
+        };
         if loopback.contains(&address.header.index) {
             continue;
         }
@@ -89,7 +93,9 @@ pub fn snapshot() -> Result<Snapshot, LinksError> {
             }
         }
         // On a point-to-point link `Address` is the peer's.
-        snapshot.host_ips.extend(local.or(remote).filter(|ip| !is_link_local(ip)));
+        snapshot
+            .host_ips
+            .extend(local.or(remote).filter(|ip| !is_link_local(ip)));
     }
     for family in [AddressFamily::Inet, AddressFamily::Inet6] {
         let mut request = RouteMessage::default();
@@ -158,17 +164,25 @@ fn dump(request: RouteNetlinkMessage) -> Result<Vec<RouteNetlinkMessage>, LinksE
         let (bytes, _from) = at("reading a dump", socket.recv_from_full())?;
         let mut rest = bytes.as_slice();
         while !rest.is_empty() {
-            let message = NetlinkMessage::<RouteNetlinkMessage>::deserialize(rest)
-                .map_err(|error| LinksError { what: "decoding a dump", source: io::Error::other(error.to_string()) })?;
+            let message =
+                NetlinkMessage::<RouteNetlinkMessage>::deserialize(rest).map_err(|error| LinksError {
+                    what: "decoding a dump",
+                    source: io::Error::other(error.to_string()),
+                })?;
             match message.payload {
                 NetlinkPayload::Done(_) => return Ok(messages),
                 NetlinkPayload::Error(error) if error.code.is_some() => {
-                    return Err(LinksError { what: "dump", source: error.to_io() });
+                    return Err(LinksError {
+                        what: "dump",
+                        source: error.to_io(),
+                    });
                 }
                 NetlinkPayload::InnerMessage(message) => messages.push(message),
                 _ => {}
             }
-            let length = usize::try_from(message.header.length).unwrap_or(usize::MAX).next_multiple_of(4);
+            let length = usize::try_from(message.header.length)
+                .unwrap_or(usize::MAX)
+                .next_multiple_of(4);
             rest = rest.get(length..).unwrap_or_default();
         }
     }
@@ -178,7 +192,9 @@ fn dump(request: RouteNetlinkMessage) -> Result<Vec<RouteNetlinkMessage>, LinksE
 ///
 /// # Errors
 /// If notifications cannot be had; errors after that end the thread and are sent as `Err`.
-pub fn watch<E: From<Result<Snapshot, LinksError>> + Send + 'static>(events: Sender<E>) -> Result<(), LinksError> {
+pub fn watch<E: From<Result<Snapshot, LinksError>> + Send + 'static>(
+    events: Sender<E>,
+) -> Result<(), LinksError> {
     let mut socket = at("opening a socket", Socket::new(NETLINK_ROUTE))?;
     at("binding it", socket.bind_auto())?;
     for group in GROUPS {
@@ -195,7 +211,10 @@ pub fn watch<E: From<Result<Snapshot, LinksError>> + Send + 'static>(events: Sen
             if let Err(error) = socket.recv_from_full()
                 && !matches!(error.raw_os_error(), Some(libc::ENOBUFS | libc::EINTR))
             {
-                let _gone = events.send(E::from(Err(LinksError { what: "reading notifications", source: error })));
+                let _gone = events.send(E::from(Err(LinksError {
+                    what: "reading notifications",
+                    source: error,
+                })));
                 return;
             }
             match snapshot() {

@@ -46,8 +46,14 @@ pub(super) struct Cluster {
 impl Cluster {
     /// That the packets get the verdicts that they are measured for.
     pub(super) fn check(&self, harness: &mut Harness, at: At) -> Result<()> {
-        ensure!(harness.run(at, &self.allowed.bytes())? == Returned::Next, "the last rule does not allow");
-        ensure!(harness.run(at, &self.denied.bytes())? == Returned::Drop, "the rules allow too much");
+        ensure!(
+            harness.run(at, &self.allowed.bytes())? == Returned::Next,
+            "the last rule does not allow"
+        );
+        ensure!(
+            harness.run(at, &self.denied.bytes())? == Returned::Drop,
+            "the rules allow too much"
+        );
         Ok(())
     }
 }
@@ -86,7 +92,10 @@ pub(super) fn cluster(shape: Shape, rules: usize) -> Cluster {
     let all: Vec<Rule> = (0..rules).map(|i| rule_of(shape, i)).collect();
     let policies = all.chunks(1000).zip(0..).map(|(chunk, i): (_, u32)| {
         match policy(&format!("p{i}"), "b", Some(chunk.to_vec()), None) {
-            Resource::Policy(policy) => Resource::Policy(Policy { order: Some(f64::from(i)), ..policy }),
+            Resource::Policy(policy) => Resource::Policy(Policy {
+                order: Some(f64::from(i)),
+                ..policy
+            }),
             other => other,
         }
     });
@@ -105,6 +114,13 @@ pub(super) fn cluster(shape: Shape, rules: usize) -> Cluster {
     }
     let last = rules.saturating_sub(1);
     let allowed = Frame::new(peer(shape, last), address("b", false), 6, 1000, port(last));
-    let denied = Frame { dport: 1, ..allowed.clone() };
-    Cluster { store, allowed, denied }
+    let denied = Frame {
+        dport: 1,
+        ..allowed.clone()
+    };
+    Cluster {
+        store,
+        allowed,
+        denied,
+    }
 }

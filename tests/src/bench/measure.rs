@@ -27,5 +27,9 @@ pub(super) fn each(runs: usize, mut run: impl FnMut(usize) -> Result<Duration>) 
     }
     nanos.sort_by(f64::total_cmp);
     let at = |index: usize| nanos.get(index).copied().unwrap_or(f64::NAN);
-    Ok(Figure { median: at(runs / 2), lowest: at(0), highest: at(runs - 1) })
+    Ok(Figure {
+        median: at(runs / 2),
+        lowest: at(0),
+        highest: at(runs - 1),
+    })
 }

@@ -61,22 +61,39 @@ pub fn run(args: &Args) -> ExitCode {
 
 /// Instructions that the verifier looked at, for each program.
 fn verifier() -> Result<bool> {
-    let mut kernel = Kernel::load(&object()?, None, Sizes { conntrack: 1024, half_open: 1024, tables: 1024 })?;
+    let mut kernel = Kernel::load(
+        &object()?,
+        None,
+        Sizes {
+            conntrack: 1024,
+            half_open: 1024,
+            tables: 1024,
+        },
+    )?;
     let mut fine = true;
-    println!("{:<16} {:>22} {:>14}", "PROGRAM", "VERIFIED INSTRUCTIONS", "JITED BYTES");
+    println!(
+        "{:<16} {:>22} {:>14}",
+        "PROGRAM", "VERIFIED INSTRUCTIONS", "JITED BYTES"
+    );
     for name in PROGRAMS {
         let (instructions, bytes) = kernel.verified(name)?;
         fine &= instructions <= VERIFIED_LIMIT;
         println!("{name:<16} {instructions:>22} {bytes:>14}");
     }
-    println!("limit {VERIFIED_LIMIT}; the stack limit of 512 bytes is the verifier's own. {}", machine());
+    println!(
+        "limit {VERIFIED_LIMIT}; the stack limit of 512 bytes is the verifier's own. {}",
+        machine()
+    );
     Ok(fine)
 }
 
 fn verdicts(args: &Args) -> Result<bool> {
     let mut harness = Harness::new("bench")?;
     let mut rows: Vec<(String, Figure)> = Vec::new();
-    let settings = Settings { flags: 0, timeouts: DEFAULT_TIMEOUTS };
+    let settings = Settings {
+        flags: 0,
+        timeouts: DEFAULT_TIMEOUTS,
+    };
     let timed = |harness: &mut Harness, at: At, frame: &Frame| -> Result<Figure> {
         let bytes = frame.bytes();
         let run = || Ok(harness.run_timed(at, &bytes, args.packets)?.1);
@@ -84,7 +101,9 @@ fn verdicts(args: &Args) -> Result<bool> {
     };
 
     let mut compiler = Compiler::default();
-    harness.dataplane.apply(&compiler.compile(&store([]))?.desired, settings)?;
+    harness
+        .dataplane
+        .apply(&compiler.compile(&store([]))?.desired, settings)?;
     let syn = Frame::new(address("remote", false), address("b", false), 6, 1000, 80);
     let mut arp = syn.bytes();
     arp[12..14].copy_from_slice(&[8, 6]);
@@ -98,7 +117,10 @@ fn verdicts(args: &Args) -> Result<bool> {
         harness.run(At::from_workload(B), &syn.reply().flags(SYN | ACK).bytes())?;
         let ack = syn.flags(ACK);
         let family = if v6 { "IPv6" } else { "IPv4" };
-        rows.push((format!("established, {family}"), timed(&mut harness, At::to_workload(B), &ack)?));
+        rows.push((
+            format!("established, {family}"),
+            timed(&mut harness, At::to_workload(B), &ack)?,
+        ));
     }
 
     let mut growth: Vec<(String, f64)> = Vec::new();
@@ -107,9 +129,15 @@ fn verdicts(args: &Args) -> Result<bool> {
         for &rules in &args.rules {
             let cluster = clusters::cluster(shape, rules);
             harness.dataplane.io().forget_flows()?;
-            harness.dataplane.apply(&compiler.compile(&cluster.store)?.desired, settings)?;
+            harness
+                .dataplane
+                .apply(&compiler.compile(&cluster.store)?.desired, settings)?;
             compiler.applied();
-            let at = At { program: program::TO_WORKLOAD, ifindex: B, ingress_ifindex: 1 };
+            let at = At {
+                program: program::TO_WORKLOAD,
+                ifindex: B,
+                ingress_ifindex: 1,
+            };
             cluster.check(&mut harness, at)?;
             let name = |what: &str| format!("{}, {rules} rules, {what}", shape.name());
             // Each SYN asks policy anew.
@@ -136,16 +164,37 @@ fn verdicts(args: &Args) -> Result<bool> {
 
 fn print(rows: &[(String, Figure)], growth: &[(String, f64)], args: &Args) {
     let floor = rows.first().map_or(1.0, |(_, floor)| floor.median);
-    println!("{:<64} {:>9} {:>9} {:>9} {:>9}", "NANOSECONDS PER PACKET", "MEDIAN", "LOWEST", "HIGHEST", "x FLOOR");
-    for (name, Figure { median, lowest, highest }) in rows {
-        println!("{name:<64} {median:>9.0} {lowest:>9.0} {highest:>9.0} {:>9.2}", median / floor);
+    println!(
+        "{:<64} {:>9} {:>9} {:>9} {:>9}",
+        "NANOSECONDS PER PACKET", "MEDIAN", "LOWEST", "HIGHEST", "x FLOOR"
+    );
+    for (
+        name,
+        Figure {
+            median,
+            lowest,
+            highest,
+        },
+    ) in rows
+    {
+        println!(
+            "{name:<64} {median:>9.0} {lowest:>9.0} {highest:>9.0} {:>9.2}",
+            median / floor
+        );
     }
     let (few, many) = (args.rules.first().unwrap_or(&0), args.rules.last().unwrap_or(&0));
     for (shape, ratio) in growth {
         let verdict = if *ratio <= GROWTH_LIMIT { "ok" } else { "MISSED" };
-        println!("new flow, {shape}: {many} rules cost {ratio:.2} x {few} rules (at most {GROWTH_LIMIT}): {verdict}");
+        println!(
+            "new flow, {shape}: {many} rules cost {ratio:.2} x {few} rules (at most {GROWTH_LIMIT}): {verdict}"
+        );
     }
-    println!("{} runs of {} packets each; {}", args.runs, args.packets, machine());
+    println!(
+        "{} runs of {} packets each; {}",
+        args.runs,
+        args.packets,
+        machine()
+    );
 }
 
 fn write_json(path: &Path, rows: &[(String, Figure)], growth: &[(String, f64)]) -> Result<()> {
@@ -153,7 +202,10 @@ fn write_json(path: &Path, rows: &[(String, Figure)], growth: &[(String, f64)]) 
         .iter()
         .map(|(name, f)| json!({"name": name, "median_ns": f.median, "lowest_ns": f.lowest, "highest_ns": f.highest}))
         .collect();
-    let growth: Vec<Value> = growth.iter().map(|(name, ratio)| json!({"shape": name, "ratio": ratio})).collect();
+    let growth: Vec<Value> = growth
+        .iter()
+        .map(|(name, ratio)| json!({"shape": name, "ratio": ratio}))
+        .collect();
     let all = json!({"machine": machine(), "figures": rows, "growth": growth});
     if let Some(dir) = path.parent() {
         std::fs::create_dir_all(dir).with_context(|| dir.display().to_string())?;
@@ -169,7 +221,13 @@ fn machine() -> String {
     let read = |path: &str| std::fs::read_to_string(path).unwrap_or_default();
     let kernel = read("/proc/sys/kernel/osrelease");
     let cpus = read("/proc/cpuinfo");
-    let model = cpus.lines().find_map(|line| line.strip_prefix("model name")?.split_once(':'));
+    let model = cpus
+        .lines()
+        .find_map(|line| line.strip_prefix("model name")?.split_once(':'));
     let count = cpus.lines().filter(|line| line.starts_with("processor")).count();
-    format!("kernel {}, {count} x {}", kernel.trim(), model.map_or("unknown processor", |(_, model)| model.trim()))
+    format!(
+        "kernel {}, {count} x {}",
+        kernel.trim(),
+        model.map_or("unknown processor", |(_, model)| model.trim())
+    )
 }
