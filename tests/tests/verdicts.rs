@@ -38,7 +38,7 @@ fn kernel_compiled_and_reference_verdicts_agree() -> Result<()> {
         let store = generate::store(seed, &Shape::default());
         let output = compiler.compile(&store)?;
         harness.dataplane.apply(&output.desired, settings())?;
-        harness.dataplane.io().forget_flows()?;
+        harness.dataplane.io().maps().forget_flows()?;
         let oracle = Oracle::new(&store);
         for (case, sport) in probes(&store, seed, 3).iter().zip((1..=u16::MAX).cycle()) {
             let probe = &case.probe;
@@ -87,7 +87,7 @@ fn kernel_compiled_and_reference_verdicts_agree() -> Result<()> {
             denied += usize::from(!allow);
             if !matches!(probe.protocol, 6 | 17 | 132 | 136) {
                 // Without ports every packet between the two, or of an ICMP type, would be the same flow.
-                harness.dataplane.io().forget_flows()?;
+                harness.dataplane.io().maps().forget_flows()?;
             }
         }
     }

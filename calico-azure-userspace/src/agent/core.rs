@@ -1,16 +1,15 @@
 //! The owner of all state: what is known, what follows from it, what the kernel holds, what is attached.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::PoisonError;
 use std::time::Instant;
 
 use super::events::SharedContext;
-use super::links::roles;
+use super::protect::{self, SharedProtector};
 use super::status::{self, Status, StatusEndpoint};
 use super::{AgentConfig, AgentError};
-use crate::dataplane::attach::{Attachments, How, Role};
-use crate::dataplane::kernel::Kernel;
+use crate::dataplane::maps::Maps;
 use crate::dataplane::{Applied, Dataplane};
 use crate::policy::{Compiler, Event, Interface, Interfaces, NodeFacts, Output, Store};
 use crate::sources::dir;
@@ -18,15 +17,12 @@ use crate::sources::links::Snapshot;
 
 pub(super) struct Core {
     config: AgentConfig,
-    how: How,
-    dataplane: Dataplane<Kernel>,
+    dataplane: Dataplane<Maps>,
+    protector: SharedProtector,
     compiler: Compiler,
     store: Store,
     context: SharedContext,
-    attachments: Attachments,
     links: Option<Snapshot>,
-    /// Links that were there before the agent: their traffic must not stop before their policy is in the kernel.
-    inherited: BTreeSet<u32>,
     sources_in_sync: bool,
     /// The store changed since the last apply that got through.
     changed: bool,
@@ -42,7 +38,7 @@ pub(super) struct Core {
 struct Problems {
     input: Vec<String>,
     policy: Vec<String>,
-    attach: Vec<String>,
+    layouts: Option<String>,
     apply: Option<String>,
 }
 
@@ -51,13 +47,13 @@ impl Problems {
         let Self {
             input,
             policy,
-            attach,
+            layouts,
             apply,
         } = self;
         input
             .iter()
             .chain(policy)
-            .chain(attach)
+            .chain(layouts)
             .chain(apply)
             .cloned()
             .collect()
@@ -67,25 +63,24 @@ impl Problems {
 impl Core {
     pub(super) fn new(
         config: AgentConfig,
-        kernel: Kernel,
+        maps: Maps,
+        protector: SharedProtector,
         context: SharedContext,
     ) -> Result<Self, AgentError> {
-        let dataplane = Dataplane::open(kernel)?;
+        let dataplane = Dataplane::open(maps)?;
         let compiler = Compiler::new(dataplane.reserved());
         let status = Status {
             node: config.node.clone(),
             ..Status::default()
         };
         Ok(Self {
-            how: config.attach.resolve(),
             config,
             dataplane,
+            protector,
             compiler,
             store: Store::default(),
             context,
-            attachments: Attachments::default(),
             links: None,
-            inherited: BTreeSet::new(),
             sources_in_sync: false,
             changed: true,
             retry: false,
@@ -119,22 +114,9 @@ impl Core {
         }
     }
 
-    /// Takes in what the node's links look like now. New pod links are protected at once, before anything else.
+    /// Takes in what the node's links look like now.
     pub(super) fn links(&mut self, snapshot: Snapshot) {
         self.status.inputs_seen += 1;
-        match &self.links {
-            None => self.take_over(&snapshot),
-            Some(before) => {
-                for ifindex in before
-                    .links
-                    .keys()
-                    .filter(|ifindex| !snapshot.links.contains_key(ifindex))
-                {
-                    self.attachments.forget(self.dataplane.io_ref(), *ifindex);
-                    self.inherited.remove(ifindex);
-                }
-            }
-        }
         let interfaces = snapshot.links.iter().map(|(ifindex, link)| {
             (
                 *ifindex,
@@ -156,55 +138,6 @@ impl Core {
         self.changed |= self.store.apply(Event::Interfaces(interfaces));
         self.changed |= self.store.apply(Event::Node(facts));
         self.links = Some(snapshot);
-        self.attach_named(false);
-    }
-
-    /// The first snapshot: links that carry programs of an earlier agent get this one's in place; pins of links
-    /// that are gone go.
-    fn take_over(&mut self, snapshot: &Snapshot) {
-        self.inherited = snapshot.links.keys().copied().collect();
-        let pinned = self.dataplane.io_ref().pins().map(|pins| pins.pinned_links());
-        for (ifindex, program) in pinned.and_then(Result::ok).unwrap_or_default() {
-            if !snapshot.links.contains_key(&ifindex) {
-                self.attachments.forget(self.dataplane.io_ref(), ifindex);
-            } else if Role::Workload
-                .programs()
-                .iter()
-                .chain(&Role::Fabric.programs())
-                .any(|(p, _)| *p == program)
-            {
-                self.inherited.remove(&ifindex);
-            }
-        }
-    }
-
-    /// Attaches to links whose name or default route tells what they are.
-    fn attach_named(&mut self, with_inherited: bool) {
-        let Some(snapshot) = &self.links else { return };
-        for (ifindex, name, role) in roles(snapshot, &self.config.interface_prefixes, &self.config.fabric) {
-            if with_inherited || !self.inherited.contains(&ifindex) {
-                self.attach(ifindex, &name, role);
-            }
-        }
-    }
-
-    fn attach(&mut self, ifindex: u32, name: &str, role: Role) {
-        if self.attachments.has(ifindex, role) {
-            return;
-        }
-        let how = self.how;
-        match self
-            .attachments
-            .attach(self.dataplane.io(), name, ifindex, role, how)
-        {
-            Ok(()) => tracing::info!(interface = name, ifindex, ?role, %how, "attached"),
-            Err(error) if error.is_gone() => tracing::debug!(interface = name, "gone before it was attached"),
-            Err(error) => {
-                tracing::error!(interface = name, %error, "cannot attach");
-                self.problems.attach.push(error.to_string());
-                self.retry = true;
-            }
-        }
     }
 
     /// Brings the kernel in step with what is known, if that is complete.
@@ -218,7 +151,6 @@ impl Core {
             return;
         }
         self.retry = false;
-        self.problems.attach.clear();
         match self.apply() {
             Ok((output, applied)) => {
                 self.changed = false;
@@ -279,12 +211,14 @@ impl Core {
             context.interfaces.clone_from(&names);
             context.rules.clone_from(&output.rules);
         }
-        self.attach_named(true);
-        self.inherited.clear();
-        for ifindex in output.desired.endpoints.keys() {
-            if let Some(name) = names.get(ifindex) {
-                self.attach(*ifindex, name, Role::Workload);
-            }
+        if let Some(snapshot) = &self.links {
+            let endpoints = output.desired.endpoints.keys().copied();
+            let removed = protect::with(&self.protector, |protector| {
+                protector.release(snapshot, endpoints);
+                self.retry |= !protector.failures().is_empty();
+                protector.remove_other_layouts()
+            });
+            self.problems.layouts = removed.err().map(|error| error.to_string());
         }
         self.status.endpoints = output
             .desired
@@ -296,27 +230,13 @@ impl Core {
                 ifindex: *ifindex,
             })
             .collect();
-        self.drop_older_layouts();
-    }
-
-    /// Programs of an agent with another layout ran beside ours until now, and a packet had to pass both.
-    fn drop_older_layouts(&mut self) {
-        let Some(pins) = self.dataplane.io_ref().pins() else {
-            return;
-        };
-        match pins.remove_other_layouts() {
-            Ok(removed) if removed.is_empty() => {}
-            Ok(removed) => tracing::info!(?removed, "removed an earlier layout"),
-            Err(error) => {
-                tracing::warn!(%error, "cannot remove an earlier layout");
-                self.problems.attach.push(error.to_string());
-            }
-        }
     }
 
     pub(super) fn write_status(&mut self) {
-        self.status.attached = self.attachments.iter().cloned().collect();
+        let (attached, failures) = protect::with(&self.protector, |p| (p.attached(), p.failures()));
+        self.status.attached = attached;
         self.status.problems = self.problems.all();
+        self.status.problems.extend(failures);
         // A status that says the same again need not be written.
         if self.written.as_ref() == Some(&self.status) {
             return;

@@ -8,6 +8,7 @@ mod config;
 mod core;
 mod events;
 mod links;
+mod protect;
 mod status;
 
 pub use config::{AgentConfig, EstablishedFlows, FabricChoice, SETTINGS_TIMEOUTS};
@@ -15,6 +16,7 @@ pub use status::{Status, lock, path as status_path};
 
 use std::io;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::sync::mpsc::{self, RecvTimeoutError};
 use std::thread;
 use std::time::Duration;
@@ -30,6 +32,7 @@ use crate::sources::links::{LinksError, Snapshot};
 use crate::sources::{dir, links as link_source};
 
 use self::core::Core;
+use self::protect::Protector;
 
 /// The agent cannot start, or cannot go on.
 #[derive(Debug, thiserror::Error)]
@@ -97,8 +100,12 @@ pub fn run(config: AgentConfig) -> Result<(), AgentError> {
     let (sender, messages) = mpsc::channel::<Message>();
 
     let context = events::start(events, &config)?;
-    let mut core = Core::new(config, kernel, context)?;
-    link_source::watch(sender.clone())?;
+    let maps = kernel.maps().try_clone().map_err(AgentError::Start)?;
+    let protector = Protector::new(kernel, &config).shared();
+    let mut core = Core::new(config, maps, Arc::clone(&protector), context)?;
+    link_source::watch(sender.clone(), move |snapshot| {
+        protect::with(&protector, |p| p.see(snapshot));
+    })?;
     dir::watch(core.source(), sender.clone())?;
     let mut signals = Signals::new([SIGTERM, SIGINT]).map_err(AgentError::Start)?;
     let stopper = move || {

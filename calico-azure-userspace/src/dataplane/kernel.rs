@@ -1,22 +1,16 @@
 //! The programs and maps of one node in the kernel.
 
-use std::collections::BTreeMap;
 use std::io;
-use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
 use std::time::Duration;
 
 use aya::maps::Map;
 use aya::programs::{ProgramError, SchedClassifier, TestRun as _, TestRunOptions};
 use aya::{Ebpf, EbpfError, EbpfLoader};
-use calico_azure_ebpf::abi::{
-    CidrClass, Config, CounterKey, CounterValue, CtKey4, CtKey6, CtValue, Endpoint, FragKey4, FragKey6,
-    OwnerKey4, OwnerKey6, Pod, PolicyKey, PortKey, PrefixKey4, PrefixKey6, TOTALS_LEN, map, program,
-};
+use calico_azure_ebpf::abi::program;
 
-use super::counters::Counters;
 use super::io::{Entries, MapIo, Table};
+use super::maps::{Maps, sizes_of, specs};
 use super::pins::{ExpectedMap, PinError, Pins};
-use super::syscall::{self, Shape};
 
 /// The programs, in the order in which their pins are listed.
 pub const PROGRAMS: [&str; 4] = [
@@ -76,74 +70,10 @@ impl Default for Sizes {
     }
 }
 
-struct Spec {
-    name: &'static str,
-    /// `enum bpf_map_type`.
-    kind: u32,
-    shape: Shape,
-    entries: u32,
-}
-
-const HASH: u32 = 1;
-const ARRAY: u32 = 2;
-const PERCPU_HASH: u32 = 5;
-const PERCPU_ARRAY: u32 = 6;
-const LRU_HASH: u32 = 9;
-const LPM_TRIE: u32 = 11;
-const RINGBUF: u32 = 27;
-
-fn spec<K: Pod, V: Pod>(name: &'static str, kind: u32, entries: u32) -> Spec {
-    Spec {
-        name,
-        kind,
-        shape: Shape {
-            key: size_of::<K>(),
-            value: size_of::<V>(),
-        },
-        entries,
-    }
-}
-
-fn specs(sizes: Sizes) -> Vec<Spec> {
-    let Sizes {
-        conntrack,
-        half_open,
-        tables,
-    } = sizes;
-    vec![
-        spec::<u32, Config>(map::CONFIG, ARRAY, 1),
-        spec::<u32, Endpoint>(map::ENDPOINTS, HASH, 4096),
-        spec::<OwnerKey4, u32>(map::OWNERS4, HASH, 8192),
-        spec::<OwnerKey6, u32>(map::OWNERS6, HASH, 8192),
-        spec::<u32, u64>(map::CLASS4, HASH, tables),
-        spec::<[u32; 4], u64>(map::CLASS6, HASH, tables),
-        spec::<PrefixKey4, CidrClass>(map::CIDR4, LPM_TRIE, tables),
-        spec::<PrefixKey6, CidrClass>(map::CIDR6, LPM_TRIE, tables),
-        spec::<PolicyKey, u64>(map::POLICY, HASH, tables),
-        spec::<PortKey, u64>(map::PORTS, HASH, tables),
-        spec::<PrefixKey4, u32>(map::ROUTES4, LPM_TRIE, 262_144),
-        spec::<PrefixKey6, u32>(map::ROUTES6, LPM_TRIE, 262_144),
-        spec::<CtKey4, CtValue>(map::CT_EST4, LRU_HASH, conntrack),
-        spec::<CtKey4, CtValue>(map::CT_HALF4, LRU_HASH, half_open),
-        spec::<CtKey6, CtValue>(map::CT_EST6, LRU_HASH, conntrack),
-        spec::<CtKey6, CtValue>(map::CT_HALF6, LRU_HASH, half_open),
-        spec::<FragKey4, u64>(map::FRAGS4, LRU_HASH, 8192),
-        spec::<FragKey6, u64>(map::FRAGS6, LRU_HASH, 8192),
-        spec::<CounterKey, CounterValue>(map::DROPS, PERCPU_HASH, 16_384),
-        spec::<u32, CounterValue>(map::TOTALS, PERCPU_ARRAY, TOTALS_LEN),
-        Spec {
-            name: map::EVENTS,
-            kind: RINGBUF,
-            shape: Shape { key: 0, value: 0 },
-            entries: 1 << 20,
-        },
-    ]
-}
-
 /// The loaded object.
 pub struct Kernel {
     ebpf: Ebpf,
-    maps: BTreeMap<&'static str, (OwnedFd, Shape)>,
+    maps: Maps,
     pins: Option<Pins>,
 }
 
@@ -192,19 +122,7 @@ impl Kernel {
                     source: Box::new(source),
                 })?;
         }
-        let mut maps = BTreeMap::new();
-        for spec in &specs {
-            let missing = KernelError::Missing {
-                kind: "map",
-                name: spec.name,
-            };
-            let fd = ebpf.map(spec.name).and_then(map_fd).ok_or(missing)?;
-            let fd = fd.try_clone_to_owned().map_err(|source| KernelError::Map {
-                name: spec.name,
-                source,
-            })?;
-            maps.insert(spec.name, (fd, spec.shape));
-        }
+        let maps = Maps::of(&ebpf, &specs)?;
         Ok(Self { ebpf, maps, pins })
     }
 
@@ -255,6 +173,12 @@ impl Kernel {
         Ok((info.verified_instruction_count().unwrap_or(0), info.size_jitted()))
     }
 
+    /// The tables.
+    #[must_use]
+    pub fn maps(&self) -> &Maps {
+        &self.maps
+    }
+
     /// Where things are pinned, if they are.
     #[must_use]
     pub fn pins(&self) -> Option<&Pins> {
@@ -269,75 +193,25 @@ impl Kernel {
     pub(super) fn take_map(&mut self, name: &str) -> Option<Map> {
         self.ebpf.take_map(name)
     }
-
-    fn map(&self, name: &'static str) -> io::Result<(BorrowedFd<'_>, Shape)> {
-        let (fd, shape) = self.maps.get(name).ok_or(io::ErrorKind::NotFound)?;
-        Ok((fd.as_fd(), *shape))
-    }
-
-    /// The counters.
-    ///
-    /// # Errors
-    /// If a descriptor cannot be duplicated.
-    pub fn counters(&self) -> io::Result<Counters> {
-        let fd = |name| self.map(name).and_then(|(fd, _)| fd.try_clone_to_owned());
-        Ok(Counters::new(fd(map::TOTALS)?, fd(map::DROPS)?))
-    }
-
-    /// Removes every entry of a flow table; for tests and benchmarks.
-    ///
-    /// # Errors
-    /// What the kernel says.
-    pub fn forget_flows(&mut self) -> io::Result<()> {
-        for name in [
-            map::CT_EST4,
-            map::CT_HALF4,
-            map::CT_EST6,
-            map::CT_HALF6,
-            map::FRAGS4,
-            map::FRAGS6,
-        ] {
-            let (fd, shape) = self.map(name)?;
-            for (key, _) in syscall::dump(fd, shape)? {
-                syscall::delete(fd, shape, &key)?;
-            }
-        }
-        Ok(())
-    }
-
-    /// Reads a map of any kind, for `status` and tests.
-    ///
-    /// # Errors
-    /// What the kernel says.
-    pub fn dump_map(&self, name: &'static str) -> io::Result<Entries> {
-        let (fd, shape) = self.map(name)?;
-        syscall::dump(fd, shape)
-    }
 }
 
+/// For harnesses that own programs and tables together.
 impl MapIo for Kernel {
     fn put(&mut self, table: Table, key: &[u8], value: &[u8]) -> io::Result<()> {
-        let (fd, shape) = self.map(table.name())?;
-        syscall::put(fd, shape, key, value)
+        self.maps.put(table, key, value)
     }
 
     fn delete(&mut self, table: Table, key: &[u8]) -> io::Result<()> {
-        let (fd, shape) = self.map(table.name())?;
-        syscall::delete(fd, shape, key)
+        self.maps.delete(table, key)
     }
 
     fn dump(&self, table: Table) -> io::Result<Entries> {
-        self.dump_map(table.name())
+        self.maps.dump(table)
     }
 
     fn wait_for_programs(&self) -> io::Result<()> {
-        syscall::synchronize()
+        self.maps.wait_for_programs()
     }
-}
-
-fn sizes_of(spec: &Spec) -> (u32, u32) {
-    let size = |size: usize| u32::try_from(size).unwrap_or(u32::MAX);
-    (size(spec.shape.key), size(spec.shape.value))
 }
 
 fn classifier<'a>(ebpf: &'a mut Ebpf, name: &'static str) -> Result<&'a mut SchedClassifier, KernelError> {
@@ -374,19 +248,6 @@ fn load_error(error: EbpfError) -> KernelError {
 pub fn is_root() -> bool {
     // SAFETY: takes and returns plain numbers.
     unsafe { libc::geteuid() == 0 }
-}
-
-fn map_fd(map: &Map) -> Option<BorrowedFd<'_>> {
-    match map {
-        Map::Array(data)
-        | Map::HashMap(data)
-        | Map::LpmTrie(data)
-        | Map::LruHashMap(data)
-        | Map::PerCpuArray(data)
-        | Map::PerCpuHashMap(data)
-        | Map::RingBuf(data) => Some(data.fd().as_fd()),
-        _ => None,
-    }
 }
 
 /// Kernels before 5.11 charge maps against the locked-memory limit.

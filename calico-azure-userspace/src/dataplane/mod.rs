@@ -9,6 +9,7 @@ pub mod host;
 pub mod image;
 pub mod io;
 pub mod kernel;
+pub mod maps;
 pub mod pins;
 pub mod plan;
 pub mod ring;

@@ -1,3 +1,5 @@
+//! Contradictions between resources; `compile` and `topology` find them, users read them.
+
 use std::net::IpAddr;
 
 use super::Direction;

@@ -188,13 +188,18 @@ fn dump(request: RouteNetlinkMessage) -> Result<Vec<RouteNetlinkMessage>, LinksE
     }
 }
 
-/// Sends a snapshot at once and after every change, from a thread of its own, until the receiver is gone.
+/// Sends a snapshot at once and after every change, from a thread of its own, until the receiver is gone. `first_hand`
+/// sees each snapshot on that thread, before it is sent: for what cannot wait until the receiver has time.
 ///
 /// # Errors
 /// If notifications cannot be had; errors after that end the thread and are sent as `Err`.
-pub fn watch<E: From<Result<Snapshot, LinksError>> + Send + 'static>(
+pub fn watch<E>(
     events: Sender<E>,
-) -> Result<(), LinksError> {
+    mut first_hand: impl FnMut(&Snapshot) + Send + 'static,
+) -> Result<(), LinksError>
+where
+    E: From<Result<Snapshot, LinksError>> + Send + 'static,
+{
     let mut socket = at("opening a socket", Socket::new(NETLINK_ROUTE))?;
     at("binding it", socket.bind_auto())?;
     for group in GROUPS {
@@ -202,6 +207,7 @@ pub fn watch<E: From<Result<Snapshot, LinksError>> + Send + 'static>(
     }
     let first = snapshot()?;
     let run = move || {
+        first_hand(&first);
         let mut last = first.clone();
         if events.send(E::from(Ok(first))).is_err() {
             return;
@@ -220,6 +226,7 @@ pub fn watch<E: From<Result<Snapshot, LinksError>> + Send + 'static>(
             match snapshot() {
                 Ok(now) if now == last => {}
                 Ok(now) => {
+                    first_hand(&now);
                     last = now.clone();
                     if events.send(E::from(Ok(now))).is_err() {
                         return;

@@ -128,7 +128,7 @@ fn verdicts(args: &Args) -> Result<bool> {
         let mut medians: Vec<f64> = Vec::new();
         for &rules in &args.rules {
             let cluster = clusters::cluster(shape, rules);
-            harness.dataplane.io().forget_flows()?;
+            harness.dataplane.io().maps().forget_flows()?;
             harness
                 .dataplane
                 .apply(&compiler.compile(&cluster.store)?.desired, settings)?;

@@ -176,7 +176,7 @@ impl Bench {
     /// # Errors
     /// What the kernel says.
     pub fn counts(&self) -> Result<Counts> {
-        let counters = self.harness.dataplane.io_ref().counters()?;
+        let counters = self.harness.dataplane.io_ref().maps().counters()?;
         Ok(Counts {
             totals: counters.totals()?,
             drops: counters.drops()?,

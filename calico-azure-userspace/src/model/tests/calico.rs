@@ -1,3 +1,5 @@
+//! Calico's own kinds: what their fields come to mean.
+
 use super::*;
 
 #[track_caller]

@@ -1,3 +1,5 @@
+//! Kubernetes NetworkPolicies: their conversion.
+
 use super::*;
 
 const PODS: &str = "projectcalico.org/orchestrator == \"k8s\"";

@@ -1,3 +1,5 @@
+//! Pods, nodes and the other kinds that policy reads.
+
 use super::*;
 
 fn pod(metadata: &str, rest: &str) -> Pod {

@@ -1,3 +1,5 @@
+//! The tree: values, places and errors of YAML and JSON.
+
 use super::*;
 
 /// All documents, and the error that ended them, if one did.

@@ -1,3 +1,5 @@
+//! Pseudo-random numbers that are the same everywhere, for the generators only.
+
 /// A small generator of pseudo-random numbers (xorshift64*).
 #[derive(Clone, Debug)]
 pub struct Rng(u64);

@@ -1,3 +1,5 @@
+//! Whether one rule matches one packet, criterion by criterion; only the reference uses it.
+
 use std::fmt;
 use std::net::IpAddr;
 

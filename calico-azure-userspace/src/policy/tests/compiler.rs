@@ -1,3 +1,5 @@
+//! Properties of the compiler's output: stability, minimality, fail-closed corners.
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 

@@ -1,3 +1,5 @@
+//! The tables decide as the reference does, over generated clusters and packets.
+
 use std::collections::{BTreeMap, BTreeSet};
 
 use calico_azure_ebpf::abi::{Reason, word};

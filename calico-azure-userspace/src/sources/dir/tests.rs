@@ -1,3 +1,5 @@
+//! Edits as editors and kubelets make them, and what must not lapse meanwhile.
+
 use std::error::Error;
 use std::fs;
 use std::os::unix::fs::symlink;

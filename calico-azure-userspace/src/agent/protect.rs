@@ -1,0 +1,146 @@
+//! Puts programs on interfaces. It sees every change of the node's links first, on the thread that reads them from
+//! the kernel, so that a new pod's interface is protected whatever the owner of policy is busy with.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use super::AgentConfig;
+use super::config::FabricChoice;
+use super::links::roles;
+use crate::dataplane::attach::{Attached, Attachments, How, Role};
+use crate::dataplane::kernel::Kernel;
+use crate::dataplane::pins::{PinError, Pins};
+use crate::sources::links::Snapshot;
+
+/// Shared by the links' thread and the owner of policy. Held for as long as an attach takes.
+pub(super) type SharedProtector = Arc<Mutex<Protector>>;
+
+pub(super) struct Protector {
+    kernel: Kernel,
+    attachments: Attachments,
+    how: How,
+    prefixes: Vec<String>,
+    fabric: FabricChoice,
+    /// Links that were there before the agent and have no programs of an earlier one: their traffic must not stop
+    /// before their policy is in the kernel.
+    inherited: BTreeSet<u32>,
+    /// Links of the last snapshot, `None` before the first.
+    known: Option<BTreeSet<u32>>,
+    /// Failed attaches, by interface.
+    failures: BTreeMap<u32, String>,
+}
+
+impl Protector {
+    pub(super) fn new(kernel: Kernel, config: &AgentConfig) -> Self {
+        Self {
+            kernel,
+            attachments: Attachments::default(),
+            how: config.attach.resolve(),
+            prefixes: config.interface_prefixes.clone(),
+            fabric: config.fabric.clone(),
+            inherited: BTreeSet::new(),
+            known: None,
+            failures: BTreeMap::new(),
+        }
+    }
+
+    pub(super) fn shared(self) -> SharedProtector {
+        Arc::new(Mutex::new(self))
+    }
+
+    /// The links have changed.
+    pub(super) fn see(&mut self, snapshot: &Snapshot) {
+        let now: BTreeSet<u32> = snapshot.links.keys().copied().collect();
+        match self.known.replace(now.clone()) {
+            None => self.take_over(&now),
+            Some(before) => {
+                for gone in before.difference(&now) {
+                    self.attachments.forget(&self.kernel, *gone);
+                    self.inherited.remove(gone);
+                    self.failures.remove(gone);
+                }
+            }
+        }
+        self.attach_named(snapshot);
+    }
+
+    /// The first snapshot: links that carry programs of an earlier agent get this one's in place; pins of links
+    /// that are gone go.
+    fn take_over(&mut self, now: &BTreeSet<u32>) {
+        self.inherited.clone_from(now);
+        let pinned = self.kernel.pins().map(Pins::pinned_links);
+        for (ifindex, _program) in pinned.and_then(Result::ok).unwrap_or_default() {
+            if now.contains(&ifindex) {
+                self.inherited.remove(&ifindex);
+            } else {
+                self.attachments.forget(&self.kernel, ifindex);
+            }
+        }
+    }
+
+    /// Policy is in the kernel: nothing need wait any longer. `endpoints` are pods' links, whatever their names.
+    pub(super) fn release(&mut self, snapshot: &Snapshot, endpoints: impl Iterator<Item = u32>) {
+        self.inherited.clear();
+        self.attach_named(snapshot);
+        for ifindex in endpoints {
+            if let Some(link) = snapshot.links.get(&ifindex) {
+                self.attach(ifindex, &link.name, Role::Workload);
+            }
+        }
+    }
+
+    /// Attaches to links whose name or default route tells what they are.
+    fn attach_named(&mut self, snapshot: &Snapshot) {
+        for (ifindex, name, role) in roles(snapshot, &self.prefixes, &self.fabric) {
+            if !self.inherited.contains(&ifindex) {
+                self.attach(ifindex, &name, role);
+            }
+        }
+    }
+
+    fn attach(&mut self, ifindex: u32, name: &str, role: Role) {
+        if self.attachments.has(ifindex, role) {
+            return;
+        }
+        let how = self.how;
+        self.failures.remove(&ifindex);
+        match self
+            .attachments
+            .attach(&mut self.kernel, name, ifindex, role, how)
+        {
+            Ok(()) => tracing::info!(interface = name, ifindex, ?role, %how, "attached"),
+            Err(error) if error.is_gone() => tracing::debug!(interface = name, "gone before it was attached"),
+            Err(error) => {
+                tracing::error!(interface = name, %error, "cannot attach");
+                self.failures.insert(ifindex, error.to_string());
+            }
+        }
+    }
+
+    pub(super) fn attached(&self) -> Vec<Attached> {
+        self.attachments.iter().cloned().collect()
+    }
+
+    pub(super) fn failures(&self) -> Vec<String> {
+        self.failures.values().cloned().collect()
+    }
+
+    /// Programs of an agent with another layout ran beside ours until now, and a packet had to pass both.
+    pub(super) fn remove_other_layouts(&self) -> Result<(), PinError> {
+        let removed = self
+            .kernel
+            .pins()
+            .map(Pins::remove_other_layouts)
+            .transpose()?
+            .unwrap_or_default();
+        if !removed.is_empty() {
+            tracing::info!(?removed, "removed an earlier layout");
+        }
+        Ok(())
+    }
+}
+
+/// The protector, for the time of one call.
+pub(super) fn with<R>(protector: &SharedProtector, f: impl FnOnce(&mut Protector) -> R) -> R {
+    f(&mut protector.lock().unwrap_or_else(PoisonError::into_inner))
+}
