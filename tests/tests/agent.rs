@@ -363,3 +363,42 @@ fn a_second_agent_refuses_and_cleanup_removes_exactly_what_is_ours() {
         );
     }
 }
+
+#[test]
+fn bulk_data_passes_in_large_segments() {
+    use std::io::{Read as _, Write as _};
+    use std::net::{TcpListener, TcpStream};
+
+    const BYTES: usize = 64 << 20;
+    let cluster = cluster("auto");
+    for (to, v6) in [("b/three", false), ("b/three", true), ("a/two", false)] {
+        let address = SocketAddr::from((ip(&cluster, to, v6), 9000));
+        let listener = ns(&cluster, to)
+            .run(|| TcpListener::bind(address))
+            .unwrap()
+            .unwrap();
+        let receiver = std::thread::spawn(move || {
+            let (mut stream, _) = listener.accept().unwrap();
+            let mut buffer = vec![0; 1 << 20];
+            let mut received = 0;
+            loop {
+                match stream.read(&mut buffer).unwrap() {
+                    0 => return received,
+                    count => received += count,
+                }
+            }
+        });
+        let begun = Instant::now();
+        let mut stream = ns(&cluster, "a/one")
+            .run(|| TcpStream::connect(address))
+            .unwrap()
+            .unwrap();
+        let block = vec![7; 1 << 20];
+        for _ in 0..BYTES / block.len() {
+            stream.write_all(&block).unwrap();
+        }
+        drop(stream);
+        assert_eq!(receiver.join().unwrap(), BYTES);
+        println!("{} MiB to {address} in {:.0?}", BYTES >> 20, begun.elapsed());
+    }
+}

@@ -182,6 +182,13 @@ impl Core {
             .compile(&self.store)
             .map_err(|error| error.to_string())?;
         let settings = self.config.settings();
+        // The first packet that a new rule decides must find the rule's name.
+        let names = output.rules.iter().map(|(id, rule)| (*id, rule.clone()));
+        self.context
+            .write()
+            .unwrap_or_else(PoisonError::into_inner)
+            .rules
+            .extend(names);
         let applied = self
             .dataplane
             .apply(&output.desired, settings)

@@ -21,6 +21,8 @@ pub struct HostTables {
     pub image: Image,
     /// Monotonic nanoseconds; tests set it.
     pub clock: Cell<u64>,
+    /// Flow tables take no more entries.
+    pub full: Cell<bool>,
     /// Packets by hook and reason.
     pub counters: RefCell<HashMap<(Hook, Reason), u64>>,
     flows4: Flows<CtKey4, FragKey4>,
@@ -168,6 +170,9 @@ macro_rules! family_tables {
             }
 
             fn ct_insert(&self, table: CtTable, key: &$ctkey, value: &CtValue) -> bool {
+                if self.full.get() {
+                    return false;
+                }
                 self.$flows.table(table).borrow_mut().insert(*key, *value);
                 true
             }
