@@ -8,6 +8,9 @@ use aya_ebpf::programs::TcContext;
 
 use crate::packet::Packet;
 
+/// How far into a packet headers are read directly.
+const LINEAR: u32 = 0x7ff;
+
 /// An skb at a TC hook.
 pub struct SkbPacket {
     skb: *mut __sk_buff,
@@ -50,9 +53,29 @@ impl Packet for SkbPacket {
         opaque(value)
     }
 
-    /// The helper reads non-linear skbs too, and its cost is a few nanoseconds.
+    /// Straight from the linear area where the words lie in it, which saves a call for each header; by the helper
+    /// otherwise, which reads every skb.
     #[inline(always)]
     fn words<const N: usize>(&self, offset: u32) -> Option<[u32; N]> {
+        // SAFETY: the context pointer is valid for the whole program run.
+        let (data, end) = unsafe { ((*self.skb).data as usize, (*self.skb).data_end as usize) };
+        // The verifier must see a small bound on what is added to a packet pointer.
+        let start = data + (offset & LINEAR) as usize;
+        if offset <= LINEAR && start + N * 4 <= end {
+            // Headers begin at even addresses; two bytes at a time is the widest read that all kernels allow there.
+            let halves = start as *const u16;
+            let mut words = [0; N];
+            let mut i = 0;
+            while i < N {
+                // SAFETY: all `N * 4` bytes from `start` on lie before `data_end`.
+                let low = unsafe { halves.add(i * 2).read() };
+                // SAFETY: as above.
+                let high = unsafe { halves.add(i * 2 + 1).read() };
+                words[i] = u32::from(low) | u32::from(high) << 16;
+                i += 1;
+            }
+            return Some(words);
+        }
         let mut words = MaybeUninit::<[u32; N]>::uninit();
         // SAFETY: the helper writes all `N * 4` bytes or returns an error.
         let result =
