@@ -402,3 +402,54 @@ fn bulk_data_passes_in_large_segments() {
         println!("{} MiB to {address} in {:.0?}", BYTES >> 20, begun.elapsed());
     }
 }
+
+#[test]
+fn status_and_counters_tell_who_dropped_what() {
+    let mut cluster = cluster("auto");
+    assert!(!reaches(&cluster, "a/two", "b/three", false));
+    let node = cluster.node("node-2").unwrap().ns().clone();
+    let agent = cluster.agent("node-2").unwrap();
+    let (pin_name, run_dir) = (agent.pin_name(), agent.run_dir().to_owned());
+    let run = |command: &str| {
+        let mut process = node.command(calico_azure_tests::lab::binary().unwrap());
+        process.args([
+            command,
+            "--node",
+            "node-2",
+            "--pin-name",
+            &pin_name,
+            "-o",
+            "json",
+            "--run-dir",
+        ]);
+        let output = process.arg(&run_dir).output().unwrap();
+        let text = String::from_utf8_lossy(&output.stdout).into_owned();
+        let error = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(output.status.code(), Some(0), "{command}: {text}{error}");
+        serde_json::from_str::<serde_json::Value>(&text).unwrap()
+    };
+    let status = run("status");
+    assert_eq!(
+        (&status["ready"], &status["endpoints"][0]["pod"]),
+        (&true.into(), &"b/three".into())
+    );
+    let counters = run("counters");
+    let drops = counters["drops"].as_array().unwrap();
+    let denied = drops.iter().find(|drop| drop["reason"] == "policy-deny").unwrap();
+    assert_eq!(
+        (&denied["endpoint"], &denied["hook"]),
+        (&"b/three".into(), &"to-workload".into())
+    );
+    assert!(denied["packets"].as_u64().unwrap() > 0);
+    let total = |reason: &str| {
+        let totals = counters["totals"].as_array().unwrap();
+        let of_reason = totals.iter().filter(|total| total["reason"] == reason);
+        of_reason
+            .map(|total| total["packets"].as_u64().unwrap())
+            .sum::<u64>()
+    };
+    assert!(
+        total("policy-allow") > 0 && total("established") > 0,
+        "{counters}"
+    );
+}

@@ -22,7 +22,7 @@ pub const ERROR: u8 = 2;
 
 /// Calico policy for Kubernetes on Azure, enforced by eBPF.
 #[derive(Debug, Parser)]
-#[command(name = "calico-azure", version, about, propagate_version = true)]
+#[command(name = "calico-azure", version, propagate_version = true)]
 struct Cli {
     /// What to log, as `level` or `target=level,…`.
     #[arg(

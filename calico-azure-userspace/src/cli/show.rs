@@ -1,9 +1,11 @@
 //! `calico-azure status` and `calico-azure counters`.
 
+use std::collections::BTreeMap;
 use std::io::Write;
 
+use calico_azure_ebpf::abi::{Hook, Reason};
 use clap::Args;
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use super::{FINDING, Format, NodeArgs, OK, Outcome};
 use crate::agent::status_path;
@@ -88,17 +90,27 @@ impl CountersArgs {
     pub(super) fn run(self, out: &mut dyn Write) -> Outcome {
         let pins = Pins::new(&self.node.bpffs, &self.node.pin_name())?;
         let counters = Counters::open(&pins)?;
-        let totals = counters.totals()?;
+        let (totals, drops) = (counters.totals()?, counters.drops()?);
+        let names = names(&self.node);
+        let drops = drops.iter().filter_map(|(key, count)| {
+            let hook = Hook::try_from(u8::try_from(key.hook).ok()?).ok()?;
+            let reason = Reason::try_from(u8::try_from(key.reason).ok()?).ok()?;
+            let (interface, endpoint) = names.get(&key.ifindex).cloned().unwrap_or_default();
+            Some((key.ifindex, interface, endpoint, hook, reason, *count))
+        });
         if self.output == Format::Json {
-            let rows: Vec<Value> = totals
-                .iter()
-                .map(|((hook, reason), count)| {
-                    serde_json::json!({"hook": hook.as_str(), "reason": reason.as_str(),
-                        "verdict": if reason.passes() { "allow" } else { "deny" },
-                        "packets": count.packets, "bytes": count.bytes})
-                })
-                .collect();
-            writeln!(out, "{:#}", Value::Array(rows))?;
+            let totals = totals.iter().map(|((hook, reason), count)| {
+                json!({"hook": hook.as_str(), "reason": reason.as_str(),
+                    "verdict": if reason.passes() { "allow" } else { "deny" },
+                    "packets": count.packets, "bytes": count.bytes})
+            });
+            let drops = drops.map(|(ifindex, interface, endpoint, hook, reason, count)| {
+                json!({"ifindex": ifindex, "interface": interface, "endpoint": endpoint,
+                    "hook": hook.as_str(), "reason": reason.as_str(),
+                    "packets": count.packets, "bytes": count.bytes})
+            });
+            let all = json!({"totals": totals.collect::<Vec<_>>(), "drops": drops.collect::<Vec<_>>()});
+            writeln!(out, "{all:#}")?;
             return Ok(OK);
         }
         writeln!(
@@ -114,6 +126,40 @@ impl CountersArgs {
                 count.packets, count.bytes
             )?;
         }
+        writeln!(
+            out,
+            "\n{:<16} {:<32} {:<14} {:<24} {:>10}",
+            "DROPS AT", "ENDPOINT", "HOOK", "REASON", "PACKETS"
+        )?;
+        for (ifindex, interface, endpoint, hook, reason, count) in drops {
+            let interface = if interface.is_empty() {
+                ifindex.to_string()
+            } else {
+                interface
+            };
+            let (hook, reason) = (hook.as_str(), reason.as_str());
+            writeln!(
+                out,
+                "{interface:<16} {endpoint:<32} {hook:<14} {reason:<24} {:>10}",
+                count.packets
+            )?;
+        }
         Ok(OK)
     }
+}
+
+/// Interface and pod by ifindex, as the agent last said; without its status file numbers must do.
+fn names(node: &NodeArgs) -> BTreeMap<u32, (String, String)> {
+    let text = std::fs::read_to_string(status_path(&node.run_dir, &node.node)).unwrap_or_default();
+    let status: Value = serde_json::from_str(&text).unwrap_or_default();
+    let mut names = BTreeMap::new();
+    for (list, endpoint) in [("attached", ""), ("endpoints", "pod")] {
+        for row in status[list].as_array().into_iter().flatten() {
+            let text = |field: &str| row[field].as_str().unwrap_or_default().to_owned();
+            if let Some(ifindex) = row["ifindex"].as_u64().and_then(|i| u32::try_from(i).ok()) {
+                names.insert(ifindex, (text("interface"), text(endpoint)));
+            }
+        }
+    }
+    names
 }
