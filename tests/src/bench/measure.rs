@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use anyhow::{Result, ensure};
+use anyhow::{Result, bail};
 
 /// Nanoseconds.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -12,24 +12,39 @@ pub(super) struct Figure {
     pub(super) highest: f64,
 }
 
-/// Over `runs` runs, after one that does not count.
-pub(super) fn median(runs: usize, mut run: impl FnMut() -> Result<Duration>) -> Result<Figure> {
-    run()?;
-    each(runs, |_| run())
+/// Single measurements, in nanoseconds.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Samples(Vec<f64>);
+
+impl Samples {
+    /// Adds `runs` measurements, after one that does not count.
+    pub(super) fn take(&mut self, runs: usize, mut run: impl FnMut(usize) -> Result<Duration>) -> Result<()> {
+        run(runs)?;
+        for i in 0..runs {
+            self.0.push(run(i)?.as_secs_f64() * 1e9);
+        }
+        Ok(())
+    }
+
+    /// Median and spread of all.
+    pub(super) fn figure(&self) -> Result<Figure> {
+        let mut nanos = self.0.clone();
+        nanos.sort_by(f64::total_cmp);
+        let middle = nanos.get(nanos.len() / 2).copied();
+        let (Some(median), Some(&lowest), Some(&highest)) = (middle, nanos.first(), nanos.last()) else {
+            bail!("--runs: expected at least 1");
+        };
+        Ok(Figure {
+            median,
+            lowest,
+            highest,
+        })
+    }
 }
 
-/// Over single measurements that each differ.
-pub(super) fn each(runs: usize, mut run: impl FnMut(usize) -> Result<Duration>) -> Result<Figure> {
-    ensure!(runs > 0, "--runs: expected at least 1");
-    let mut nanos = Vec::with_capacity(runs);
-    for i in 0..runs {
-        nanos.push(run(i)?.as_secs_f64() * 1e9);
-    }
-    nanos.sort_by(f64::total_cmp);
-    let at = |index: usize| nanos.get(index).copied().unwrap_or(f64::NAN);
-    Ok(Figure {
-        median: at(runs / 2),
-        lowest: at(0),
-        highest: at(runs - 1),
-    })
+/// Over `runs` runs.
+pub(super) fn median(runs: usize, mut run: impl FnMut() -> Result<Duration>) -> Result<Figure> {
+    let mut samples = Samples::default();
+    samples.take(runs, |_| run())?;
+    samples.figure()
 }
