@@ -87,6 +87,10 @@ pub(super) fn pod<'t>(
         host_network: field(report, spec, "hostNetwork", Report::boolean).unwrap_or_default(),
         finished: matches!(phase, "Succeeded" | "Failed") || metadata.is_being_deleted() && released,
         namespace,
+        ports: Vec::new(),
+        owner: None,
+        profiles: None,
+        allowed_sources: Vec::new(),
     }
 }
 

@@ -6,11 +6,16 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
-use std::net::IpAddr;
 
-use ipnet::IpNet;
+mod core;
+mod host;
+mod policy;
+mod service;
 
-use crate::selector::Selector;
+pub use self::core::*;
+pub use host::*;
+pub use policy::*;
+pub use service::*;
 
 /// Labels of one object.
 pub type Labels = BTreeMap<String, String>;
@@ -30,6 +35,30 @@ pub enum Kind {
     GlobalNetworkPolicy,
     NetworkSet,
     GlobalNetworkSet,
+    StagedNetworkPolicy,
+    StagedGlobalNetworkPolicy,
+    StagedKubernetesNetworkPolicy,
+    /// `policy.networking.k8s.io/v1alpha2`.
+    ClusterNetworkPolicy,
+    /// `policy.networking.k8s.io/v1alpha1`.
+    AdminNetworkPolicy,
+    /// `policy.networking.k8s.io/v1alpha1`.
+    BaselineAdminNetworkPolicy,
+    HostEndpoint,
+    Profile,
+    WorkloadEndpoint,
+    FelixConfiguration,
+    IpPool,
+    Service,
+    EndpointSlice,
+    Endpoints,
+    Deployment,
+    StatefulSet,
+    DaemonSet,
+    ReplicaSet,
+    ReplicationController,
+    Job,
+    CronJob,
 }
 
 impl Kind {
@@ -47,6 +76,55 @@ impl Kind {
             Self::GlobalNetworkPolicy => "GlobalNetworkPolicy",
             Self::NetworkSet => "NetworkSet",
             Self::GlobalNetworkSet => "GlobalNetworkSet",
+            Self::StagedNetworkPolicy => "StagedNetworkPolicy",
+            Self::StagedGlobalNetworkPolicy => "StagedGlobalNetworkPolicy",
+            Self::StagedKubernetesNetworkPolicy => "StagedKubernetesNetworkPolicy",
+            Self::ClusterNetworkPolicy => "ClusterNetworkPolicy",
+            Self::AdminNetworkPolicy => "AdminNetworkPolicy",
+            Self::BaselineAdminNetworkPolicy => "BaselineAdminNetworkPolicy",
+            Self::HostEndpoint => "HostEndpoint",
+            Self::Profile => "Profile",
+            Self::WorkloadEndpoint => "WorkloadEndpoint",
+            Self::FelixConfiguration => "FelixConfiguration",
+            Self::IpPool => "IPPool",
+            Self::Service => "Service",
+            Self::EndpointSlice => "EndpointSlice",
+            Self::Endpoints => "Endpoints",
+            Self::Deployment => "Deployment",
+            Self::StatefulSet => "StatefulSet",
+            Self::DaemonSet => "DaemonSet",
+            Self::ReplicaSet => "ReplicaSet",
+            Self::ReplicationController => "ReplicationController",
+            Self::Job => "Job",
+            Self::CronJob => "CronJob",
+        }
+    }
+
+    /// Whether objects of the kind become a [`Policy`].
+    #[must_use]
+    pub fn is_policy(self) -> bool {
+        matches!(
+            self,
+            Self::KubernetesNetworkPolicy
+                | Self::NetworkPolicy
+                | Self::GlobalNetworkPolicy
+                | Self::StagedNetworkPolicy
+                | Self::StagedGlobalNetworkPolicy
+                | Self::StagedKubernetesNetworkPolicy
+                | Self::ClusterNetworkPolicy
+                | Self::AdminNetworkPolicy
+                | Self::BaselineAdminNetworkPolicy
+        )
+    }
+
+    /// The kind that a staged kind is the preview of.
+    #[must_use]
+    pub fn enforced(self) -> Option<Self> {
+        match self {
+            Self::StagedNetworkPolicy => Some(Self::NetworkPolicy),
+            Self::StagedGlobalNetworkPolicy => Some(Self::GlobalNetworkPolicy),
+            Self::StagedKubernetesNetworkPolicy => Some(Self::KubernetesNetworkPolicy),
+            _ => None,
         }
     }
 }
@@ -79,6 +157,14 @@ pub enum Resource {
     Tier(Tier),
     Policy(Policy),
     NetworkSet(NetworkSet),
+    HostEndpoint(HostEndpoint),
+    Profile(Profile),
+    WorkloadEndpoint(WorkloadEndpoint),
+    FelixConfiguration(FelixConfiguration),
+    IpPool(IpPool),
+    Service(Service),
+    Backends(Backends),
+    Workload(Workload),
 }
 
 impl Resource {
@@ -105,190 +191,14 @@ impl Resource {
                 };
                 key(kind, x.namespace.as_deref(), &x.name)
             }
+            Self::HostEndpoint(x) => key(Kind::HostEndpoint, None, &x.name),
+            Self::Profile(x) => key(Kind::Profile, None, &x.name),
+            Self::WorkloadEndpoint(x) => key(Kind::WorkloadEndpoint, Some(&x.pod.namespace), &x.name),
+            Self::FelixConfiguration(x) => key(Kind::FelixConfiguration, None, &x.name),
+            Self::IpPool(x) => key(Kind::IpPool, None, &x.name),
+            Self::Service(x) => key(Kind::Service, Some(&x.namespace), &x.name),
+            Self::Backends(x) => x.key.clone(),
+            Self::Workload(x) => x.key.clone(),
         }
     }
-}
-
-#[derive(Clone, Debug, Default, PartialEq)]
-pub struct Namespace {
-    pub name: String,
-    pub labels: Labels,
-}
-
-#[derive(Clone, Debug, Default, PartialEq)]
-pub struct ServiceAccount {
-    pub namespace: String,
-    pub name: String,
-    pub labels: Labels,
-}
-
-#[derive(Clone, Debug, Default, PartialEq)]
-pub struct Pod {
-    pub namespace: String,
-    pub name: String,
-    /// As written, forged `pcns.`/`pcsa.` keys already removed.
-    pub labels: Labels,
-    /// `default` if the pod names none.
-    pub service_account: String,
-    /// Empty until scheduled.
-    pub node: String,
-    /// From status, else Calico's annotations. May be empty: then the host route to the pod tells.
-    pub ips: Vec<IpAddr>,
-    pub host_network: bool,
-    /// Phase Succeeded or Failed, or deleted with its address taken back: the address may belong to another pod.
-    pub finished: bool,
-}
-
-impl Pod {
-    /// The labels that policy sees on the pod itself: as written, and what Calico adds to every workload endpoint.
-    #[must_use]
-    pub fn own_labels(&self) -> Labels {
-        let mut labels = self.labels.clone();
-        labels.insert(label::NAMESPACE.into(), self.namespace.clone());
-        labels.insert(label::ORCHESTRATOR.into(), "k8s".into());
-        labels.insert(label::SERVICE_ACCOUNT.into(), self.service_account.clone());
-        labels
-    }
-}
-
-/// Label keys with a meaning.
-pub mod label {
-    /// Namespace of a pod or network set.
-    pub const NAMESPACE: &str = "projectcalico.org/namespace";
-    /// `k8s` on every pod.
-    pub const ORCHESTRATOR: &str = "projectcalico.org/orchestrator";
-    /// Service account of a pod.
-    pub const SERVICE_ACCOUNT: &str = "projectcalico.org/serviceaccount";
-    /// Prefix of labels inherited from the namespace.
-    pub const NAMESPACE_PREFIX: &str = "pcns.";
-    /// Prefix of labels inherited from the service account.
-    pub const SERVICE_ACCOUNT_PREFIX: &str = "pcsa.";
-}
-
-#[derive(Clone, Debug, Default, PartialEq)]
-pub struct Node {
-    pub name: String,
-    pub labels: Labels,
-    pub pod_cidrs: Vec<IpNet>,
-    /// `status.addresses` of type InternalIP.
-    pub internal_ips: Vec<IpAddr>,
-}
-
-#[derive(Clone, Debug, PartialEq)]
-pub struct Tier {
-    pub name: String,
-    /// `None` sorts last.
-    pub order: Option<f64>,
-    pub default_action: TierDefault,
-}
-
-impl Tier {
-    /// A tier that every Calico cluster has, whether or not an object says so.
-    #[must_use]
-    pub fn builtin(name: &str) -> Option<Self> {
-        let (order, default_action) = match name {
-            "kube-admin" => (1_000.0, TierDefault::Pass),
-            "default" => (1_000_000.0, TierDefault::Deny),
-            "kube-baseline" => (10_000_000.0, TierDefault::Pass),
-            _ => return None,
-        };
-        Some(Self {
-            name: name.to_owned(),
-            order: Some(order),
-            default_action,
-        })
-    }
-}
-
-/// What a tier does with what none of its policies decided.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub enum TierDefault {
-    Deny,
-    Pass,
-}
-
-/// A policy of any kind, in Calico's terms.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Policy {
-    pub key: Key,
-    pub tier: String,
-    /// `None` sorts last.
-    pub order: Option<f64>,
-    /// Which endpoints, over effective labels (own and inherited `pcns.`/`pcsa.` ones), scope folded in.
-    pub selector: Selector,
-    /// `None`: the policy does not govern this direction.
-    pub ingress: Option<Vec<Rule>>,
-    /// `None`: the policy does not govern this direction.
-    pub egress: Option<Vec<Rule>>,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub enum Action {
-    Allow,
-    Deny,
-    Pass,
-    Log,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub enum IpVersion {
-    V4,
-    V6,
-}
-
-/// A rule that was understood, all criteria ANDed. (One that was not became match-nothing if it allowed, and
-/// a Deny of what it could match otherwise: see `model::rule`.)
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub struct Rule {
-    /// Position in the object as written, from 0: `ingress[0]`. Kubernetes rules keep theirs when they expand.
-    pub index: u32,
-    pub action: Action,
-    pub ip_version: Option<IpVersion>,
-    /// IP protocol number.
-    pub protocol: Option<u8>,
-    pub not_protocol: Option<u8>,
-    pub icmp: Option<Icmp>,
-    pub not_icmp: Option<Icmp>,
-    pub source: Peer,
-    pub destination: Peer,
-}
-
-/// ICMP or ICMPv6 according to the rule's protocol.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub struct Icmp {
-    pub kind: Option<u8>,
-    pub code: Option<u8>,
-}
-
-/// One side of a rule. Empty lists and `None` do not constrain.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
-pub struct Peer {
-    /// The address lies in one of them.
-    pub nets: Vec<IpNet>,
-    /// The address lies in none of them.
-    pub not_nets: Vec<IpNet>,
-    /// The address belongs to a known endpoint or network set that matches; scope folded in.
-    pub selector: Option<Selector>,
-    /// The address does *not* belong to one that matches (unknown addresses do match this criterion).
-    pub not_selector: Option<Selector>,
-    /// The port lies in one of them. Only ever set on `destination`.
-    pub ports: Vec<PortRange>,
-    /// The port lies in none of them.
-    pub not_ports: Vec<PortRange>,
-}
-
-/// Inclusive.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct PortRange {
-    pub first: u16,
-    pub last: u16,
-}
-
-#[derive(Clone, Debug, Default, PartialEq)]
-pub struct NetworkSet {
-    /// `None`: a GlobalNetworkSet.
-    pub namespace: Option<String>,
-    pub name: String,
-    pub labels: Labels,
-    pub nets: Vec<IpNet>,
 }

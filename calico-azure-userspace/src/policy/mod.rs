@@ -57,6 +57,8 @@ pub struct Probe {
     pub own: IpAddr,
     /// IP protocol number.
     pub protocol: u8,
+    /// Source port; 0 for protocols without ports.
+    pub sport: u16,
     /// Destination port; `type << 8 | code` for ICMP and ICMPv6; 0 for protocols without ports.
     pub dport: u16,
 }

@@ -6,7 +6,10 @@ use std::sync::{Arc, LazyLock};
 
 use ipnet::IpNet;
 
-use crate::model::{Key, Kind, Namespace, NetworkSet, Node, Pod, Policy, Resource, ServiceAccount, Tier};
+use crate::model::{
+    Backends, FelixConfiguration, HostEndpoint, IpPool, Key, Kind, Namespace, NetworkSet, Node, Pod, Policy,
+    Profile, Resource, Service, ServiceAccount, Tier, Workload, WorkloadEndpoint,
+};
 
 /// One change of what is known.
 #[derive(Clone, Debug, PartialEq)]
@@ -63,6 +66,14 @@ pub struct Store {
     tiers: BTreeMap<String, Arc<Tier>>,
     policies: BTreeMap<Key, Arc<Policy>>,
     network_sets: BTreeMap<Key, Arc<NetworkSet>>,
+    host_endpoints: BTreeMap<String, Arc<HostEndpoint>>,
+    profiles: BTreeMap<String, Arc<Profile>>,
+    workload_endpoints: BTreeMap<Name, Arc<WorkloadEndpoint>>,
+    felix_configurations: BTreeMap<String, Arc<FelixConfiguration>>,
+    ip_pools: BTreeMap<String, Arc<IpPool>>,
+    services: BTreeMap<Name, Arc<Service>>,
+    backends: BTreeMap<Key, Arc<Backends>>,
+    workloads: BTreeMap<Key, Arc<Workload>>,
     interfaces: Interfaces,
     facts: NodeFacts,
 }
@@ -92,6 +103,18 @@ impl Store {
             Resource::Tier(x) => put(&mut self.tiers, x.name.clone(), x),
             Resource::Policy(x) => put(&mut self.policies, key, x),
             Resource::NetworkSet(x) => put(&mut self.network_sets, key, x),
+            Resource::HostEndpoint(x) => put(&mut self.host_endpoints, x.name.clone(), x),
+            Resource::Profile(x) => put(&mut self.profiles, x.name.clone(), x),
+            Resource::WorkloadEndpoint(x) => put(
+                &mut self.workload_endpoints,
+                (x.pod.namespace.clone(), x.name.clone()),
+                x,
+            ),
+            Resource::FelixConfiguration(x) => put(&mut self.felix_configurations, x.name.clone(), x),
+            Resource::IpPool(x) => put(&mut self.ip_pools, x.name.clone(), x),
+            Resource::Service(x) => put(&mut self.services, (x.namespace.clone(), x.name.clone()), x),
+            Resource::Backends(x) => put(&mut self.backends, key, x),
+            Resource::Workload(x) => put(&mut self.workloads, key, x),
         }
     }
 
@@ -103,10 +126,16 @@ impl Store {
             Kind::Pod => self.pods.remove(&name()).is_some(),
             Kind::Node => self.nodes.remove(&key.name).is_some(),
             Kind::Tier => self.tiers.remove(&key.name).is_some(),
-            Kind::KubernetesNetworkPolicy | Kind::NetworkPolicy | Kind::GlobalNetworkPolicy => {
-                self.policies.remove(key).is_some()
-            }
+            kind if kind.is_policy() => self.policies.remove(key).is_some(),
             Kind::NetworkSet | Kind::GlobalNetworkSet => self.network_sets.remove(key).is_some(),
+            Kind::HostEndpoint => self.host_endpoints.remove(&key.name).is_some(),
+            Kind::Profile => self.profiles.remove(&key.name).is_some(),
+            Kind::WorkloadEndpoint => self.workload_endpoints.remove(&name()).is_some(),
+            Kind::FelixConfiguration => self.felix_configurations.remove(&key.name).is_some(),
+            Kind::IpPool => self.ip_pools.remove(&key.name).is_some(),
+            Kind::Service => self.services.remove(&name()).is_some(),
+            Kind::EndpointSlice | Kind::Endpoints => self.backends.remove(key).is_some(),
+            _ => self.workloads.remove(key).is_some(),
         }
     }
 
@@ -206,6 +235,50 @@ impl Store {
         self.network_sets.values().map(AsRef::as_ref)
     }
 
+    /// Every host endpoint, by name.
+    pub fn host_endpoints(&self) -> impl Iterator<Item = &Arc<HostEndpoint>> {
+        self.host_endpoints.values()
+    }
+
+    /// The profile object; profiles of namespaces and service accounts need none.
+    #[must_use]
+    pub fn profile(&self, name: &str) -> Option<&Arc<Profile>> {
+        self.profiles.get(name)
+    }
+
+    /// Every workload endpoint object, by namespace and name.
+    pub fn workload_endpoints(&self) -> impl Iterator<Item = &Arc<WorkloadEndpoint>> {
+        self.workload_endpoints.values()
+    }
+
+    /// Felix's settings for a node, then those for all nodes; either may be missing.
+    pub fn felix_configurations(&self, node: &str) -> impl Iterator<Item = &FelixConfiguration> {
+        let names = [format!("node.{node}"), "default".to_owned()];
+        names
+            .into_iter()
+            .filter_map(|name| self.felix_configurations.get(&name).map(AsRef::as_ref))
+    }
+
+    /// Every IP pool, by name.
+    pub fn ip_pools(&self) -> impl Iterator<Item = &IpPool> {
+        self.ip_pools.values().map(AsRef::as_ref)
+    }
+
+    /// Every service, by namespace and name.
+    pub fn services(&self) -> impl Iterator<Item = &Arc<Service>> {
+        self.services.values()
+    }
+
+    /// Every service's backends, Endpoints after EndpointSlices.
+    pub fn backends(&self) -> impl Iterator<Item = &Arc<Backends>> {
+        self.backends.values()
+    }
+
+    /// Everything that makes pods.
+    pub fn workloads(&self) -> impl Iterator<Item = &Arc<Workload>> {
+        self.workloads.values()
+    }
+
     /// The links.
     #[must_use]
     pub fn interfaces(&self) -> &Interfaces {
@@ -281,6 +354,8 @@ mod tests {
             selector: crate::selector::Selector::all(),
             ingress: None,
             egress: None,
+            staged: None,
+            host: crate::model::HostRole::Normal,
         };
         let mut store: Store = [Kind::NetworkPolicy, Kind::KubernetesNetworkPolicy]
             .map(|kind| Resource::Policy(policy(kind)))

@@ -54,6 +54,7 @@ pub(super) fn expected(oracle: &Oracle<'_>, src: IpAddr, dst: IpAddr, kind: Kind
         src,
         dst,
         protocol,
+        sport: 0,
         dport,
     });
     let egress = path

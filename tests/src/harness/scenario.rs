@@ -6,7 +6,7 @@ use std::net::IpAddr;
 use anyhow::Result;
 use calico_azure_ebpf::abi::{CounterKey, CounterValue, Hook, Reason};
 use calico_azure_userspace::model::{
-    Action, Key, Kind, Namespace, Node, Peer, Pod, Policy, PortRange, Resource, Rule,
+    Action, HostRole, Key, Kind, Namespace, Node, Peer, Pod, Policy, PortRange, Resource, Rule,
 };
 use calico_azure_userspace::policy::{Compiler, Event, Interface, Interfaces, NodeFacts, Output, Store};
 use calico_azure_userspace::selector::Selector;
@@ -76,6 +76,8 @@ pub fn policy(name: &str, app: &str, ingress: Option<Vec<Rule>>, egress: Option<
         selector: Selector::eq("app", app),
         ingress,
         egress,
+        staged: None,
+        host: HostRole::Normal,
     })
 }
 

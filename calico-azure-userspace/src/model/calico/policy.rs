@@ -6,7 +6,7 @@ use crate::model::metadata::Metadata;
 use crate::model::problem::{Problem, Severity};
 use crate::model::report::{Fields, Read, Report, Reported, quote};
 use crate::model::scalars;
-use crate::model::types::{Key, Kind, Policy, Rule, label};
+use crate::model::types::{HostRole, Key, Kind, Policy, Rule, label};
 use crate::model::yaml::Node;
 use crate::selector::Selector;
 
@@ -82,6 +82,8 @@ pub(in crate::model) fn policy<'t>(
         order: None,
         ingress: Some(Vec::new()),
         egress: Some(Vec::new()),
+        staged: None,
+        host: HostRole::Normal,
     };
     let mut tier_place = object.place;
     match object.get("spec") {

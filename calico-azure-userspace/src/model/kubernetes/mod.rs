@@ -6,7 +6,7 @@ mod selector;
 use super::metadata::Metadata;
 use super::report::{Fields, Read, Report, Reported};
 use super::scalars;
-use super::types::{Key, Kind, Policy, Rule, label};
+use super::types::{HostRole, Key, Kind, Policy, Rule, label};
 use super::yaml::Node;
 use crate::selector::Selector;
 
@@ -35,6 +35,8 @@ pub(super) fn policy<'t>(
         order: Some(ORDER),
         ingress: Some(Vec::new()),
         egress: Some(Vec::new()),
+        staged: None,
+        host: HostRole::Normal,
     };
     let Some(spec) = object.get("spec") else {
         report.error(

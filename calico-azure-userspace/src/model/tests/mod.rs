@@ -125,6 +125,7 @@ fn show_rule(rule: &Rule) -> String {
             not_selector,
             ports,
             not_ports,
+            ..
         } = peer;
         let range = |range: &PortRange| match (range.first, range.last) {
             (first, last) if first == last => first.to_string(),

@@ -27,6 +27,7 @@ fn pods() {
         ips: vec!["10.0.0.1".parse().unwrap(), "fd00::1".parse().unwrap()],
         host_network: false,
         finished: false,
+        ..Pod::default()
     };
     assert_eq!(whole, expected);
     let bare = pod("", "");

@@ -155,8 +155,7 @@ fn constrains_address(peer: &Peer) -> bool {
         not_nets,
         selector,
         not_selector,
-        ports: _,
-        not_ports: _,
+        ..
     } = peer;
     !nets.is_empty() || !not_nets.is_empty() || selector.is_some() || not_selector.is_some()
 }

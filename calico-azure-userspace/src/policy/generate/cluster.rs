@@ -152,6 +152,7 @@ fn pods(rng: &mut Rng, shape: &Shape, interfaces: &mut Interfaces) -> Vec<Pod> {
             ips: Vec::new(),
             host_network: rng.chance(4),
             finished: rng.chance(4),
+            ..Pod::default()
         };
         pod.ips.extend(v4.then(|| pod_address(true, host)));
         pod.ips.extend(v6.then(|| pod_address(false, host)));

@@ -91,6 +91,8 @@ fn policy(rng: &mut Rng, shape: &Shape, place: usize) -> Policy {
         selector: selector(&text),
         ingress: ingress.then(|| rules(rng, true)),
         egress: egress.then(|| rules(rng, false)),
+        staged: None,
+        host: crate::model::HostRole::Normal,
     }
 }
 
@@ -186,6 +188,7 @@ fn peer(rng: &mut Rng, own: Option<&str>, percent: [usize; 4]) -> Peer {
         not_selector: rng.maybe(in_not_selector, |rng| peer_selector(rng, own)),
         ports: Vec::new(),
         not_ports: Vec::new(),
+        ..Peer::default()
     }
 }
 

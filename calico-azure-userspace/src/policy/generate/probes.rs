@@ -96,6 +96,7 @@ impl Aim<'_> {
             peer,
             own,
             protocol,
+            sport: 0,
             dport,
         })
     }
@@ -108,8 +109,7 @@ impl Aim<'_> {
             not_nets,
             selector,
             not_selector,
-            ports: _,
-            not_ports: _,
+            ..
         }) = criteria
         {
             nets.iter()

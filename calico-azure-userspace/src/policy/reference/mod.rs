@@ -57,6 +57,8 @@ pub struct Flow {
     pub dst: IpAddr,
     /// IP protocol number.
     pub protocol: u8,
+    /// As [`Probe::sport`].
+    pub sport: u16,
     /// As [`Probe::dport`].
     pub dport: u16,
 }
@@ -168,6 +170,7 @@ impl<'a> Oracle<'a> {
                 peer,
                 own,
                 protocol: flow.protocol,
+                sport: flow.sport,
                 dport: flow.dport,
             };
             let name = super::topology::pod_name(endpoint.pod);

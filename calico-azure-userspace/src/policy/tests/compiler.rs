@@ -323,6 +323,8 @@ fn a_rule_that_holds_for_some_of_the_pods_addresses_only_is_closed() {
         selector: Selector::all(),
         ingress: Some(vec![rule(0, Action::Allow), rule(1, Action::Pass)]),
         egress: None,
+        staged: None,
+        host: crate::model::HostRole::Normal,
     })));
     let output = Compiler::default().compile(&store).unwrap();
     let ask = |protocol| {
@@ -363,6 +365,8 @@ fn endpoints_of_several_namespaces_share_a_set_that_no_profile_ends() {
         selector: Selector::all(),
         ingress: Some(vec![]),
         egress: None,
+        staged: None,
+        host: crate::model::HostRole::Normal,
     })));
     let (count, output) = sets(&store);
     assert_eq!(count, 1);

@@ -415,6 +415,7 @@ fn a_flow_needs_the_senders_egress_and_the_receivers_ingress() {
                 src,
                 dst,
                 protocol: TCP,
+                sport: 0,
                 dport: 80,
             },
         )

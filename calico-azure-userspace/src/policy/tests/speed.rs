@@ -34,6 +34,8 @@ fn policy(name: String, selector: Selector, rules: Vec<Rule>) -> Resource {
         selector,
         ingress: Some(rules),
         egress: None,
+        staged: None,
+        host: crate::model::HostRole::Normal,
     })
 }
 

@@ -130,6 +130,8 @@ pub(super) fn policy(name: &str, ingress: Vec<Rule>) -> Policy {
         selector: Selector::all(),
         ingress: Some(numbered.collect()),
         egress: None,
+        staged: None,
+        host: crate::model::HostRole::Normal,
     }
 }
 
@@ -148,6 +150,7 @@ pub(super) fn ask(store: &Store, direction: Direction, peer: &str, protocol: u8,
             peer,
             own,
             protocol,
+            sport: 0,
             dport,
         },
     );
