@@ -14,6 +14,7 @@
 mod classes;
 mod encode;
 mod intern;
+mod members;
 mod output;
 mod own;
 mod paint;
