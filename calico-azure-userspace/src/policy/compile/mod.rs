@@ -20,9 +20,11 @@ mod own;
 mod paint;
 mod place;
 mod predicate;
+mod ranges;
 mod rules;
 mod selectors;
 mod sets;
+mod traffic;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
@@ -34,7 +36,7 @@ use self::encode::Table;
 use self::intern::Interner;
 use self::output::Paired;
 use self::predicate::{Predicate, PredicateHandle};
-use self::rules::Body;
+use self::rules::{Body, BodyRule};
 use self::sets::{Set, SetContent};
 use super::order::{OrderedTier, ordered};
 use super::store::Store;
@@ -218,7 +220,7 @@ fn missing_tiers<'a>(tiers: &'a [OrderedTier<'_>]) -> impl Iterator<Item = Probl
 fn predicates_of(bodies: &Bodies) -> Vec<PredicateHandle> {
     let rules = bodies.values().flat_map(|body| &body.rules);
     let used: BTreeMap<u32, &PredicateHandle> = rules
-        .flat_map(|rule| rule.wanted.iter().chain(&rule.unwanted))
+        .flat_map(BodyRule::predicates)
         .map(|p| (p.id(), p))
         .collect();
     used.into_values().cloned().collect()

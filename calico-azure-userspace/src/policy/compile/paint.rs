@@ -3,9 +3,9 @@
 
 use calico_azure_ebpf::abi::word;
 
-use super::predicate::Family;
-use super::rules::Part;
-use super::sets::{Decision, Effect, Set};
+use super::predicate::{Family, Held};
+use super::sets::{Decision, Effect, Match, Set};
+use super::traffic::Part;
 
 /// Ports from `first` to `last` with one decision.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -35,12 +35,13 @@ struct Span {
 }
 
 /// Paints the set for peers for which exactly the predicates in `holding` (ascending) hold.
-pub(super) fn paint(set: &Set, family: Family, holding: &[u32]) -> Vec<Domain> {
+pub(super) fn paint(set: &Set, family: Family, holding: &[Held]) -> Vec<Domain> {
     let protocols = set.protocols.iter().copied().map(Some).chain([None]);
     let mut domains: Vec<Domain> = protocols.map(Domain::new).collect();
     let mut specific: Vec<usize> = holding
         .iter()
-        .filter_map(|predicate| set.by_predicate.get(predicate))
+        .filter(|held| held.port().is_none())
+        .filter_map(|held| set.by_predicate.get(&held.predicate()))
         .flatten()
         .copied()
         .collect();
@@ -52,12 +53,13 @@ pub(super) fn paint(set: &Set, family: Family, holding: &[u32]) -> Vec<Domain> {
             let Some(place) = next(&mut specific, &mut unconditional, tier.end) else {
                 break;
             };
-            let Some((rule, effect)) = set.rules.get(place).and_then(|rule| rule.effect(family, holding))
+            let Some(Match { rule, effect, asked }) =
+                set.rules.get(place).and_then(|rule| rule.effect(family, holding))
             else {
                 continue;
             };
             for domain in &mut domains {
-                match rule.traffic.part(domain.protocol) {
+                match rule.traffic.part(domain.protocol, 0, asked) {
                     Part::Nothing => {}
                     Part::Everything => domain.paint(0, u16::MAX, effect),
                     Part::Ranges(ranges) => {

@@ -67,7 +67,8 @@ impl<'a> Placing<'_, 'a> {
                 .zip(policies)
                 .map(|(place, policy)| (place, &policy.selector)),
         );
-        let mut selected: HashMap<(&str, &str, &Labels), Vec<u32>> = HashMap::new();
+        type Alike<'a> = (&'a str, &'a str, &'a Labels, &'a Option<Vec<String>>);
+        let mut selected: HashMap<Alike<'_>, Vec<u32>> = HashMap::new();
         for endpoint in &topology.endpoints {
             let Some(ifindex) = endpoint.ifindex else { continue };
             let pod = endpoint.pod;
@@ -78,7 +79,7 @@ impl<'a> Placing<'_, 'a> {
                     .push(Problem::NamespaceMissing { pod, namespace });
             }
             let selected = selected
-                .entry((&pod.namespace, &pod.service_account, &pod.labels))
+                .entry((&pod.namespace, &pod.service_account, &pod.labels, &pod.profiles))
                 .or_insert_with(|| selectors.matching(&EffectiveLabels::of_pod(self.store, pod)));
             let own = OwnSide::new(self.store, endpoint);
             let mut set = |direction| {

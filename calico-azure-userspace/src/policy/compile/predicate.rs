@@ -78,11 +78,7 @@ impl fmt::Debug for Held {
 }
 
 /// The ports of one protocol at which a predicate holds, ascending.
-pub(super) fn ports_of(
-    holding: &[Held],
-    predicate: u32,
-    protocol: u8,
-) -> impl Iterator<Item = u16> {
+pub(super) fn ports_of(holding: &[Held], predicate: u32, protocol: u8) -> impl Iterator<Item = u16> {
     let start = holding.partition_point(|held| *held < Held::at(predicate, (protocol, 0)));
     let held = holding.get(start..).unwrap_or_default().iter();
     held.map_while(move |held| {

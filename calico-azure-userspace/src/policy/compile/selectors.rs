@@ -81,7 +81,12 @@ mod tests {
 
     #[test]
     fn what_is_taken_out_matches_no_longer_and_leaves_nothing_behind() {
-        let texts = ["app == 'web'", "app == 'web' && has(x)", "has(app)", "app == 'db'"];
+        let texts = [
+            "app == 'web'",
+            "app == 'web' && has(x)",
+            "has(app)",
+            "app == 'db'",
+        ];
         let selectors = texts.map(|text| Selector::parse(text).unwrap());
         let labels = BTreeMap::from([("app".to_owned(), "web".to_owned())]);
         let mut index = SelectorIndex::new((1..).zip(&selectors));
