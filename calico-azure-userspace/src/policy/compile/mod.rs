@@ -24,6 +24,7 @@ mod ranges;
 mod rules;
 mod selectors;
 mod sets;
+mod source;
 mod traffic;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};

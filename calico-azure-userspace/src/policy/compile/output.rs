@@ -47,7 +47,7 @@ impl Paired {
             }
             let table = match old.and_then(|old| old.known.get(&key)) {
                 Some(table) => table.clone(),
-                None => interner.intern(Table::of(&paint(&set, family, &key.1)))?,
+                None => Table::intern(&paint(&set, family, &key.1), interner)?,
             };
             known.insert(key, table.clone());
             Ok(table)
@@ -126,14 +126,14 @@ pub(super) fn assemble(
             let word = word::table(table.id(), table.value().hints, word::table_check(*id, *class));
             desired.policy.insert(key, word);
             used.insert(table.id(), table.value());
+            used.extend(table.value().next.iter().map(|next| (next.id(), next.value())));
         }
     }
     let ports = used.iter().flat_map(|(id, table)| {
-        table.entries.iter().map(|(key, decision)| {
-            let (allow, log) = (word::decision_allows(*decision), word::decision_logs(*decision));
-            let decision = word::decision(allow, log, word::decision_rule(*decision), *id);
-            (PortKey { table: *id, ..*key }, decision)
-        })
+        table
+            .entries
+            .iter()
+            .map(|(key, decision)| (PortKey { table: *id, ..*key }, word::of_table(*decision, *id)))
     });
     desired.ports = ports.collect();
 

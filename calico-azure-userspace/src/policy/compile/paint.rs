@@ -5,6 +5,7 @@ use calico_azure_ebpf::abi::word;
 
 use super::predicate::{Family, Held};
 use super::sets::{Decision, Effect, Match, Set};
+use super::source::{self, BySource, Split};
 use super::traffic::Part;
 
 /// Ports from `first` to `last` with one decision.
@@ -16,10 +17,21 @@ pub(super) struct Run {
     pub(super) decision: u64,
 }
 
+/// What decides every packet.
+#[derive(Debug)]
+pub(super) struct Painted {
+    /// Protocols of which the source port does not matter, and all that no rule names.
+    pub(super) domains: Vec<Domain>,
+    /// Protocols of which it does.
+    pub(super) by_source: Vec<BySource>,
+}
+
 /// One protocol, or (`None`) all that no rule names.
 #[derive(Debug)]
 pub(super) struct Domain {
     pub(super) protocol: Option<u8>,
+    /// Stands for all source ports that no rule tells from it.
+    sport: u16,
     /// In order, without gaps, from 0 to 65535.
     pub(super) runs: Vec<Run>,
     undecided: Vec<Span>,
@@ -35,9 +47,16 @@ struct Span {
 }
 
 /// Paints the set for peers for which exactly the predicates in `holding` (ascending) hold.
-pub(super) fn paint(set: &Set, family: Family, holding: &[Held]) -> Vec<Domain> {
-    let protocols = set.protocols.iter().copied().map(Some).chain([None]);
-    let mut domains: Vec<Domain> = protocols.map(Domain::new).collect();
+pub(super) fn paint(set: &Set, family: Family, holding: &[Held]) -> Painted {
+    let protocols = set.protocols.iter().copied();
+    let splits: Vec<Split> = protocols
+        .map(|protocol| source::split(set, family, holding, protocol))
+        .collect();
+    let named = splits.iter().flat_map(|split| {
+        let sports = split.stand_ins.iter();
+        sports.map(|sport| Domain::new(Some(split.protocol), *sport))
+    });
+    let mut domains: Vec<Domain> = named.chain([Domain::new(None, 0)]).collect();
     let mut specific: Vec<usize> = holding
         .iter()
         .filter(|held| held.port().is_none())
@@ -59,7 +78,7 @@ pub(super) fn paint(set: &Set, family: Family, holding: &[Held]) -> Vec<Domain> 
                 continue;
             };
             for domain in &mut domains {
-                match rule.traffic.part(domain.protocol, 0, asked) {
+                match rule.traffic.part(domain.protocol, domain.sport, asked) {
                     Part::Nothing => {}
                     Part::Everything => domain.paint(0, u16::MAX, effect),
                     Part::Ranges(ranges) => {
@@ -80,7 +99,7 @@ pub(super) fn paint(set: &Set, family: Family, holding: &[Held]) -> Vec<Domain> 
             .for_each(|domain| domain.end_tier(tier.default));
     }
     domains.iter_mut().for_each(|domain| domain.finish(set.profile));
-    domains
+    source::join(splits, domains)
 }
 
 /// Takes the lower of the first two places, if it is before `end`.
@@ -95,7 +114,7 @@ fn next<'a>(a: &mut &'a [usize], b: &mut &'a [usize], end: usize) -> Option<usiz
 }
 
 impl Domain {
-    fn new(protocol: Option<u8>) -> Self {
+    fn new(protocol: Option<u8>, sport: u16) -> Self {
         let undecided = vec![Span {
             first: 0,
             last: u16::MAX,
@@ -103,6 +122,7 @@ impl Domain {
         }];
         Self {
             protocol,
+            sport,
             runs: Vec::new(),
             undecided,
             passed: Vec::new(),
