@@ -82,7 +82,8 @@ fn look_up<F: Family, T: Tables + FamilyTables<F>>(tables: &T, epoch: u32, q: &Q
         return Outcome::of(Reason::TableRace);
     }
     let table = match table_for_source(tables, table, q.protocol, q.sport) {
-        Ok(table) => table,
+        // The verifier need not follow both ways to the table from here.
+        Ok(table) => T::opaque(table),
         Err(reason) => return Outcome::of(reason),
     };
     let Some(decision) = decision(tables, table, q.protocol, q.port) else {
@@ -113,7 +114,7 @@ fn table_for_source<T: Tables>(tables: &T, table: u64, protocol: u8, sport: u16)
     if word::decision_table(decision) != word::table_id(table) || !word::decision_leads(decision) {
         return Err(Reason::TableRace);
     }
-    Ok(T::opaque(word::decision_next(decision)))
+    Ok(word::decision_next(decision))
 }
 
 /// The peer class of an address: its own, else its longest prefix's, else the family's default.

@@ -65,11 +65,7 @@ pub enum RuleRef {
     /// everything, one that does not exist denies everything.
     Profile { name: String },
     /// A rule of a Profile object: `ingress[index]` or `egress[index]`.
-    ProfileRule {
-        name: String,
-        ingress: bool,
-        index: u32,
-    },
+    ProfileRule { name: String, ingress: bool, index: u32 },
     /// Nothing decided at all.
     Implicit,
     /// A failsafe port of the host.

@@ -242,8 +242,19 @@ mod tests {
             profiles: Some(names.iter().map(|name| (*name).to_owned()).collect()),
             ..pod()
         };
-        let pods = [pod(), named(&["one", "gone", "two", "kns.blue"]), named(&["two", "one"])];
-        let keys = ["app", "tone", "pitch", "pcns.team", "pcsa.role", "pcsa.projectcalico.org/name"];
+        let pods = [
+            pod(),
+            named(&["one", "gone", "two", "kns.blue"]),
+            named(&["two", "one"]),
+        ];
+        let keys = [
+            "app",
+            "tone",
+            "pitch",
+            "pcns.team",
+            "pcsa.role",
+            "pcsa.projectcalico.org/name",
+        ];
         let expected = [
             [Some("web"), None, None, Some("sea"), Some("object"), None],
             [Some("web"), Some("low"), Some("c"), Some("two"), None, None],

@@ -146,7 +146,11 @@ impl Store {
 
     fn put_workload_endpoint(&mut self, endpoint: WorkloadEndpoint) -> bool {
         let name = (endpoint.pod.namespace.clone(), endpoint.name.clone());
-        if self.workload_endpoints.get(&name).is_some_and(|old| **old == endpoint) {
+        if self
+            .workload_endpoints
+            .get(&name)
+            .is_some_and(|old| **old == endpoint)
+        {
             return false;
         }
         // Under its old shape it may have stood for another pod.

@@ -357,11 +357,7 @@ mod tests {
         let isolated: Vec<_> = topology.isolated.iter().map(|pod| pod.name.as_str()).collect();
         assert_eq!(isolated, ["a"]);
         assert!(topology.isolated_at(address).is_none(), "b's");
-        for (name, any, endpoints) in [
-            ("default", true, 2),
-            ("node.n2", false, 2),
-            ("node.n1", false, 1),
-        ] {
+        for (name, any, endpoints) in [("default", true, 2), ("node.n2", false, 2), ("node.n1", false, 1)] {
             store.apply(Event::Upsert(Resource::FelixConfiguration(FelixConfiguration {
                 name: name.into(),
                 source_spoofing: Some(any),

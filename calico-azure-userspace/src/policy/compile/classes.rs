@@ -8,7 +8,7 @@ use ipnet::IpNet;
 
 use super::CompileError;
 use super::intern::{Handle, Interner};
-use super::members::{HostLabels, Members, backends};
+use super::members::{Members, backends};
 use super::predicate::{Family, Held, PerFamily, Predicate, PredicateHandle};
 use crate::model::{Labels, NamedPort};
 use crate::policy::labels::EffectiveLabels;
@@ -135,7 +135,8 @@ pub(super) fn classify(
         }
     }
     for host in store.host_endpoints() {
-        let set = unions.intern(asked.of_endpoint(&HostLabels::new(store, host), &host.ports));
+        let set =
+            unions.intern(asked.of_endpoint(&EffectiveLabels::of_host_endpoint(store, host), &host.ports));
         if set != EMPTY {
             host.expected_ips
                 .iter()

@@ -4,7 +4,7 @@ use std::collections::{BTreeSet, HashMap};
 
 use super::predicate::{Held, Predicate, PredicateHandle};
 use super::selectors::SelectorIndex;
-use crate::model::{HostEndpoint, Kind, Labels, NamedPort, ServiceName, Subset};
+use crate::model::{Kind, NamedPort, ServiceName, Subset};
 use crate::policy::store::Store;
 use crate::selector::{LabelSource, Selector};
 
@@ -137,27 +137,4 @@ pub(super) fn backends(store: &Store) -> impl Iterator<Item = (ServiceName, &Sub
         let subsets = if counts { backends.subsets.as_slice() } else { &[] };
         subsets.iter().map(move |subset| (service.clone(), subset))
     })
-}
-
-/// What selectors see of a host endpoint: its own labels, then those of its profiles, the first first.
-pub(super) struct HostLabels<'a> {
-    own: &'a Labels,
-    inherited: Vec<&'a Labels>,
-}
-
-impl<'a> HostLabels<'a> {
-    pub(super) fn new(store: &'a Store, host: &'a HostEndpoint) -> Self {
-        let profiles = host.profiles.iter().filter_map(|name| store.profile(name));
-        Self {
-            own: &host.labels,
-            inherited: profiles.map(|profile| &profile.labels_to_apply).collect(),
-        }
-    }
-}
-
-impl LabelSource for HostLabels<'_> {
-    fn get(&self, key: &str) -> Option<&str> {
-        let mut lists = std::iter::once(self.own).chain(self.inherited.iter().copied());
-        lists.find_map(|labels| labels.get(key)).map(String::as_str)
-    }
 }

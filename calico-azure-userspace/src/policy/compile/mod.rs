@@ -20,6 +20,7 @@ mod own;
 mod paint;
 mod place;
 mod predicate;
+mod profiles;
 mod ranges;
 mod rules;
 mod selectors;
@@ -83,7 +84,7 @@ pub struct Output {
 pub struct SetInfo {
     /// Tiers with a policy for the endpoint, in order.
     pub tiers: Vec<TierInfo>,
-    /// What decides after them; `None` if a tier denies everything that gets to its end.
+    /// The profiles that decide after them; `None` if a tier denies everything that gets to its end.
     pub profile: Option<String>,
     /// Number of rules in all.
     pub rules: usize,

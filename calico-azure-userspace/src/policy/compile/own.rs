@@ -6,7 +6,7 @@ use std::net::IpAddr;
 
 use ipnet::IpNet;
 
-use super::members::{HostLabels, backends};
+use super::members::backends;
 use super::predicate::{Family, PerFamily};
 use super::rules::{BodyRule, OwnCriteria};
 use super::sets::{Own, OwnAddress};
@@ -28,7 +28,7 @@ pub(super) struct OwnSide<'a> {
 struct Owners<'a> {
     address: IpAddr,
     pod: OnceCell<EffectiveLabels<'a>>,
-    hosts: OnceCell<Vec<(HostLabels<'a>, &'a [NamedPort])>>,
+    hosts: OnceCell<Vec<(EffectiveLabels<'a>, &'a [NamedPort])>>,
     sets: OnceCell<Vec<EffectiveLabels<'a>>>,
 }
 
@@ -154,12 +154,17 @@ impl<'a> OwnSide<'a> {
         owners.pod.get_or_init(labels)
     }
 
-    fn hosts<'o>(&self, owners: &'o Owners<'a>) -> &'o [(HostLabels<'a>, &'a [NamedPort])] {
+    fn hosts<'o>(&self, owners: &'o Owners<'a>) -> &'o [(EffectiveLabels<'a>, &'a [NamedPort])] {
         owners.hosts.get_or_init(|| {
             let hosts = self.store.host_endpoints();
             let hosts = hosts.filter(|host| host.expected_ips.contains(&owners.address));
             hosts
-                .map(|host| (HostLabels::new(self.store, host), host.ports.as_slice()))
+                .map(|host| {
+                    (
+                        EffectiveLabels::of_host_endpoint(self.store, host),
+                        host.ports.as_slice(),
+                    )
+                })
                 .collect()
         })
     }

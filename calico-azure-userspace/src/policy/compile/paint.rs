@@ -98,7 +98,7 @@ pub(super) fn paint(set: &Set, family: Family, holding: &[Held]) -> Painted {
             .iter_mut()
             .for_each(|domain| domain.end_tier(tier.default));
     }
-    domains.iter_mut().for_each(|domain| domain.finish(set.profile));
+    domains.iter_mut().for_each(Domain::finish);
     source::join(splits, domains)
 }
 
@@ -174,8 +174,7 @@ impl Domain {
         self.undecided.sort_unstable_by_key(|span| span.first);
     }
 
-    fn finish(&mut self, profile: Decision) {
-        self.end_tier(Some(profile));
+    fn finish(&mut self) {
         self.runs.sort_unstable();
         self.runs.dedup_by(|next, run| {
             let same = next.decision == run.decision;

@@ -8,7 +8,7 @@ use super::CompileError;
 use super::intern::{Handle, Interner};
 use super::predicate::{Family, PerFamily, Predicate, PredicateHandle};
 use super::traffic::{Names, Traffic};
-use crate::model::{Action, HostRole, IpVersion, Peer, Policy, Rule};
+use crate::model::{Action, IpVersion, Kind, Peer, Policy, Rule};
 use crate::policy::{Direction, RuleRef};
 use crate::selector::Selector;
 
@@ -87,11 +87,8 @@ impl Body {
     }
 }
 
-/// `None` if the policy does not govern the direction of pods.
+/// `None` if the policy does not govern the direction.
 pub(super) fn rules_of(policy: &Policy, direction: Direction) -> Option<&[Rule]> {
-    if policy.staged.is_some() || matches!(policy.host, HostRole::PreDnat | HostRole::Untracked) {
-        return None;
-    }
     match direction {
         Direction::Ingress => policy.ingress.as_deref(),
         Direction::Egress => policy.egress.as_deref(),
@@ -121,12 +118,21 @@ impl BodyRule {
             Direction::Egress => (destination, source),
         };
         let peer_is_destination = direction == Direction::Egress;
-        let reference = (*action != Action::Log).then(|| RuleRef::Rule {
-            tier: policy.tier.clone(),
-            policy: policy.key.clone(),
-            ingress: direction == Direction::Ingress,
-            index: *index,
-        });
+        let ingress = direction == Direction::Ingress;
+        let reference = match (action, policy.key.kind) {
+            (Action::Log, _) => None,
+            (_, Kind::Profile) => Some(RuleRef::ProfileRule {
+                name: policy.key.name.clone(),
+                ingress,
+                index: *index,
+            }),
+            _ => Some(RuleRef::Rule {
+                tier: policy.tier.clone(),
+                policy: policy.key.clone(),
+                ingress,
+                index: *index,
+            }),
+        };
         let mut interned = |nets: &[IpNet], selector: &Option<Selector>| {
             let nets = (!nets.is_empty()).then(|| Predicate::nets(nets));
             let selector = selector.clone().map(Predicate::Selector);

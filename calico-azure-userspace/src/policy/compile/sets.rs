@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use super::intern::{Handle, Interner};
 use super::predicate::{Family, Held, PerFamily};
+use super::profiles::SetProfile;
 use super::rules::{Body, BodyRule};
 use super::traffic::{Asked, OwnPorts};
 use super::{CompileError, SetInfo, TierInfo};
@@ -16,16 +17,9 @@ use crate::policy::RuleRef;
 pub(super) struct SetContent {
     /// Those with a policy for the endpoint, in order.
     pub(super) tiers: Vec<SetTier>,
-    /// `None` if no packet gets that far, so that endpoints of several namespaces may share the set.
-    pub(super) profile: Option<Profile>,
-}
-
-/// The profile of a namespace.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub(super) struct Profile {
-    pub(super) name: String,
-    /// False if the namespace, and so its profile, is unknown.
-    pub(super) allows: bool,
+    /// What decides after them. `None` if no packet gets that far, so that endpoints of several namespaces may share
+    /// the set.
+    pub(super) profiles: Option<Box<[SetProfile]>>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -67,8 +61,8 @@ pub(super) enum OwnAddress {
 pub(super) struct Set {
     pub(super) handle: Handle<SetContent>,
     pub(super) rules: Vec<SetRule>,
+    /// The last ends the profiles.
     pub(super) tiers: Vec<TierEnd>,
-    pub(super) profile: Decision,
     /// Rules by the rarest predicate that they want.
     pub(super) by_predicate: HashMap<u32, Vec<usize>>,
     /// Rules that want none.
@@ -169,50 +163,55 @@ impl Set {
             Ok::<_, CompileError>(Decision { allow, rule })
         };
         let mut rules: Vec<SetRule> = Vec::new();
-        let mut tiers = Vec::with_capacity(content.tiers.len());
-        for tier in &content.tiers {
-            for policy in &tier.policies {
-                let Some(body) = bodies.get(&policy.body) else {
-                    continue;
-                };
-                rules.extend((0..body.rules.len()).map(|index| {
-                    let own = policy
-                        .own
-                        .as_ref()
-                        .and_then(|own| own.get(index))
-                        .cloned()
-                        .unwrap_or_default();
-                    SetRule {
-                        body: Arc::clone(body),
-                        index,
-                        own,
-                    }
-                }));
+        let mut tiers = Vec::with_capacity(content.tiers.len() + 1);
+        let mut add = |policy: &SetPolicy| {
+            let Some(body) = bodies.get(&policy.body) else {
+                return rules.len();
+            };
+            rules.extend((0..body.rules.len()).map(|index| {
+                let own = policy.own.as_ref().and_then(|own| own.get(index));
+                SetRule {
+                    body: Arc::clone(body),
+                    index,
+                    own: own.cloned().unwrap_or_default(),
+                }
+            }));
+            rules.len()
+        };
+        let mut end = 0;
+        for SetTier {
+            name,
+            default,
+            policies,
+        } in &content.tiers
+        {
+            for policy in policies {
+                end = add(policy);
             }
-            let default = match tier.default {
-                TierDefault::Deny => Some(decision(
-                    false,
-                    RuleRef::TierDefault {
-                        tier: tier.name.clone(),
-                    },
-                )?),
+            let tier = name.clone();
+            let default = match default {
+                TierDefault::Deny => Some(decision(false, RuleRef::TierDefault { tier })?),
                 TierDefault::Pass => None,
             };
-            tiers.push(TierEnd {
-                end: rules.len(),
-                default,
-            });
+            tiers.push(TierEnd { end, default });
         }
-        let profile = match &content.profile {
-            Some(Profile { name, allows }) => decision(*allows, RuleRef::Profile { name: name.clone() })?,
-            None => decision(false, RuleRef::Implicit)?,
-        };
+        let mut last = (false, RuleRef::Implicit);
+        for profile in content.profiles.iter().flatten() {
+            match profile {
+                SetProfile::Rules { rules, .. } => end = add(rules),
+                SetProfile::All { name, allows } => {
+                    last = (*allows, RuleRef::Profile { name: name.clone() });
+                }
+            }
+        }
+        let (allow, reference) = last;
+        let default = Some(decision(allow, reference)?);
+        tiers.push(TierEnd { end, default });
 
         let mut set = Self {
             handle,
             rules,
             tiers,
-            profile,
             by_predicate: HashMap::new(),
             unconditional: Vec::new(),
             predicates: Vec::new(),
@@ -278,7 +277,7 @@ impl Set {
         });
         SetInfo {
             tiers: tiers.collect(),
-            profile: content.profile.as_ref().map(|profile| profile.name.clone()),
+            profile: content.profile_names(),
             rules: self.rules.len(),
         }
     }
