@@ -5,7 +5,7 @@ use std::net::IpAddr;
 
 use calico_azure_ebpf::abi::{LEVEL_TABLE, Reason, word};
 
-use crate::model::{Action, Key, Kind, Namespace, Peer, Pod, Policy, Resource, Rule};
+use crate::model::{Action, HostRole, Key, Kind, Namespace, Peer, Pod, Policy, Resource, Rule};
 use crate::policy::generate::{self, Case, Shape, probes};
 use crate::policy::reference::Oracle;
 use crate::policy::store::{Event, Interface, Interfaces};
