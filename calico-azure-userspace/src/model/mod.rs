@@ -16,6 +16,7 @@ mod kubernetes;
 pub mod load;
 mod metadata;
 mod object;
+mod port;
 mod problem;
 mod report;
 mod scalars;
