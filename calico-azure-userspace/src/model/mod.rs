@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! load ── yaml ── object ─┬─ core         Namespace, ServiceAccount, Pod, Node
-//!  files   tree  by kind  ├─ calico       policies, network sets, tiers
+//!  files   tree  by kind  ├─ calico       policies, tiers, network sets, endpoints, profiles, settings
 //!          with places    └─ kubernetes   NetworkPolicy, converted
 //! ```
 //!

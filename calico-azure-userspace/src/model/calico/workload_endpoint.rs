@@ -10,7 +10,7 @@ use crate::model::scalars;
 use crate::model::types::{Pod, WorkloadEndpoint, label};
 use crate::model::yaml::Node;
 
-const FIELDS: [&str; 20] = [
+const FIELDS: [&str; 17] = [
     "orchestrator",
     "workload",
     "node",
@@ -28,9 +28,6 @@ const FIELDS: [&str; 20] = [
     "ipv4Gateway",
     "ipv6Gateway",
     "qosControls",
-    "awsElasticIPs",
-    "externalNetworkNames",
-    "egressGateway",
 ];
 const KUBERNETES: &str = "k8s";
 
