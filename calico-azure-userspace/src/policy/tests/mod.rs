@@ -3,5 +3,8 @@
 mod compiler;
 mod differential;
 mod facts;
+mod ports;
+mod profiles;
+mod sources;
 mod speed;
 mod world;
