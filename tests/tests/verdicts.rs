@@ -10,7 +10,7 @@ use calico_azure_userspace::policy::reference::Oracle;
 use calico_azure_userspace::policy::{Compiler, Direction, lookup};
 
 /// Pairs that must at least be compared.
-const PAIRS: usize = 40_000;
+const PAIRS: usize = 100_000;
 
 /// IPv6 treats these as extension headers, not as protocols.
 fn is_extension(protocol: u8) -> bool {
