@@ -69,6 +69,7 @@ fn tables_decide_as_policies_do_in_crowded_clusters() {
         network_sets: 15,
         policies: 24,
         rules: 8,
+        ..Shape::default()
     };
     differential(1000..1020, &shape, 4, 100_000);
 }
