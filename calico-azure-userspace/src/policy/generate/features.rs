@@ -39,13 +39,6 @@ impl Features {
     /// What the compiler puts into tables.
     #[must_use]
     pub fn compiled() -> Self {
-        Self {
-            host_endpoints: false,
-            profiles: false,
-            services: false,
-            named_ports: false,
-            source_ports: false,
-            ..Self::ALL
-        }
+        Self::ALL
     }
 }
