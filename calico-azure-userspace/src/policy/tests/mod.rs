@@ -4,5 +4,8 @@ mod compiler;
 mod coverage;
 mod differential;
 mod facts;
+mod ports;
+mod profiles;
+mod sources;
 mod speed;
 mod world;
