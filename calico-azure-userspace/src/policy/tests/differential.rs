@@ -48,6 +48,7 @@ fn differential(seeds: std::ops::Range<u64>, shape: &Shape, per_rule: usize, at_
             .desired
             .ports
             .values()
+            .filter(|decision| !word::decision_leads(**decision))
             .map(|decision| word::decision_rule(*decision));
         reached += reachable.collect::<BTreeSet<_>>().len();
     }
