@@ -9,5 +9,8 @@ mod facts_hosts;
 mod facts_order;
 mod facts_peers;
 mod facts_ports;
+mod ports;
+mod profiles;
+mod sources;
 mod speed;
 mod world;
