@@ -10,6 +10,7 @@ mod facts_manifests;
 mod facts_order;
 mod facts_peers;
 mod facts_ports;
+mod pending;
 mod ports;
 mod profiles;
 mod sources;
