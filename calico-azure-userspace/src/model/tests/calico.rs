@@ -223,24 +223,6 @@ fn the_older_group_prefixes_names_with_the_tier() {
 }
 
 #[test]
-fn policies_for_host_endpoints_do_not_govern_pods() {
-    for (spec, governs) in [
-        ("doNotTrack: true\napplyOnForward: true", false),
-        ("preDNAT: true\napplyOnForward: true", false),
-        ("applyOnForward: true", true),
-        ("doNotTrack: false", true),
-    ] {
-        let (policy, errors) = bad_policy(&gnp(&format!("{spec}\ningress: [{{action: Allow}}]")));
-        assert_eq!(policy.ingress.is_some(), governs, "{spec}");
-        assert_eq!(policy.egress, None, "{spec}");
-        assert_eq!(errors, spec.matches("true").count(), "{spec}");
-        if governs {
-            assert_eq!(show(policy.ingress.as_ref()), ["0 Allow"]);
-        }
-    }
-}
-
-#[test]
 fn network_sets_and_tiers() {
     let text = "
 apiVersion: projectcalico.org/v3

@@ -2,9 +2,13 @@
 
 mod broken;
 mod calico;
+mod hosts;
 mod kubernetes;
+mod limits;
 mod objects;
 mod places;
+mod roles;
+mod rule_fields;
 
 use std::fmt::Write as _;
 use std::path::Path;
@@ -125,7 +129,9 @@ fn show_rule(rule: &Rule) -> String {
             not_selector,
             ports,
             not_ports,
-            ..
+            named_ports,
+            not_named_ports,
+            service,
         } = peer;
         let range = |range: &PortRange| match (range.first, range.last) {
             (first, last) if first == last => first.to_string(),
@@ -149,6 +155,14 @@ fn show_rule(rule: &Rule) -> String {
         add(
             &format!("{name}.!ports"),
             list(not_ports.iter().map(range).collect()),
+        );
+        add(&format!("{name}.named"), list(named_ports.clone()));
+        add(&format!("{name}.!named"), list(not_named_ports.clone()));
+        add(
+            &format!("{name}.svc"),
+            service
+                .as_ref()
+                .map(|ServiceName { namespace, name }| format!("{namespace}/{name}")),
         );
     }
     text
