@@ -48,7 +48,8 @@ abi_struct! {
     pub struct PortKey {
         /// Port table.
         pub table: u32,
-        /// Destination port; `type << 8 | code` for ICMP; the port's high byte at [`LEVEL_BLOCK`]; else 0.
+        /// Destination port (source port if the table says so: `word::hint::SOURCE`); `type << 8 | code` for ICMP; the
+        /// port's high byte at [`LEVEL_BLOCK`]; else 0.
         pub port: u16,
         /// IP protocol number; 0 at [`LEVEL_TABLE`].
         pub protocol: u8,

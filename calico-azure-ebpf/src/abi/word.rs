@@ -68,6 +68,8 @@ pub mod hint {
     pub const SCTP: u8 = 16;
     /// Any other protocol.
     pub const OTHER: u8 = 32;
+    /// Not a protocol: the table is about *source* ports, and its decisions lead to the tables that decide.
+    pub const SOURCE: u8 = 64;
 
     /// The bit for an IP protocol number.
     #[inline(always)]
@@ -115,6 +117,33 @@ pub const fn table_hints(word: u64) -> u8 {
 #[must_use]
 pub const fn decision(allow: bool, log: bool, rule: u32, table: u32) -> u64 {
     (((table & 0xff_ffff) as u64) << 40) | ((log as u64) << 33) | ((allow as u64) << 32) | rule as u64
+}
+
+/// A decision of a table with [`hint::SOURCE`]: which table (as in a table word, with its hints) decides for this
+/// source port.
+#[must_use]
+pub const fn lead(next: u64, table: u32) -> u64 {
+    (((table & 0xff_ffff) as u64) << 40) | (1 << 34) | (next & 0xffff_ffff)
+}
+
+/// Whether a decision leads to another table.
+#[inline(always)]
+#[must_use]
+pub const fn decision_leads(word: u64) -> bool {
+    word & (1 << 34) != 0
+}
+
+/// The table that a decision leads to, as in a table word.
+#[inline(always)]
+#[must_use]
+pub const fn decision_next(word: u64) -> u64 {
+    word & 0xffff_ffff
+}
+
+/// The same decision as one of another table.
+#[must_use]
+pub const fn of_table(decision: u64, table: u32) -> u64 {
+    (decision & 0xff_ffff_ffff) | (((table & 0xff_ffff) as u64) << 40)
 }
 
 /// The table that a decision belongs to.

@@ -295,12 +295,13 @@ fn answer<F: Family, T: Tables + FamilyTables<F>>(
         return Outcome::of(Reason::FromHost);
     }
     let protocol = at.network.protocol;
-    let (mut endpoint, mut port) = (at.endpoint, at.transport.policy_port);
+    let (mut endpoint, mut sport, mut port) = (at.endpoint, at.transport.sport, at.transport.policy_port);
     if reply {
         let Some(other) = tables.endpoint(at.ifindex, 1 - at.leg) else {
             return Outcome::of(Reason::NoEndpoint);
         };
         endpoint = other;
+        sport = at.transport.dport;
         port = if matches!(protocol, protocol::ICMP | protocol::ICMP6) {
             icmp
         } else {
@@ -315,6 +316,7 @@ fn answer<F: Family, T: Tables + FamilyTables<F>>(
             endpoint,
             peer: at.peer(),
             protocol,
+            sport,
             port,
         },
     )

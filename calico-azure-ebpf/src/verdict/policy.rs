@@ -1,5 +1,5 @@
 //! One policy question: may this endpoint's set talk with this peer on this port. About four lookups, whatever the
-//! number of rules.
+//! number of rules; where rules tell source ports apart, as many again at most.
 
 use super::{FamilyTables, Outcome, Tables};
 use crate::abi::{LEVEL_BLOCK, LEVEL_PORT, LEVEL_PROTOCOL, LEVEL_TABLE, PolicyKey, PortKey, Reason, word};
@@ -16,6 +16,8 @@ pub(super) struct Question<F: Family> {
     pub(super) peer: F::Addr,
     /// IP protocol number.
     pub(super) protocol: u8,
+    /// Source port of the flow.
+    pub(super) sport: u16,
     /// Destination port of the flow, or ICMP type and code of its first packet.
     pub(super) port: u16,
 }
@@ -79,10 +81,15 @@ fn look_up<F: Family, T: Tables + FamilyTables<F>>(tables: &T, epoch: u32, q: &Q
     if (table >> 32) as u32 != word::table_check(set, class) {
         return Outcome::of(Reason::TableRace);
     }
+    let table = match table_for_source(tables, table, q.protocol, q.sport) {
+        // The verifier need not follow both ways to the table from here.
+        Ok(table) => T::opaque(table),
+        Err(reason) => return Outcome::of(reason),
+    };
     let Some(decision) = decision(tables, table, q.protocol, q.port) else {
         return Outcome::of(Reason::TableMissing);
     };
-    if word::decision_table(decision) != word::table_id(table) {
+    if word::decision_table(decision) != word::table_id(table) || word::decision_leads(decision) {
         return Outcome::of(Reason::TableRace);
     }
     let reason = if word::decision_allows(decision) {
@@ -95,6 +102,19 @@ fn look_up<F: Family, T: Tables + FamilyTables<F>>(tables: &T, epoch: u32, q: &Q
         rule: word::decision_rule(decision),
         log: word::decision_logs(decision),
     }
+}
+
+/// The table that decides: itself, unless rules tell source ports apart.
+#[inline(always)]
+fn table_for_source<T: Tables>(tables: &T, table: u64, protocol: u8, sport: u16) -> Result<u64, Reason> {
+    if word::table_hints(table) & word::hint::SOURCE == 0 {
+        return Ok(table);
+    }
+    let decision = decision(tables, table, protocol, sport).ok_or(Reason::TableMissing)?;
+    if word::decision_table(decision) != word::table_id(table) || !word::decision_leads(decision) {
+        return Err(Reason::TableRace);
+    }
+    Ok(word::decision_next(decision))
 }
 
 /// The peer class of an address: its own, else its longest prefix's, else the family's default.

@@ -127,7 +127,12 @@ impl Image {
                 .map(|&w| word::table_id(w))
                 .chain(self.ports.keys().map(|k| k.table))
                 .collect(),
-            rules: self.ports.values().map(|&w| word::decision_rule(w)).collect(),
+            rules: self
+                .ports
+                .values()
+                .filter(|&&w| !word::decision_leads(w))
+                .map(|&w| word::decision_rule(w))
+                .collect(),
         }
     }
 }

@@ -61,10 +61,23 @@ pub enum RuleRef {
     },
     /// No policy of the tier decided, and the tier denies by default.
     TierDefault { tier: String },
-    /// The profile's rule (`kns.<namespace>` allows everything).
+    /// A profile without rules to point at: a built-in one (`kns.<namespace>`, `projectcalico-default-allow`) allows
+    /// everything, one that does not exist denies everything.
     Profile { name: String },
+    /// A rule of a Profile object: `ingress[index]` or `egress[index]`.
+    ProfileRule { name: String, ingress: bool, index: u32 },
     /// Nothing decided at all.
     Implicit,
+    /// A failsafe port of the host.
+    Failsafe { ingress: bool },
+    /// `defaultEndpointToHostAction`, for what a pod sends to its own host.
+    EndpointToHost,
+    /// The host reaches its own pods whatever policies say.
+    HostToPod,
+    /// No policy with `applyOnForward` decided about forwarded traffic: the host endpoint lets it through.
+    Forwarded,
+    /// The pod asks for source prefixes that `workloadSourceSpoofing` does not grant: it is no endpoint at all.
+    Isolated,
 }
 
 impl std::fmt::Display for RuleRef {
@@ -81,7 +94,17 @@ impl std::fmt::Display for RuleRef {
             }
             Self::TierDefault { tier } => write!(f, "tier {tier} / default action"),
             Self::Profile { name } => write!(f, "profile {name}"),
+            Self::ProfileRule { name, ingress, index } => {
+                let direction = if *ingress { "ingress" } else { "egress" };
+                write!(f, "profile {name} / {direction}[{index}]")
+            }
             Self::Implicit => f.write_str("implicit deny"),
+            Self::Failsafe { ingress: true } => f.write_str("failsafeInboundHostPorts"),
+            Self::Failsafe { ingress: false } => f.write_str("failsafeOutboundHostPorts"),
+            Self::EndpointToHost => f.write_str("defaultEndpointToHostAction"),
+            Self::HostToPod => f.write_str("a host reaches its own pods"),
+            Self::Forwarded => f.write_str("no applyOnForward policy decides"),
+            Self::Isolated => f.write_str("allowedSourcePrefixes without workloadSourceSpoofing: Any"),
         }
     }
 }

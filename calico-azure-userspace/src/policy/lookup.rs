@@ -8,7 +8,7 @@ use calico_azure_ebpf::abi::{
 };
 
 use super::desired::Desired;
-use super::{Direction, wire};
+use super::{Direction, Probe, wire};
 
 /// What the tables decide, and by which entries.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -23,20 +23,16 @@ pub struct Compiled {
     pub set: u32,
     /// The peer's class.
     pub class: u32,
-    /// Port table that answered; 0 if none was found.
+    /// Port table that answered (the one for the source port, where rules tell source ports apart); 0 if none was
+    /// found.
     pub table: u32,
 }
 
-/// Judges a packet by the policy of the endpoint behind `ifindex`; `port` as [`super::Probe::dport`].
+/// Judges a packet by the policy of the endpoint behind `ifindex`. The packet's own address does not count: what
+/// rules ask of it is in the tables.
 #[must_use]
-pub fn verdict(
-    desired: &Desired,
-    ifindex: u32,
-    direction: Direction,
-    peer: IpAddr,
-    protocol: u8,
-    port: u16,
-) -> Compiled {
+pub fn verdict(desired: &Desired, ifindex: u32, direction: Direction, packet: &Probe) -> Compiled {
+    let peer = packet.peer;
     let class = class_of(desired, peer);
     let missing = |reason, set, table| Compiled {
         reason,
@@ -59,7 +55,15 @@ pub fn verdict(
     let Some(table) = table.copied() else {
         return missing(Reason::TableMissing, set, 0);
     };
-    let Some(decision) = decision(desired, table, protocol, port) else {
+    let mut table = table;
+    if word::table_hints(table) & word::hint::SOURCE != 0 {
+        let lead = decision(desired, table, packet.protocol, packet.sport);
+        let Some(lead) = lead.filter(|lead| word::decision_leads(*lead)) else {
+            return missing(Reason::TableMissing, set, word::table_id(table));
+        };
+        table = word::decision_next(lead);
+    }
+    let Some(decision) = decision(desired, table, packet.protocol, packet.dport) else {
         return missing(Reason::TableMissing, set, word::table_id(table));
     };
     let allow = word::decision_allows(decision);

@@ -4,7 +4,7 @@ use std::cmp::Ordering;
 use std::sync::Arc;
 
 use super::store::Store;
-use crate::model::{Policy, TierDefault};
+use crate::model::{HostRole, Policy, TierDefault};
 
 /// A tier in its place, with all its policies in theirs.
 pub(super) struct OrderedTier<'a> {
@@ -15,9 +15,10 @@ pub(super) struct OrderedTier<'a> {
     pub(super) policies: Vec<&'a Arc<Policy>>,
 }
 
-/// Tiers by order, then name; those that do not exist after all others, denying by default.
+/// Tiers of enforced policies that govern pods, by order, then name; those that do not exist after all others, denying
+/// by default.
 pub(super) fn ordered(store: &Store) -> Vec<OrderedTier<'_>> {
-    let mut policies: Vec<_> = store.policies().collect();
+    let mut policies: Vec<_> = store.policies().filter(|policy| governs_pods(policy)).collect();
     policies.sort_by_cached_key(|p| {
         let tier = store.tier(&p.tier);
         let place = (tier.is_none(), Place(tier.and_then(|t| t.order)), p.tier.as_str());
@@ -45,6 +46,11 @@ pub(super) fn ordered(store: &Store) -> Vec<OrderedTier<'_>> {
         }
     }
     tiers
+}
+
+/// Whether the policy is enforced, and on more than what a host does before connection tracking and translation.
+pub(super) fn governs_pods(policy: &Policy) -> bool {
+    policy.staged.is_none() && matches!(policy.host, HostRole::Normal | HostRole::Forward)
 }
 
 /// An `order` field: ascending, none last.

@@ -41,6 +41,13 @@ pub enum Problem {
          inherited from it, and what no policy decides is denied: add the Namespace object"
     )]
     NamespaceMissing { pod: String, namespace: String },
+    /// A pod asks for source prefixes that the configuration does not grant.
+    #[error(
+        "pod {pod}: annotation cni.projectcalico.org/allowedSourcePrefixes: not granted, so the pod is isolated, as \
+         Calico does it: remove the annotation, or set workloadSourceSpoofing: Any in FelixConfiguration default (or \
+         node.<node>)"
+    )]
+    SourcePrefixesRefused { pod: String },
     /// A rule asks about the pod's own address, and the pod has several that differ in the answer.
     #[error(
         "{policy}: {}[{index}]: pod {pod} has several addresses of one family and the rule holds for some of them \

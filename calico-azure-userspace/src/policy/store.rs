@@ -56,6 +56,13 @@ pub struct NodeFacts {
 /// Namespace and name.
 pub type Name = (String, String);
 
+/// A pod that a workload endpoint describes, and its interface.
+#[derive(Clone, Debug, PartialEq)]
+struct StandIn {
+    pod: Arc<Pod>,
+    interface: String,
+}
+
 /// Current resources and link facts.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Store {
@@ -69,6 +76,8 @@ pub struct Store {
     host_endpoints: BTreeMap<String, Arc<HostEndpoint>>,
     profiles: BTreeMap<String, Arc<Profile>>,
     workload_endpoints: BTreeMap<Name, Arc<WorkloadEndpoint>>,
+    /// The pods of workload endpoints, by pod, then by the endpoint's name.
+    stand_ins: BTreeMap<Name, BTreeMap<String, StandIn>>,
     felix_configurations: BTreeMap<String, Arc<FelixConfiguration>>,
     ip_pools: BTreeMap<String, Arc<IpPool>>,
     services: BTreeMap<Name, Arc<Service>>,
@@ -105,11 +114,7 @@ impl Store {
             Resource::NetworkSet(x) => put(&mut self.network_sets, key, x),
             Resource::HostEndpoint(x) => put(&mut self.host_endpoints, x.name.clone(), x),
             Resource::Profile(x) => put(&mut self.profiles, x.name.clone(), x),
-            Resource::WorkloadEndpoint(x) => put(
-                &mut self.workload_endpoints,
-                (x.pod.namespace.clone(), x.name.clone()),
-                x,
-            ),
+            Resource::WorkloadEndpoint(x) => self.put_workload_endpoint(x),
             Resource::FelixConfiguration(x) => put(&mut self.felix_configurations, x.name.clone(), x),
             Resource::IpPool(x) => put(&mut self.ip_pools, x.name.clone(), x),
             Resource::Service(x) => put(&mut self.services, (x.namespace.clone(), x.name.clone()), x),
@@ -130,13 +135,48 @@ impl Store {
             Kind::NetworkSet | Kind::GlobalNetworkSet => self.network_sets.remove(key).is_some(),
             Kind::HostEndpoint => self.host_endpoints.remove(&key.name).is_some(),
             Kind::Profile => self.profiles.remove(&key.name).is_some(),
-            Kind::WorkloadEndpoint => self.workload_endpoints.remove(&name()).is_some(),
+            Kind::WorkloadEndpoint => self.remove_workload_endpoint(&name()),
             Kind::FelixConfiguration => self.felix_configurations.remove(&key.name).is_some(),
             Kind::IpPool => self.ip_pools.remove(&key.name).is_some(),
             Kind::Service => self.services.remove(&name()).is_some(),
             Kind::EndpointSlice | Kind::Endpoints => self.backends.remove(key).is_some(),
             _ => self.workloads.remove(key).is_some(),
         }
+    }
+
+    fn put_workload_endpoint(&mut self, endpoint: WorkloadEndpoint) -> bool {
+        let name = (endpoint.pod.namespace.clone(), endpoint.name.clone());
+        if self
+            .workload_endpoints
+            .get(&name)
+            .is_some_and(|old| **old == endpoint)
+        {
+            return false;
+        }
+        // Under its old shape it may have stood for another pod.
+        self.remove_workload_endpoint(&name);
+        let stand_in = StandIn {
+            pod: Arc::new(endpoint.pod.clone()),
+            interface: endpoint.interface.clone(),
+        };
+        let pod = (endpoint.pod.namespace.clone(), endpoint.pod.name.clone());
+        let of_pod = self.stand_ins.entry(pod).or_default();
+        of_pod.insert(endpoint.name.clone(), stand_in);
+        put(&mut self.workload_endpoints, name, endpoint)
+    }
+
+    fn remove_workload_endpoint(&mut self, name: &Name) -> bool {
+        let Some(old) = self.workload_endpoints.remove(name) else {
+            return false;
+        };
+        let pod = (old.pod.namespace.clone(), old.pod.name.clone());
+        if let Some(of_pod) = self.stand_ins.get_mut(&pod) {
+            of_pod.remove(&old.name);
+            if of_pod.is_empty() {
+                self.stand_ins.remove(&pod);
+            }
+        }
+        true
     }
 
     /// The same resources as if all pods were on this node, each behind an interface of its own: what the compiled
@@ -149,6 +189,12 @@ impl Store {
         } else {
             self.facts.node.clone()
         };
+        for pod in self.pods_of_endpoints() {
+            let name = (pod.namespace.clone(), pod.name.clone());
+            store.pods.insert(name, Arc::clone(pod));
+        }
+        store.workload_endpoints.clear();
+        store.stand_ins.clear();
         let mut by_ifindex = BTreeMap::new();
         for (ifindex, pod) in (1..).zip(store.pods.values_mut()) {
             let interface = Interface {
@@ -189,17 +235,39 @@ impl Store {
             .map(AsRef::as_ref)
     }
 
-    /// Every pod, by namespace and name.
+    /// Every pod object, by namespace and name; then the pods that only workload endpoints describe, likewise.
     pub fn pods(&self) -> impl Iterator<Item = &Arc<Pod>> {
-        self.pods.values()
+        self.pods.values().chain(self.pods_of_endpoints())
     }
 
-    /// The pod object.
+    fn pods_of_endpoints(&self) -> impl Iterator<Item = &Arc<Pod>> {
+        let orphans = self
+            .stand_ins
+            .iter()
+            .filter(|(name, _)| !self.pods.contains_key(*name));
+        orphans.filter_map(|(_, of_pod)| of_pod.values().next().map(|stand_in| &stand_in.pod))
+    }
+
+    /// The pod: its object, else what the first of its workload endpoints says.
     #[must_use]
     pub fn pod(&self, namespace: &str, name: &str) -> Option<&Pod> {
-        self.pods
-            .get(&(namespace.to_owned(), name.to_owned()))
-            .map(AsRef::as_ref)
+        let name = (namespace.to_owned(), name.to_owned());
+        let object = self.pods.get(&name).map(AsRef::as_ref);
+        object.or_else(|| {
+            let of_pod = self.stand_ins.get(&name)?;
+            of_pod.values().next().map(|stand_in| stand_in.pod.as_ref())
+        })
+    }
+
+    /// Interfaces that workload endpoints name for the pod.
+    pub fn named_interfaces(&self, pod: &Pod) -> impl Iterator<Item = &str> {
+        let of_pod = if self.stand_ins.is_empty() {
+            None
+        } else {
+            self.stand_ins.get(&(pod.namespace.clone(), pod.name.clone()))
+        };
+        let names = of_pod.into_iter().flat_map(BTreeMap::values);
+        names.map(|stand_in| stand_in.interface.as_str())
     }
 
     /// Every node, by name.
@@ -244,6 +312,12 @@ impl Store {
     #[must_use]
     pub fn profile(&self, name: &str) -> Option<&Arc<Profile>> {
         self.profiles.get(name)
+    }
+
+    /// Whether there is any profile object.
+    #[must_use]
+    pub fn has_profiles(&self) -> bool {
+        !self.profiles.is_empty()
     }
 
     /// Every workload endpoint object, by namespace and name.
@@ -338,6 +412,44 @@ mod tests {
         };
         assert!(store.apply(Event::Delete(key.clone())));
         assert!(!store.apply(Event::Delete(key)));
+        assert_eq!(store, Store::default());
+    }
+
+    #[test]
+    fn a_workload_endpoint_stands_in_for_a_missing_pod_only() {
+        let pod = |labels: &[(&str, &str)]| Pod {
+            namespace: "a".into(),
+            name: "p".into(),
+            labels: labels.iter().map(|(k, v)| ((*k).into(), (*v).into())).collect(),
+            ..Pod::default()
+        };
+        let endpoint = |pod| {
+            Resource::WorkloadEndpoint(WorkloadEndpoint {
+                name: "n1-k8s-p-eth0".into(),
+                interface: "cali1".into(),
+                pod,
+            })
+        };
+        let mut store: Store = [endpoint(pod(&[("from", "endpoint")]))].into_iter().collect();
+        let from = |store: &Store| {
+            let labels = store.pods().map(|pod| pod.labels.get("from").cloned());
+            labels.collect::<Vec<_>>()
+        };
+        assert_eq!(from(&store), [Some("endpoint".to_owned())]);
+        store.apply(Event::Upsert(Resource::Pod(pod(&[("from", "pod")]))));
+        assert_eq!(from(&store), [Some("pod".to_owned())]);
+        let named: Vec<_> = store.named_interfaces(&pod(&[])).collect();
+        assert_eq!(named, ["cali1"], "what it says of the link is news");
+        store.apply(Event::Delete(Resource::Pod(pod(&[])).key()));
+        assert_eq!(from(&store), [Some("endpoint".to_owned())]);
+        let renamed = Pod {
+            name: "q".into(),
+            ..pod(&[])
+        };
+        assert!(store.apply(Event::Upsert(endpoint(renamed))));
+        assert!(store.pod("a", "p").is_none(), "it stands for another now");
+        assert!(store.pod("a", "q").is_some());
+        assert!(store.apply(Event::Delete(endpoint(pod(&[])).key())));
         assert_eq!(store, Store::default());
     }
 

@@ -11,7 +11,7 @@ use super::store::{Interfaces, Store};
 use crate::model::Pod;
 
 /// A pod that policy applies to: scheduled (or, in a manifest, with an address), not on the host's network, not
-/// finished.
+/// finished, and not asking for source prefixes that it may not have.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Endpoint<'a> {
     /// The pod.
@@ -29,7 +29,10 @@ pub struct Endpoint<'a> {
 pub struct Topology<'a> {
     /// In the order of the pods' namespaces and names.
     pub endpoints: Vec<Endpoint<'a>>,
-    /// Contested interfaces and addresses.
+    /// Pods that would be endpoints, but ask for source prefixes (`allowedSourcePrefixes`) where
+    /// `workloadSourceSpoofing` is not `Any`: like Calico, we give them no policy, so nothing reaches or leaves them.
+    pub isolated: Vec<&'a Arc<Pod>>,
+    /// Contested interfaces and addresses, isolated pods.
     pub problems: Vec<Problem>,
     owners: HashMap<IpAddr, usize>,
 }
@@ -37,26 +40,36 @@ pub struct Topology<'a> {
 impl<'a> Topology<'a> {
     /// Resolves every pod's interface and addresses.
     ///
-    /// Each interface and address goes to one pod. For an interface a computed name beats a host route; for an
+    /// Each interface and address goes to one pod. For an interface a name (computed, else told by a workload endpoint)
+    /// beats a host route; for an
     /// address a host route to the pod's interface beats a mere claim; then the first name wins.
     #[must_use]
     pub fn of(store: &'a Store) -> Self {
         let node = &store.facts().node;
-        let endpoints = store
+        let mut topology = Self::default();
+        for pod in store
             .pods()
             .filter(|pod| !pod.host_network && !pod.finished && (!pod.node.is_empty() || !pod.ips.is_empty()))
-            .map(|pod| Endpoint {
+        {
+            if !pod.allowed_sources.is_empty() && !source_spoofing(store, &pod.node) {
+                let pod_name = pod_name(pod);
+                topology
+                    .problems
+                    .push(Problem::SourcePrefixesRefused { pod: pod_name });
+                topology.isolated.push(pod);
+                continue;
+            }
+            topology.endpoints.push(Endpoint {
                 pod,
                 addresses: Vec::new(),
                 local: pod.node == *node,
                 ifindex: None,
-            })
-            .collect();
-        let mut topology = Self {
-            endpoints,
-            problems: Vec::new(),
-            owners: HashMap::new(),
-        };
+            });
+        }
+        // Those that only workload endpoints describe come last in the store.
+        topology
+            .endpoints
+            .sort_by(|a, b| (&a.pod.namespace, &a.pod.name).cmp(&(&b.pod.namespace, &b.pod.name)));
         topology.assign_interfaces(store);
         topology.assign_addresses(store.interfaces());
         topology
@@ -66,6 +79,13 @@ impl<'a> Topology<'a> {
     #[must_use]
     pub fn owner(&self, address: IpAddr) -> Option<&Endpoint<'a>> {
         self.endpoints.get(*self.owners.get(&address)?)
+    }
+
+    /// The isolated pod that claims an address which is nobody's otherwise.
+    #[must_use]
+    pub fn isolated_at(&self, address: IpAddr) -> Option<&'a Arc<Pod>> {
+        let mut isolated = self.isolated.iter().copied();
+        isolated.find(|pod| pod.ips.contains(&address) && !self.owners.contains_key(&address))
     }
 
     fn assign_interfaces(&mut self, store: &Store) {
@@ -79,9 +99,11 @@ impl<'a> Topology<'a> {
         }
         let named = |pod: &Pod| {
             let prefixes = &store.facts().interface_prefixes;
-            prefixes
+            let computed = prefixes
                 .iter()
-                .find_map(|prefix| by_name.get(interface_name(prefix, pod).as_str()).copied())
+                .find_map(|prefix| by_name.get(interface_name(prefix, pod).as_str()));
+            let told = || store.named_interfaces(pod).find_map(|name| by_name.get(name));
+            computed.or_else(told).copied()
         };
         let routed = |pod: &Pod| pod.ips.iter().find_map(|ip| by_route.get(ip).copied());
 
@@ -160,6 +182,13 @@ impl<'a> Topology<'a> {
     }
 }
 
+/// Whether pods of the node may have `allowedSourcePrefixes` (`workloadSourceSpoofing: Any`).
+#[must_use]
+pub fn source_spoofing(store: &Store, node: &str) -> bool {
+    let mut configurations = store.felix_configurations(node);
+    configurations.find_map(|x| x.source_spoofing).unwrap_or(false)
+}
+
 /// `namespace/name`.
 #[must_use]
 pub fn pod_name(pod: &Pod) -> String {
@@ -182,7 +211,7 @@ pub fn interface_name(prefix: &str, pod: &Pod) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::Resource;
+    use crate::model::{FelixConfiguration, Resource, WorkloadEndpoint};
     use crate::policy::store::{Event, Interface, NodeFacts};
 
     fn pod(name: &str, ips: &[&str]) -> Pod {
@@ -308,5 +337,53 @@ mod tests {
         pods[2].node.clear();
         pods[2].ips.clear();
         assert_eq!(resolve(&store(pods.to_vec(), &[])), (vec![], 0));
+    }
+
+    #[test]
+    fn a_pod_that_asks_for_source_prefixes_is_no_endpoint_unless_spoofing_is_granted() {
+        let asking = Pod {
+            allowed_sources: vec!["192.0.2.0/24".parse().unwrap()],
+            ..pod("a", &["10.0.0.1"])
+        };
+        let mut store = store(vec![asking, pod("b", &["10.0.0.1"])], &[]);
+        let address = "10.0.0.1".parse().unwrap();
+        let topology = Topology::of(&store);
+        assert_eq!(topology.problems.len(), 1, "{:?}", topology.problems);
+        assert_eq!(
+            topology.owner(address).unwrap().pod.name,
+            "b",
+            "it claims no address"
+        );
+        let isolated: Vec<_> = topology.isolated.iter().map(|pod| pod.name.as_str()).collect();
+        assert_eq!(isolated, ["a"]);
+        assert!(topology.isolated_at(address).is_none(), "b's");
+        for (name, any, endpoints) in [("default", true, 2), ("node.n2", false, 2), ("node.n1", false, 1)] {
+            store.apply(Event::Upsert(Resource::FelixConfiguration(FelixConfiguration {
+                name: name.into(),
+                source_spoofing: Some(any),
+                ..FelixConfiguration::default()
+            })));
+            assert_eq!(Topology::of(&store).endpoints.len(), endpoints, "{name}: {any}");
+        }
+    }
+
+    #[test]
+    fn a_workload_endpoint_without_a_pod_is_an_endpoint_and_names_its_interface() {
+        let mut store = store(
+            vec![pod("z", &["10.0.0.2"])],
+            &[(7, "eth7".into(), &["10.0.0.1"])],
+        );
+        let described = pod("a", &["10.0.0.1"]);
+        store.apply(Event::Upsert(Resource::WorkloadEndpoint(WorkloadEndpoint {
+            name: "w".into(),
+            interface: "eth7".into(),
+            pod: described,
+        })));
+        let (rows, problems) = resolve(&store);
+        let expected = [
+            ("a".to_owned(), Some(7), vec!["10.0.0.1".to_owned()]),
+            ("z".to_owned(), None, vec!["10.0.0.2".to_owned()]),
+        ];
+        assert_eq!((rows, problems), (expected.into(), 0));
     }
 }

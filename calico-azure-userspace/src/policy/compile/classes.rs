@@ -8,9 +8,9 @@ use ipnet::IpNet;
 
 use super::CompileError;
 use super::intern::{Handle, Interner};
-use super::predicate::{Family, PerFamily, Predicate, PredicateHandle};
-use super::selectors::SelectorIndex;
-use crate::model::Labels;
+use super::members::{Members, backends};
+use super::predicate::{Family, Held, PerFamily, Predicate, PredicateHandle};
+use crate::model::{Labels, NamedPort};
 use crate::policy::labels::EffectiveLabels;
 use crate::policy::store::Store;
 use crate::policy::topology::Topology;
@@ -19,7 +19,7 @@ use crate::policy::topology::Topology;
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(super) struct Class {
     pub(super) family: Family,
-    pub(super) holding: Box<[u32]>,
+    pub(super) holding: Box<[Held]>,
 }
 
 /// Prefixes whose class is not that of the prefix around them.
@@ -47,9 +47,10 @@ impl Classes {
     }
 
     fn add(&mut self, class: &Handle<Class>) {
-        for predicate in &class.value().holding {
+        let predicates = class.value().holding.iter().filter(|held| held.port().is_none());
+        for held in predicates {
             self.by_predicate
-                .entry(*predicate)
+                .entry(held.predicate())
                 .or_default()
                 .push(self.distinct.len());
         }
@@ -99,13 +100,16 @@ pub(super) fn classify(
         }
     };
 
-    let selectors = predicates.iter().filter_map(|predicate| match predicate.value() {
-        Predicate::Selector(selector) => Some((predicate.id(), selector)),
-        Predicate::Nets(_) => None,
-    });
-    let selectors = SelectorIndex::new(selectors);
-    // Replicas have the same labels, so selectors are tried once for each distinct set of them.
-    let mut known: HashMap<(&str, &str, &Labels), SetId> = HashMap::new();
+    let asked = Members::new(predicates);
+    // Replicas have the same labels and ports, so selectors are tried once for each distinct set of them.
+    type Alike<'a> = (
+        &'a str,
+        &'a str,
+        &'a Labels,
+        &'a [NamedPort],
+        &'a Option<Vec<String>>,
+    );
+    let mut known: HashMap<Alike<'_>, SetId> = HashMap::new();
     for endpoint in topology
         .endpoints
         .iter()
@@ -113,8 +117,16 @@ pub(super) fn classify(
     {
         let pod = endpoint.pod;
         let set = *known
-            .entry((&pod.namespace, &pod.service_account, &pod.labels))
-            .or_insert_with(|| unions.intern(selectors.matching(&EffectiveLabels::of_pod(store, pod))));
+            .entry((
+                &pod.namespace,
+                &pod.service_account,
+                &pod.labels,
+                &pod.ports,
+                &pod.profiles,
+            ))
+            .or_insert_with(|| {
+                unions.intern(asked.of_endpoint(&EffectiveLabels::of_pod(store, pod), &pod.ports))
+            });
         if set != EMPTY {
             endpoint
                 .addresses
@@ -122,16 +134,34 @@ pub(super) fn classify(
                 .for_each(|address: &IpAddr| add(IpNet::from(*address), set));
         }
     }
+    for host in store.host_endpoints() {
+        let set =
+            unions.intern(asked.of_endpoint(&EffectiveLabels::of_host_endpoint(store, host), &host.ports));
+        if set != EMPTY {
+            host.expected_ips
+                .iter()
+                .for_each(|address| add(IpNet::from(*address), set));
+        }
+    }
     for network_set in store.network_sets() {
         let labels = EffectiveLabels::of_network_set(store, network_set);
-        let set = unions.intern(selectors.matching(&labels));
+        let set = unions.intern(asked.of_network_set(&labels));
         if set != EMPTY {
             network_set.nets.iter().for_each(|net| add(*net, set));
         }
     }
+    for (service, subset) in backends(store) {
+        let set = unions.intern(asked.of_backends(&service, &subset.ports));
+        if set != EMPTY {
+            subset
+                .addresses
+                .iter()
+                .for_each(|address| add(IpNet::from(*address), set));
+        }
+    }
     for predicate in predicates {
         if let Predicate::Nets(nets) = predicate.value() {
-            let set = unions.intern(vec![predicate.id()]);
+            let set = unions.intern(vec![Held::of(predicate.id())]);
             nets.iter().for_each(|net| add(*net, set));
         }
     }
@@ -202,8 +232,8 @@ impl Prefix {
 
 /// Interned sets of predicates, and their unions.
 struct Unions {
-    sets: Vec<Box<[u32]>>,
-    ids: HashMap<Box<[u32]>, SetId>,
+    sets: Vec<Box<[Held]>>,
+    ids: HashMap<Box<[Held]>, SetId>,
     known: HashMap<(SetId, SetId), SetId>,
 }
 
@@ -219,7 +249,7 @@ impl Default for Unions {
 
 impl Unions {
     /// `members` ascending.
-    fn intern(&mut self, members: Vec<u32>) -> SetId {
+    fn intern(&mut self, members: Vec<Held>) -> SetId {
         let members = members.into_boxed_slice();
         if let Some(id) = self.ids.get(&members) {
             return *id;
@@ -231,7 +261,7 @@ impl Unions {
         id
     }
 
-    fn get(&self, id: SetId) -> &[u32] {
+    fn get(&self, id: SetId) -> &[Held] {
         self.sets.get(id as usize).map(AsRef::as_ref).unwrap_or_default()
     }
 
@@ -270,7 +300,7 @@ mod tests {
                         address,
                         len: net.prefix_len(),
                     },
-                    unions.intern(set.to_vec()),
+                    unions.intern(set.iter().copied().map(Held::of).collect()),
                 )
             })
             .collect();
@@ -281,7 +311,12 @@ mod tests {
         let swept = sweep(members, &mut unions);
         swept
             .into_iter()
-            .map(|(prefix, set)| (name(prefix), unions.get(set).to_vec()))
+            .map(|(prefix, set)| {
+                (
+                    name(prefix),
+                    unions.get(set).iter().map(|held| held.predicate()).collect(),
+                )
+            })
             .collect()
     }
 

@@ -9,36 +9,92 @@ use std::ops::RangeInclusive;
 
 use calico_azure_ebpf::abi::{LEVEL_BLOCK, LEVEL_PORT, LEVEL_PROTOCOL, LEVEL_TABLE, PortKey, word};
 
-use super::paint::{Domain, Run};
+use super::CompileError;
+use super::intern::{Handle, Interner};
+use super::paint::{Painted, Run};
+use super::source::BySource;
 
 /// A port table before it has an id: keys name table 0, and so do the decision words.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(super) struct Table {
-    /// `word::hint` bits of the protocols that have entries.
+    /// `word::hint` bits of the protocols that have entries, and of what they are about.
     pub(super) hints: u8,
     pub(super) entries: Box<[(PortKey, u64)]>,
+    /// Where the decisions of a table about source ports lead. Their ids are in the entries, and held here.
+    pub(super) next: Box<[Handle<Table>]>,
 }
 
 impl Table {
-    pub(super) fn of(domains: &[Domain]) -> Self {
+    /// The table for what was painted; one about source ports, and those it leads to, if they matter.
+    pub(super) fn intern(
+        painted: &Painted,
+        interner: &mut Interner<Self>,
+    ) -> Result<Handle<Self>, CompileError> {
+        let Painted { domains, by_source } = painted;
         let rest = domains.iter().find(|domain| domain.protocol.is_none());
         let default = rest
             .and_then(|rest| rest.runs.first())
             .map_or(0, |run| run.decision);
+        let ports = domains
+            .iter()
+            .filter_map(|domain| Some((domain.protocol?, domain.runs.as_slice())));
+        let rest = interner.intern(Self::of(default, ports))?;
+        if by_source.is_empty() {
+            return Ok(rest);
+        }
+        let lead = |table: &Handle<Self>| word::lead(word::table(table.id(), table.value().hints, 0), 0);
+        let default = lead(&rest);
+        let mut next = vec![rest];
+        let mut sources = Vec::new();
+        for BySource {
+            protocol,
+            kinds,
+            pieces,
+        } in by_source
+        {
+            let mut leads = Vec::new();
+            for runs in kinds {
+                let ports = std::iter::once((*protocol, runs.as_slice()));
+                let any = runs.first().map_or(0, |run| run.decision);
+                let table = interner.intern(Self::of(protocol_default(runs, any), ports))?;
+                leads.push(lead(&table));
+                next.push(table);
+            }
+            let runs = pieces.iter().filter_map(|piece| {
+                let decision = *leads.get(piece.kind)?;
+                let (first, last) = piece.range;
+                Some(Run {
+                    first,
+                    last,
+                    decision,
+                })
+            });
+            sources.push((*protocol, runs.collect::<Vec<_>>()));
+        }
+        let sources = sources
+            .iter()
+            .map(|(protocol, runs)| (*protocol, runs.as_slice()));
+        let mut table = Self::of(default, sources);
+        table.hints |= word::hint::SOURCE;
+        table.next = next.into();
+        interner.intern(table)
+    }
+
+    /// `default` is for protocols that are not among the domains.
+    fn of<'a>(default: u64, domains: impl Iterator<Item = (u8, &'a [Run])>) -> Self {
         let mut entries = vec![(key(LEVEL_TABLE, 0, 0), default)];
         let mut hints = 0;
-        for domain in domains {
-            if let Some(protocol) = domain.protocol {
-                let before = entries.len();
-                encode(protocol, &domain.runs, default, &mut entries);
-                if entries.len() > before {
-                    hints |= word::hint::of(protocol);
-                }
+        for (protocol, runs) in domains {
+            let before = entries.len();
+            encode(protocol, runs, default, &mut entries);
+            if entries.len() > before {
+                hints |= word::hint::of(protocol);
             }
         }
         Self {
             hints,
             entries: entries.into(),
+            next: Box::default(),
         }
     }
 }

@@ -14,14 +14,19 @@
 mod classes;
 mod encode;
 mod intern;
+mod members;
 mod output;
 mod own;
 mod paint;
 mod place;
 mod predicate;
+mod profiles;
+mod ranges;
 mod rules;
 mod selectors;
 mod sets;
+mod source;
+mod traffic;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
@@ -33,7 +38,7 @@ use self::encode::Table;
 use self::intern::Interner;
 use self::output::Paired;
 use self::predicate::{Predicate, PredicateHandle};
-use self::rules::Body;
+use self::rules::{Body, BodyRule};
 use self::sets::{Set, SetContent};
 use super::order::{OrderedTier, ordered};
 use super::store::Store;
@@ -79,7 +84,7 @@ pub struct Output {
 pub struct SetInfo {
     /// Tiers with a policy for the endpoint, in order.
     pub tiers: Vec<TierInfo>,
-    /// What decides after them; `None` if a tier denies everything that gets to its end.
+    /// The profiles that decide after them; `None` if a tier denies everything that gets to its end.
     pub profile: Option<String>,
     /// Number of rules in all.
     pub rules: usize,
@@ -217,7 +222,7 @@ fn missing_tiers<'a>(tiers: &'a [OrderedTier<'_>]) -> impl Iterator<Item = Probl
 fn predicates_of(bodies: &Bodies) -> Vec<PredicateHandle> {
     let rules = bodies.values().flat_map(|body| &body.rules);
     let used: BTreeMap<u32, &PredicateHandle> = rules
-        .flat_map(|rule| rule.wanted.iter().chain(&rule.unwanted))
+        .flat_map(BodyRule::predicates)
         .map(|p| (p.id(), p))
         .collect();
     used.into_values().cloned().collect()

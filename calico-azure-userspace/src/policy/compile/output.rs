@@ -10,7 +10,7 @@ use super::encode::Table;
 use super::intern::{Handle, Interner};
 use super::paint::paint;
 use super::place::Placed;
-use super::predicate::Family;
+use super::predicate::{Family, Held};
 use super::rules::Body;
 use super::sets::Set;
 use super::{CompileError, Output};
@@ -28,7 +28,7 @@ pub(super) struct Paired {
     known: Tables,
 }
 
-type Tables = HashMap<(Family, Box<[u32]>), Handle<Table>>;
+type Tables = HashMap<(Family, Box<[Held]>), Handle<Table>>;
 
 impl Paired {
     /// Finds the set's table for each class. Only the set's own predicates matter to it, so classes that differ in
@@ -40,14 +40,14 @@ impl Paired {
         interner: &mut Interner<Table>,
     ) -> Result<Self, CompileError> {
         let mut known = Tables::new();
-        let mut table = |family, holding: Box<[u32]>| {
+        let mut table = |family, holding: Box<[Held]>| {
             let key = (family, holding);
             if let Some(table) = known.get(&key) {
                 return Ok::<_, CompileError>(table.clone());
             }
             let table = match old.and_then(|old| old.known.get(&key)) {
                 Some(table) => table.clone(),
-                None => interner.intern(Table::of(&paint(&set, family, &key.1)))?,
+                None => Table::intern(&paint(&set, family, &key.1), interner)?,
             };
             known.insert(key, table.clone());
             Ok(table)
@@ -57,12 +57,7 @@ impl Paired {
         let mut tables = vec![(CLASS_DEFAULT_V4, v4.clone()), (CLASS_DEFAULT_V6, v6.clone())];
         for class in classes.touching(&set.predicates) {
             let Class { family, holding } = class.value();
-            let holding = holding
-                .iter()
-                .copied()
-                .filter(|p| set.predicates.binary_search(p).is_ok())
-                .collect();
-            let table = table(*family, holding)?;
+            let table = table(*family, set.relevant(holding))?;
             let default = match family {
                 Family::V4 => &v4,
                 Family::V6 => &v6,
@@ -131,14 +126,14 @@ pub(super) fn assemble(
             let word = word::table(table.id(), table.value().hints, word::table_check(*id, *class));
             desired.policy.insert(key, word);
             used.insert(table.id(), table.value());
+            used.extend(table.value().next.iter().map(|next| (next.id(), next.value())));
         }
     }
     let ports = used.iter().flat_map(|(id, table)| {
-        table.entries.iter().map(|(key, decision)| {
-            let (allow, log) = (word::decision_allows(*decision), word::decision_logs(*decision));
-            let decision = word::decision(allow, log, word::decision_rule(*decision), *id);
-            (PortKey { table: *id, ..*key }, decision)
-        })
+        table
+            .entries
+            .iter()
+            .map(|(key, decision)| (PortKey { table: *id, ..*key }, word::of_table(*decision, *id)))
     });
     desired.ports = ports.collect();
 

@@ -3,9 +3,10 @@
 
 use calico_azure_ebpf::abi::word;
 
-use super::predicate::Family;
-use super::rules::Part;
-use super::sets::{Decision, Effect, Set};
+use super::predicate::{Family, Held};
+use super::sets::{Decision, Effect, Match, Set};
+use super::source::{self, BySource, Split};
+use super::traffic::Part;
 
 /// Ports from `first` to `last` with one decision.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -16,10 +17,21 @@ pub(super) struct Run {
     pub(super) decision: u64,
 }
 
+/// What decides every packet.
+#[derive(Debug)]
+pub(super) struct Painted {
+    /// Protocols of which the source port does not matter, and all that no rule names.
+    pub(super) domains: Vec<Domain>,
+    /// Protocols of which it does.
+    pub(super) by_source: Vec<BySource>,
+}
+
 /// One protocol, or (`None`) all that no rule names.
 #[derive(Debug)]
 pub(super) struct Domain {
     pub(super) protocol: Option<u8>,
+    /// Stands for all source ports that no rule tells from it.
+    sport: u16,
     /// In order, without gaps, from 0 to 65535.
     pub(super) runs: Vec<Run>,
     undecided: Vec<Span>,
@@ -35,12 +47,20 @@ struct Span {
 }
 
 /// Paints the set for peers for which exactly the predicates in `holding` (ascending) hold.
-pub(super) fn paint(set: &Set, family: Family, holding: &[u32]) -> Vec<Domain> {
-    let protocols = set.protocols.iter().copied().map(Some).chain([None]);
-    let mut domains: Vec<Domain> = protocols.map(Domain::new).collect();
+pub(super) fn paint(set: &Set, family: Family, holding: &[Held]) -> Painted {
+    let protocols = set.protocols.iter().copied();
+    let splits: Vec<Split> = protocols
+        .map(|protocol| source::split(set, family, holding, protocol))
+        .collect();
+    let named = splits.iter().flat_map(|split| {
+        let sports = split.stand_ins.iter();
+        sports.map(|sport| Domain::new(Some(split.protocol), *sport))
+    });
+    let mut domains: Vec<Domain> = named.chain([Domain::new(None, 0)]).collect();
     let mut specific: Vec<usize> = holding
         .iter()
-        .filter_map(|predicate| set.by_predicate.get(predicate))
+        .filter(|held| held.port().is_none())
+        .filter_map(|held| set.by_predicate.get(&held.predicate()))
         .flatten()
         .copied()
         .collect();
@@ -52,12 +72,13 @@ pub(super) fn paint(set: &Set, family: Family, holding: &[u32]) -> Vec<Domain> {
             let Some(place) = next(&mut specific, &mut unconditional, tier.end) else {
                 break;
             };
-            let Some((rule, effect)) = set.rules.get(place).and_then(|rule| rule.effect(family, holding))
+            let Some(Match { rule, effect, asked }) =
+                set.rules.get(place).and_then(|rule| rule.effect(family, holding))
             else {
                 continue;
             };
             for domain in &mut domains {
-                match rule.traffic.part(domain.protocol) {
+                match rule.traffic.part(domain.protocol, domain.sport, asked) {
                     Part::Nothing => {}
                     Part::Everything => domain.paint(0, u16::MAX, effect),
                     Part::Ranges(ranges) => {
@@ -77,8 +98,8 @@ pub(super) fn paint(set: &Set, family: Family, holding: &[u32]) -> Vec<Domain> {
             .iter_mut()
             .for_each(|domain| domain.end_tier(tier.default));
     }
-    domains.iter_mut().for_each(|domain| domain.finish(set.profile));
-    domains
+    domains.iter_mut().for_each(Domain::finish);
+    source::join(splits, domains)
 }
 
 /// Takes the lower of the first two places, if it is before `end`.
@@ -93,7 +114,7 @@ fn next<'a>(a: &mut &'a [usize], b: &mut &'a [usize], end: usize) -> Option<usiz
 }
 
 impl Domain {
-    fn new(protocol: Option<u8>) -> Self {
+    fn new(protocol: Option<u8>, sport: u16) -> Self {
         let undecided = vec![Span {
             first: 0,
             last: u16::MAX,
@@ -101,6 +122,7 @@ impl Domain {
         }];
         Self {
             protocol,
+            sport,
             runs: Vec::new(),
             undecided,
             passed: Vec::new(),
@@ -152,8 +174,7 @@ impl Domain {
         self.undecided.sort_unstable_by_key(|span| span.first);
     }
 
-    fn finish(&mut self, profile: Decision) {
-        self.end_tier(Some(profile));
+    fn finish(&mut self) {
         self.runs.sort_unstable();
         self.runs.dedup_by(|next, run| {
             let same = next.decision == run.decision;

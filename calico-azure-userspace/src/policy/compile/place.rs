@@ -6,9 +6,10 @@ use std::sync::Arc;
 use super::intern::Handle;
 use super::own::OwnSide;
 use super::predicate::PerFamily;
+use super::profiles::{self, Found, SetProfile};
 use super::rules::{Body, BodyContext, rules_of};
 use super::selectors::SelectorIndex;
-use super::sets::{Own, Profile, SetContent, SetPolicy, SetTier};
+use super::sets::{Own, SetContent, SetPolicy, SetTier};
 use super::{Bodies, CompileError, Compiler};
 use crate::model::{Labels, Policy, TierDefault};
 use crate::policy::labels::EffectiveLabels;
@@ -67,7 +68,8 @@ impl<'a> Placing<'_, 'a> {
                 .zip(policies)
                 .map(|(place, policy)| (place, &policy.selector)),
         );
-        let mut selected: HashMap<(&str, &str, &Labels), Vec<u32>> = HashMap::new();
+        type Alike<'a> = (&'a str, &'a str, &'a Labels, &'a Option<Vec<String>>);
+        let mut selected: HashMap<Alike<'_>, Vec<u32>> = HashMap::new();
         for endpoint in &topology.endpoints {
             let Some(ifindex) = endpoint.ifindex else { continue };
             let pod = endpoint.pod;
@@ -78,7 +80,7 @@ impl<'a> Placing<'_, 'a> {
                     .push(Problem::NamespaceMissing { pod, namespace });
             }
             let selected = selected
-                .entry((&pod.namespace, &pod.service_account, &pod.labels))
+                .entry((&pod.namespace, &pod.service_account, &pod.labels, &pod.profiles))
                 .or_insert_with(|| selectors.matching(&EffectiveLabels::of_pod(self.store, pod)));
             let own = OwnSide::new(self.store, endpoint);
             let mut set = |direction| {
@@ -108,12 +110,7 @@ impl<'a> Placing<'_, 'a> {
         own: &OwnSide<'_>,
         direction: Direction,
     ) -> Result<SetContent, CompileError> {
-        let namespace = &endpoint.pod.namespace;
-        let allows = self.store.namespace(namespace).is_some();
-        let mut profile = Some(Profile {
-            name: format!("kns.{namespace}"),
-            allows,
-        });
+        let mut open = true;
         let mut selected_tiers = Vec::new();
         let mut places = selected.iter().copied().peekable();
         let mut first = 0;
@@ -130,9 +127,7 @@ impl<'a> Placing<'_, 'a> {
             }
             first = first.saturating_add(u32::try_from(tier.policies.len()).unwrap_or(u32::MAX));
             if !policies.is_empty() {
-                if closed {
-                    profile = None;
-                }
+                open &= !closed;
                 selected_tiers.push(SetTier {
                     name: tier.name.to_owned(),
                     default: tier.default,
@@ -140,10 +135,34 @@ impl<'a> Placing<'_, 'a> {
                 });
             }
         }
+        let profiles = open
+            .then(|| self.profiles(endpoint, own, direction))
+            .transpose()?;
         Ok(SetContent {
             tiers: selected_tiers,
-            profile,
+            profiles,
         })
+    }
+
+    fn profiles(
+        &mut self,
+        endpoint: &Endpoint<'_>,
+        own: &OwnSide<'_>,
+        direction: Direction,
+    ) -> Result<Box<[SetProfile]>, CompileError> {
+        let found = profiles::of_pod(self.store, endpoint.pod).into_iter();
+        let compiled = found.map(|found| match found {
+            Found::All { name, allows } => Ok(SetProfile::All { name, allows }),
+            Found::Object(profile) => {
+                let body = self.body(&Arc::new(profiles::as_policy(profile)), direction)?;
+                let own = body.asks_own.then(|| self.own(&body, endpoint, own));
+                Ok(SetProfile::Rules {
+                    name: profile.name.clone(),
+                    rules: SetPolicy { body: body.id, own },
+                })
+            }
+        });
+        compiled.collect()
     }
 
     fn body(&mut self, policy: &Arc<Policy>, direction: Direction) -> Result<Arc<Body>, CompileError> {

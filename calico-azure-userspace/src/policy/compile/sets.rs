@@ -4,8 +4,10 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
 use super::intern::{Handle, Interner};
-use super::predicate::{Family, PerFamily};
+use super::predicate::{Family, Held, PerFamily};
+use super::profiles::SetProfile;
 use super::rules::{Body, BodyRule};
+use super::traffic::{Asked, OwnPorts};
 use super::{CompileError, SetInfo, TierInfo};
 use crate::model::{Action, TierDefault};
 use crate::policy::RuleRef;
@@ -15,16 +17,9 @@ use crate::policy::RuleRef;
 pub(super) struct SetContent {
     /// Those with a policy for the endpoint, in order.
     pub(super) tiers: Vec<SetTier>,
-    /// `None` if no packet gets that far, so that endpoints of several namespaces may share the set.
-    pub(super) profile: Option<Profile>,
-}
-
-/// The profile of a namespace.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub(super) struct Profile {
-    pub(super) name: String,
-    /// False if the namespace, and so its profile, is unknown.
-    pub(super) allows: bool,
+    /// What decides after them. `None` if no packet gets that far, so that endpoints of several namespaces may share
+    /// the set.
+    pub(super) profiles: Option<Box<[SetProfile]>>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -42,9 +37,16 @@ pub(super) struct SetPolicy {
     pub(super) own: Option<Box<[PerFamily<Own>]>>,
 }
 
-/// What a rule's criteria about the endpoint's own address come to.
+/// What a rule's criteria about the endpoint itself come to.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
+pub(super) struct Own {
+    pub(super) address: OwnAddress,
+    pub(super) ports: OwnPorts,
+}
+
+/// What its criteria about the endpoint's own address come to.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
-pub(super) enum Own {
+pub(super) enum OwnAddress {
     /// They hold.
     #[default]
     Holds,
@@ -59,16 +61,18 @@ pub(super) enum Own {
 pub(super) struct Set {
     pub(super) handle: Handle<SetContent>,
     pub(super) rules: Vec<SetRule>,
+    /// The last ends the profiles.
     pub(super) tiers: Vec<TierEnd>,
-    pub(super) profile: Decision,
     /// Rules by the rarest predicate that they want.
     pub(super) by_predicate: HashMap<u32, Vec<usize>>,
     /// Rules that want none.
     pub(super) unconditional: Vec<usize>,
-    /// Every predicate that a rule wants or does not want, ascending.
+    /// Every predicate that matters to a rule, ascending.
     pub(super) predicates: Vec<u32>,
     /// Protocols that rules treat differently from others.
     pub(super) protocols: Vec<u8>,
+    /// Rules that ask about the source port.
+    pub(super) by_source: Vec<usize>,
     /// Keep the ids in [`Decision`]s alive.
     references: Vec<Handle<RuleRef>>,
 }
@@ -103,18 +107,26 @@ pub(super) enum Effect {
     Log,
 }
 
+/// A rule that is for some peers, whatever their packets.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Match<'a> {
+    pub(super) rule: &'a BodyRule,
+    pub(super) effect: Effect,
+    pub(super) asked: Asked<'a>,
+}
+
 impl SetRule {
     pub(super) fn get(&self) -> Option<&BodyRule> {
         self.body.rules.get(self.index)
     }
 
     /// `None` if the rule is not for this family of this endpoint, or not for these predicates.
-    pub(super) fn effect(&self, family: Family, holding: &[u32]) -> Option<(&BodyRule, Effect)> {
+    pub(super) fn effect<'a>(&'a self, family: Family, holding: &'a [Held]) -> Option<Match<'a>> {
         let rule = self.get()?;
-        let holds = |predicate: u32| holding.binary_search(&predicate).is_ok();
-        let own = *self.own.get(family);
+        let holds = |predicate: u32| holding.binary_search(&Held::of(predicate)).is_ok();
+        let Own { address, ports } = self.own.get(family);
         if !*rule.live.get(family)
-            || own == Own::Fails
+            || *address == OwnAddress::Fails
             || !rule.wanted.iter().all(|predicate| holds(predicate.id()))
             || rule.unwanted.iter().any(|predicate| holds(predicate.id()))
         {
@@ -125,13 +137,14 @@ impl SetRule {
                 .as_ref()
                 .map(|r| Effect::Decide(Decision { allow, rule: r.id() }))
         };
-        let effect = match (rule.action, own) {
+        let effect = match (rule.action, address) {
             (Action::Log, _) => Effect::Log,
-            (Action::Pass, Own::Holds) => Effect::Pass,
-            (Action::Allow, Own::Holds) => decide(true)?,
+            (Action::Pass, OwnAddress::Holds) => Effect::Pass,
+            (Action::Allow, OwnAddress::Holds) => decide(true)?,
             _ => decide(false)?,
         };
-        Some((rule, effect))
+        let asked = Asked { holding, own: ports };
+        Some(Match { rule, effect, asked })
     }
 }
 
@@ -150,54 +163,60 @@ impl Set {
             Ok::<_, CompileError>(Decision { allow, rule })
         };
         let mut rules: Vec<SetRule> = Vec::new();
-        let mut tiers = Vec::with_capacity(content.tiers.len());
-        for tier in &content.tiers {
-            for policy in &tier.policies {
-                let Some(body) = bodies.get(&policy.body) else {
-                    continue;
-                };
-                rules.extend((0..body.rules.len()).map(|index| {
-                    let own = policy
-                        .own
-                        .as_ref()
-                        .and_then(|own| own.get(index))
-                        .copied()
-                        .unwrap_or_default();
-                    SetRule {
-                        body: Arc::clone(body),
-                        index,
-                        own,
-                    }
-                }));
+        let mut tiers = Vec::with_capacity(content.tiers.len() + 1);
+        let mut add = |policy: &SetPolicy| {
+            let Some(body) = bodies.get(&policy.body) else {
+                return rules.len();
+            };
+            rules.extend((0..body.rules.len()).map(|index| {
+                let own = policy.own.as_ref().and_then(|own| own.get(index));
+                SetRule {
+                    body: Arc::clone(body),
+                    index,
+                    own: own.cloned().unwrap_or_default(),
+                }
+            }));
+            rules.len()
+        };
+        let mut end = 0;
+        for SetTier {
+            name,
+            default,
+            policies,
+        } in &content.tiers
+        {
+            for policy in policies {
+                end = add(policy);
             }
-            let default = match tier.default {
-                TierDefault::Deny => Some(decision(
-                    false,
-                    RuleRef::TierDefault {
-                        tier: tier.name.clone(),
-                    },
-                )?),
+            let tier = name.clone();
+            let default = match default {
+                TierDefault::Deny => Some(decision(false, RuleRef::TierDefault { tier })?),
                 TierDefault::Pass => None,
             };
-            tiers.push(TierEnd {
-                end: rules.len(),
-                default,
-            });
+            tiers.push(TierEnd { end, default });
         }
-        let profile = match &content.profile {
-            Some(Profile { name, allows }) => decision(*allows, RuleRef::Profile { name: name.clone() })?,
-            None => decision(false, RuleRef::Implicit)?,
-        };
+        let mut last = (false, RuleRef::Implicit);
+        for profile in content.profiles.iter().flatten() {
+            match profile {
+                SetProfile::Rules { rules, .. } => end = add(rules),
+                SetProfile::All { name, allows } => {
+                    last = (*allows, RuleRef::Profile { name: name.clone() });
+                }
+            }
+        }
+        let (allow, reference) = last;
+        let default = Some(decision(allow, reference)?);
+        tiers.push(TierEnd { end, default });
 
         let mut set = Self {
             handle,
             rules,
             tiers,
-            profile,
             by_predicate: HashMap::new(),
             unconditional: Vec::new(),
             predicates: Vec::new(),
             protocols: Vec::new(),
+            by_source: Vec::new(),
             references: held,
         };
         set.index();
@@ -208,13 +227,16 @@ impl Set {
         let mut uses: HashMap<u32, usize> = HashMap::new();
         let mut protocols = BTreeSet::new();
         for rule in self.rules.iter().filter_map(SetRule::get) {
-            for predicate in rule.wanted.iter().chain(&rule.unwanted) {
+            for predicate in rule.predicates() {
                 *uses.entry(predicate.id()).or_default() += 1;
             }
             protocols.extend(rule.traffic.named());
         }
         self.protocols = protocols.into_iter().collect();
         for (place, rule) in self.rules.iter().enumerate() {
+            if rule.get().is_some_and(|rule| rule.traffic.asks_source()) {
+                self.by_source.push(place);
+            }
             let wanted = rule
                 .get()
                 .into_iter()
@@ -227,6 +249,12 @@ impl Set {
         }
         self.predicates = uses.into_keys().collect();
         self.predicates.sort_unstable();
+    }
+
+    /// The part of what holds that matters to the set. Classes that differ in the rest have one table.
+    pub(super) fn relevant(&self, holding: &[Held]) -> Box<[Held]> {
+        let matters = |held: &&Held| self.predicates.binary_search(&held.predicate()).is_ok();
+        holding.iter().filter(matters).copied().collect()
     }
 
     /// What may decide besides rules.
@@ -249,7 +277,7 @@ impl Set {
         });
         SetInfo {
             tiers: tiers.collect(),
-            profile: content.profile.as_ref().map(|profile| profile.name.clone()),
+            profile: content.profile_names(),
             rules: self.rules.len(),
         }
     }

@@ -249,14 +249,7 @@ fn a_stranger_in_the_pods_place_gets_no_more_than_the_policies_give_it() {
                 continue;
             }
             let probe = Probe { own, peer, ..probe };
-            let compiled = lookup::verdict(
-                &output.desired,
-                ifindex,
-                direction,
-                peer,
-                probe.protocol,
-                probe.dport,
-            );
+            let compiled = lookup::verdict(&output.desired, ifindex, direction, &probe);
             asked += 1;
             if compiled.reason.passes() {
                 let (allow, _, rule) = oracle.decide(pod, direction, &probe);
@@ -328,7 +321,14 @@ fn a_rule_that_holds_for_some_of_the_pods_addresses_only_is_closed() {
     })));
     let output = Compiler::default().compile(&store).unwrap();
     let ask = |protocol| {
-        let verdict = lookup::verdict(&output.desired, 1, Direction::Ingress, address(9), protocol, 80);
+        let packet = Probe {
+            peer: address(9),
+            own: address(1),
+            protocol,
+            sport: 1024,
+            dport: 80,
+        };
+        let verdict = lookup::verdict(&output.desired, 1, Direction::Ingress, &packet);
         (verdict.reason, output.rules[&verdict.rule].to_string())
     };
     let closed = |by: &str| (Reason::PolicyDeny, format!("tier ghost / {by}"));

@@ -15,14 +15,7 @@ fn agree(seed: u64, store: &Store, output: &Output, cases: &[Case], decided: &mu
         let probe = &case.probe;
         let pod = store.pod(&case.namespace, &case.pod).unwrap();
         let (allow, log, rule) = oracle.decide(pod, case.direction, probe);
-        let compiled = lookup::verdict(
-            &output.desired,
-            case.ifindex,
-            case.direction,
-            probe.peer,
-            probe.protocol,
-            probe.dport,
-        );
+        let compiled = lookup::verdict(&output.desired, case.ifindex, case.direction, probe);
         let reason = if allow {
             Reason::PolicyAllow
         } else {

@@ -142,20 +142,16 @@ pub(super) fn ask(store: &Store, direction: Direction, peer: &str, protocol: u8,
         .parse()
         .unwrap();
     let pod = store.pod("blue", "web").unwrap();
-    let verdict = reference::verdict(
-        store,
-        pod,
-        direction,
-        &Probe {
-            peer,
-            own,
-            protocol,
-            sport: 0,
-            dport,
-        },
-    );
+    let packet = Probe {
+        peer,
+        own,
+        protocol,
+        sport: 0,
+        dport,
+    };
+    let verdict = reference::verdict(store, pod, direction, &packet);
     let output = Compiler::default().compile(store).unwrap();
-    let compiled = lookup::verdict(&output.desired, 1, direction, peer, protocol, dport);
+    let compiled = lookup::verdict(&output.desired, 1, direction, &packet);
     let reason = if verdict.allow {
         Reason::PolicyAllow
     } else {
