@@ -2,8 +2,7 @@
 //! easily got wrong are in `facts_*`.
 
 use super::world::*;
-use crate::model::{Action, Icmp, IpVersion, Key, Kind, Policy, PortRange, Resource, Rule, TierDefault};
-use crate::policy::store::Event;
+use crate::model::{Action, Icmp, IpVersion, Policy, Resource, Rule, TierDefault};
 use crate::policy::{Direction, Store, reference};
 
 #[test]
