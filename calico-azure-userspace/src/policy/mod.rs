@@ -18,7 +18,7 @@ pub mod generate;
 pub mod labels;
 pub mod lookup;
 mod order;
-mod pending;
+pub mod pending;
 mod problem;
 pub mod reference;
 mod routes;

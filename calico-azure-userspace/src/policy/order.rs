@@ -26,7 +26,7 @@ pub(super) fn ordered(store: &Store) -> Vec<OrderedTier<'_>> {
             "{}/{}/{}",
             p.key.name,
             p.key.namespace.as_deref().unwrap_or(""),
-            // A staged one that is looked at as if it were enforced.
+            // One that is staged has the place that it would have.
             p.key.kind.enforced().unwrap_or(p.key.kind).as_str()
         );
         (place, Place(p.order), tie)

@@ -2,10 +2,10 @@
 //!
 //! | content | module | id |
 //! |---|---|---|
-//! | address predicates that active policies use | `predicate`, `rules` | internal |
-//! | peer classes: which predicates hold together for some address | `classes` | slot |
-//! | policy sets: what decides one direction of an endpoint | `sets`, `own` | slot |
-//! | port tables: the first match of every port for (set, class) | `paint`, `encode` | table |
+//! | address predicates that active policies use | `predicate`, `rules`, `traffic` | internal |
+//! | peer classes: which predicates, at which ports, hold together for some address | `classes`, `members` | slot |
+//! | policy sets: what decides one direction of an endpoint | `sets`, `own`, `profiles` | slot |
+//! | port tables: the first match of every port for (set, class) | `paint`, `source`, `encode` | table |
 //! | what decided: rules, tier defaults, profiles | `sets` | rule |
 //!
 //! An id is bound to its content (`intern`), so a table that changes is a table with another id: while an update is
@@ -25,6 +25,7 @@ mod ranges;
 mod rules;
 mod selectors;
 mod sets;
+mod side;
 mod source;
 mod traffic;
 

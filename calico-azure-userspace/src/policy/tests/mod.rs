@@ -10,7 +10,6 @@ mod facts_manifests;
 mod facts_order;
 mod facts_peers;
 mod facts_ports;
-mod pending;
 mod ports;
 mod profiles;
 mod sources;
