@@ -6,6 +6,8 @@ use crate::model::{
 };
 use crate::policy::{Event, Store};
 
+type Edit = fn(&mut HostEndpoint);
+
 const OUTSIDE: &str = "203.0.113.1";
 const N1: &str = "192.168.0.1";
 const N2: &str = "192.168.0.2";
@@ -243,19 +245,19 @@ fn fact_14_normal_policies_of_all_interfaces_do_not_see_pods_traffic() {
 
 #[test]
 fn fact_14_a_named_host_endpoint_beats_one_for_all_interfaces_and_the_first_name_wins() {
-    let other = |name: &str, edit: fn(&mut HostEndpoint)| {
+    let other = |name: &str, edit: Edit| {
         host(|host| {
             host.name = name.into();
             edit(host);
         })
     };
-    let by_address: fn(&mut HostEndpoint) = |host| host.interface = None;
-    let by_name: fn(&mut HostEndpoint) = |host| {
+    let by_address: Edit = |host| host.interface = None;
+    let by_name: Edit = |host| {
         host.interface = Some("eth0".into());
         host.expected_ips.clear();
     };
-    let elsewhere: fn(&mut HostEndpoint) = |host| host.node = "n2".into();
-    let at = |others: &[(&str, fn(&mut HostEndpoint))]| {
+    let elsewhere: Edit = |host| host.node = "n2".into();
+    let at = |others: &[(&str, Edit)]| {
         let others = others.iter().map(|(name, edit)| other(name, *edit));
         let store = nodes(others.chain([host(|_| {})]));
         way(&store, OUTSIDE, N1, TCP, 80)
@@ -332,7 +334,7 @@ fn fact_14_failsafe_ports_are_configured_for_all_nodes_or_one_and_may_name_a_net
     assert!(opens(&store, OUTSIDE, 22) && !opens(&store, "203.0.113.9", 22));
     assert!(!opens(&store, OUTSIDE, 6443), "the list replaces the default one");
     store.apply(Event::Upsert(settings("node.n1", |x| {
-        x.failsafe_inbound = Some(vec![])
+        x.failsafe_inbound = Some(vec![]);
     })));
     assert!(!opens(&store, OUTSIDE, 22));
 }

@@ -135,7 +135,7 @@ fn fact_16_source_ports_have_names_too() {
 #[test]
 fn fact_16_host_endpoints_give_names_at_their_expected_addresses() {
     let mut store = governed(egress_policy(vec![ports(|to| {
-        to.named_ports = vec!["node".into()]
+        to.named_ports = vec!["node".into()];
     })]));
     store.apply(Event::Upsert(host(|host| {
         host.ports = vec![NamedPort {

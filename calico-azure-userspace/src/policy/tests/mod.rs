@@ -14,4 +14,6 @@ mod ports;
 mod profiles;
 mod sources;
 mod speed;
+mod store;
+mod topology;
 mod world;
