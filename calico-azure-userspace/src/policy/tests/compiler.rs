@@ -413,7 +413,11 @@ fn contradictions_between_resources_are_reported() {
         .count();
     // Tier default is there, object or not.
     let governs = |policy: &&std::sync::Arc<Policy>| {
-        policy.staged.is_none() && matches!(policy.host, crate::model::HostRole::Normal | crate::model::HostRole::Forward)
+        policy.staged.is_none()
+            && matches!(
+                policy.host,
+                crate::model::HostRole::Normal | crate::model::HostRole::Forward
+            )
     };
     let policies = store.policies().filter(governs);
     let missing = policies.filter(|policy| policy.tier != "default").count();

@@ -6,8 +6,8 @@ use calico_azure_ebpf::abi::Reason;
 
 use super::world::{TCP, UDP, labels, pod, policy, rule, selector, world};
 use crate::model::{
-    Action, Backends, HostEndpoint, Key, Kind, NamedPort, Peer, Pod, Policy, PortRange, Resource,
-    Rule, ServiceName, Subset,
+    Action, Backends, HostEndpoint, Key, Kind, NamedPort, Peer, Pod, Policy, PortRange, Resource, Rule,
+    ServiceName, Subset,
 };
 use crate::policy::{Compiler, Direction, Event, Output, Probe, lookup};
 
