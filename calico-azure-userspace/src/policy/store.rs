@@ -283,7 +283,7 @@ impl Store {
     #[must_use]
     pub fn tier(&self, name: &str) -> Option<&Tier> {
         static BUILTIN: LazyLock<Vec<Tier>> = LazyLock::new(|| {
-            ["kube-admin", "default", "kube-baseline"]
+            Tier::BUILTIN
                 .iter()
                 .filter_map(|name| Tier::builtin(name))
                 .collect()
