@@ -127,7 +127,6 @@ pub(super) fn track<F: Family, T: Tables + FamilyTables<F>>(
         found = look(tables, config, now, at, &slot, table);
     }
     let Found { word, own, other } = found;
-    let exists = word != FOUND_NOTHING;
     if word == FOUND_APPROVED || word == FOUND_PROMOTE {
         if word == FOUND_PROMOTE && table == CtTable::HalfOpen {
             establish(tables, &slot);
@@ -142,7 +141,23 @@ pub(super) fn track<F: Family, T: Tables + FamilyTables<F>>(
     let begins = at.begins() || at.from_host;
     // A reply to a flow that policy once allowed lives and dies with that flow, so that one is judged again.
     let reply = !begins && own == LEG_NONE && other != LEG_NONE;
-    let (leg, before) = if reply { (1 - at.leg, other) } else { (at.leg, own) };
+    let before = if reply { other } else { own };
+    // Whichever way it came here, the verifier follows the question only once.
+    let bits = u64::from(word != FOUND_NOTHING)
+        | u64::from(table == CtTable::Established) << 1
+        | u64::from(reply) << 2
+        | u64::from(begins) << 3
+        | u64::from(before != LEG_NONE) << 4
+        | u64::from(icmp) << 16;
+    let bits = T::opaque(bits);
+    let (exists, reply, begins, had) = (bits & 1 != 0, bits & 4 != 0, bits & 8 != 0, bits & 16 != 0);
+    let table = if bits & 2 != 0 {
+        CtTable::Established
+    } else {
+        CtTable::HalfOpen
+    };
+    let icmp = (bits >> 16) as u16;
+    let leg = if reply { 1 - at.leg } else { at.leg };
     let outcome = answer(tables, config, at, reply, icmp);
     let passes = outcome.reason.passes();
     let value = match (passes, at.from_host) {
@@ -158,7 +173,7 @@ pub(super) fn track<F: Family, T: Tables + FamilyTables<F>>(
         };
     }
     // A denied SYN on a live tuple is not the connection's fault; what was never approved cannot be revoked.
-    if passes || (before != LEG_NONE && !begins) {
+    if passes || (had && !begins) {
         tables.ct_with(table, &slot.key, |entry| {
             entry.set_leg(slot.pod, leg, value);
             if passes {

@@ -82,8 +82,7 @@ fn look_up<F: Family, T: Tables + FamilyTables<F>>(tables: &T, epoch: u32, q: &Q
         return Outcome::of(Reason::TableRace);
     }
     let table = match table_for_source(tables, table, q.protocol, q.sport) {
-        // The verifier need not follow both ways to the table from here.
-        Ok(table) => T::opaque(table),
+        Ok(table) => table,
         Err(reason) => return Outcome::of(reason),
     };
     let Some(decision) = decision(tables, table, q.protocol, q.port) else {

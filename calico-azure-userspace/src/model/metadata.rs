@@ -78,23 +78,8 @@ impl<'n, 't> Metadata<'n, 't> {
         let Some(node) = self.get(key) else {
             return Labels::new();
         };
-        report.within(key, |report| {
-            let Ok(fields) = report.lenient(node) else {
-                return Labels::new();
-            };
-            let mut strings = Labels::new();
-            for entry in fields.entries {
-                // A bare `key:` is an empty value, to kubectl as well.
-                let is_null = entry.node.is_null();
-                let value = if is_null {
-                    Some("")
-                } else {
-                    report.string(&entry.node).ok().or(entry.node.text())
-                };
-                strings.extend(value.map(|value| (entry.key.to_string(), value.to_owned())));
-            }
-            strings
-        })
+        let strings = report.within(key, |report| report.strings(node));
+        strings.unwrap_or_default()
     }
 
     /// The annotation's value, if it is there.

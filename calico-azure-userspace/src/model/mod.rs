@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! load ── yaml ── object ─┬─ core         Namespace, ServiceAccount, Pod, Node
-//!  files   tree  by kind  ├─ calico       policies, network sets, tiers
+//!  files   tree  by kind  ├─ calico       policies, tiers, network sets, endpoints, profiles, settings
 //!          with places    └─ kubernetes   NetworkPolicy, converted
 //! ```
 //!
@@ -16,6 +16,7 @@ mod kubernetes;
 pub mod load;
 mod metadata;
 mod object;
+mod port;
 mod problem;
 mod report;
 mod scalars;

@@ -5,8 +5,8 @@ use super::core;
 use super::kubernetes;
 use super::load::{Origin, TierRef};
 use super::metadata::Metadata;
-use super::report::{Read, Report, closest, quote};
-use super::types::Resource;
+use super::report::{Read, Report, Reported, closest, quote};
+use super::types::{Kind, Resource};
 use super::yaml::{Node, Value};
 
 /// What one file holds.
@@ -24,28 +24,18 @@ const KUBERNETES_POLICY: &str = "networking.k8s.io/v1";
 const CALICO: &str = "projectcalico.org/v3";
 const CALICO_CRD: &str = "crd.projectcalico.org/v1";
 
-/// Calico's kinds that we enforce.
-const ENFORCED: [&str; 5] = [
-    "NetworkPolicy",
-    "GlobalNetworkPolicy",
-    "NetworkSet",
-    "GlobalNetworkSet",
-    "Tier",
-];
 /// Calico's kinds that have nothing to do with policy.
-const CALICO_OTHER: [&str; 16] = [
+const CALICO_OTHER: [&str; 14] = [
     "BGPConfiguration",
     "BGPFilter",
     "BGPPeer",
     "BlockAffinity",
     "CalicoNodeStatus",
     "ClusterInformation",
-    "FelixConfiguration",
     "IPAMBlock",
     "IPAMConfig",
     "IPAMConfiguration",
     "IPAMHandle",
-    "IPPool",
     "IPReservation",
     "KubeControllersConfiguration",
     "LiveMigration",
@@ -123,7 +113,7 @@ fn single<'t>(report: &mut Report<'t>, node: &Node<'t>, version: &str, kind: &st
     let known = match (version, kind) {
         (CORE, "Namespace" | "ServiceAccount" | "Pod" | "Node") => true,
         (KUBERNETES_POLICY, "NetworkPolicy") => true,
-        (CALICO | CALICO_CRD, kind) => ENFORCED.contains(&kind),
+        (CALICO | CALICO_CRD, kind) => calico::kind(kind).is_some(),
         _ => false,
     };
     if !known {
@@ -161,13 +151,13 @@ fn foreign(report: &mut Report<'_>, node: &Node<'_>, version: &str, kind: &str) 
         _ if is_calico => !CALICO_OTHER.contains(&kind),
         "networking.k8s.io" => !KUBERNETES_OTHER.contains(&kind),
         "policy.networking.k8s.io" => true,
-        _ => kind.ends_with("NetworkPolicy") || ENFORCED.contains(&kind),
+        _ => kind.ends_with("NetworkPolicy") || kind.ends_with("NetworkSet") || kind == "Tier",
     };
     if !of_policy {
         return;
     }
     let place = node.get("kind").unwrap_or(node).place;
-    if is_calico && ENFORCED.contains(&kind) {
+    if is_calico && calico::kind(kind).is_some() {
         let message = format!("{version} is not enforced: expected {CALICO} or {CALICO_CRD}");
         report.warning(place, message, format!("set apiVersion: {CALICO}"));
         return;
@@ -182,7 +172,7 @@ fn foreign(report: &mut Report<'_>, node: &Node<'_>, version: &str, kind: &str) 
         return;
     }
     let message = format!("{kind} of {} is not enforced", quote(version));
-    let help = match closest(kind, ENFORCED).filter(|_| is_calico) {
+    let help = match closest(kind, calico::KINDS.map(Kind::as_str)).filter(|_| is_calico) {
         Some(name) => format!("did you mean {name}?"),
         None => String::new(),
     };
@@ -197,10 +187,9 @@ fn read<'t>(
     objects: &mut Objects,
 ) -> Read<Resource> {
     let metadata = Metadata::read(report, node)?;
-    let is_global = matches!(
-        kind,
-        "Namespace" | "Node" | "Tier" | "GlobalNetworkPolicy" | "GlobalNetworkSet"
-    );
+    let of_calico = calico::kind(kind).filter(|_| matches!(version, CALICO | CALICO_CRD));
+    let is_global =
+        matches!(kind, "Namespace" | "Node") || of_calico.is_some_and(|kind| !calico::is_namespaced(kind));
     if is_global && let Some(namespace) = &metadata.namespace {
         let place = node
             .get("metadata")
@@ -219,32 +208,33 @@ fn read<'t>(
         Some(namespace) => format!("{kind} {namespace}/{}", metadata.name),
         None => format!("{kind} {}", metadata.name),
     };
-    report.set_object(Some(shown));
+    report.set_object(Some(shown.clone()));
     let group = if version == CALICO_CRD {
         Group::Crd
     } else {
         Group::Api
     };
+    if let Some(kind) = of_calico {
+        return match calico::read(report, &metadata, node, kind, namespace, group)? {
+            calico::Object::Resource(resource) => Ok(resource),
+            calico::Object::Policy(policy, tier_missing) => {
+                objects.tier_refs.push(TierRef {
+                    tier: policy.tier.clone(),
+                    problem: tier_missing,
+                });
+                Ok(Resource::Policy(policy))
+            }
+            calico::Object::Copy => {
+                objects.ignored.push(format!("{shown} ({version})"));
+                Err(Reported)
+            }
+        };
+    }
     Ok(match kind {
         "Namespace" => Resource::Namespace(core::namespace(report, &metadata)),
         "ServiceAccount" => Resource::ServiceAccount(core::service_account(report, &metadata, namespace)),
         "Pod" => Resource::Pod(core::pod(report, &metadata, node, namespace)),
         "Node" => Resource::Node(core::node(report, &metadata, node)),
-        "Tier" => Resource::Tier(calico::tier(report, &metadata, node)),
-        "NetworkSet" | "GlobalNetworkSet" => {
-            Resource::NetworkSet(calico::network_set(report, &metadata, node, namespaced, group))
-        }
-        _ if version == KUBERNETES_POLICY => {
-            Resource::Policy(kubernetes::policy(report, &metadata, node, namespace))
-        }
-        _ => {
-            let calico::ReadPolicy { policy, tier_missing } =
-                calico::policy(report, &metadata, node, namespaced, group);
-            objects.tier_refs.push(TierRef {
-                tier: policy.tier.clone(),
-                problem: tier_missing,
-            });
-            Resource::Policy(policy)
-        }
+        _ => Resource::Policy(kubernetes::policy(report, &metadata, node, namespace)),
     })
 }

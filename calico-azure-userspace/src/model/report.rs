@@ -5,6 +5,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use super::problem::{Excerpt, Problem, Severity};
+use super::types::Labels;
 use super::yaml::{Entry, Node, Place, Resolved, Value};
 
 /// The value cannot be used, and a problem says why.
@@ -263,6 +264,21 @@ impl<'t> Report<'t> {
             }),
             _ => Err(self.unexpected(node, "a mapping")),
         }
+    }
+
+    /// A mapping to strings, like labels. A value that is none is reported, and taken as it is written.
+    pub(super) fn strings(&mut self, node: &Node<'t>) -> Read<Labels> {
+        let mut strings = Labels::new();
+        for entry in self.lenient(node)?.entries {
+            // A bare `key:` is an empty value, to kubectl as well.
+            let value = if entry.node.is_null() {
+                Some("")
+            } else {
+                self.string(&entry.node).ok().or(entry.node.text())
+            };
+            strings.extend(value.map(|value| (entry.key.to_string(), value.to_owned())));
+        }
+        Ok(strings)
     }
 
     /// A mapping in which every key counts. Unknown and repeated ones are reported, and leave it not `complete`.

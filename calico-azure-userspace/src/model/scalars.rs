@@ -1,12 +1,11 @@
-//! Values that are written as one word: networks, addresses, ports, protocols, names, selectors.
+//! Values that are written as one word: networks, addresses, protocols, names, selectors.
 
 use std::net::IpAddr;
 
 use ipnet::IpNet;
 
 use super::report::{Read, Report, closest, quote};
-use super::types::PortRange;
-use super::yaml::{Node, Resolved, Value};
+use super::yaml::{Node, Value};
 use crate::selector::Selector;
 
 /// Longest selector that Calico's API takes.
@@ -66,70 +65,6 @@ pub(super) fn address<'t>(report: &mut Report<'t>, node: &Node<'t>) -> Read<IpAd
     }
 }
 
-/// A port number, or `first:last`. Names of ports are told apart from nonsense, but not supported.
-pub(super) fn port_range<'t>(report: &mut Report<'t>, node: &Node<'t>) -> Read<PortRange> {
-    let expected = "a port from 1 to 65535, or a range like \"8000:8999\"";
-    let text = match &node.value {
-        Value::Scalar(scalar) if !matches!(scalar.resolve(), Resolved::Null | Resolved::Bool(_)) => {
-            &*scalar.text
-        }
-        _ => {
-            return Err(report.error(
-                node.place,
-                format!("expected {expected}, found {}", node.describe()),
-            ));
-        }
-    };
-    let (first, last) = text.split_once(':').unwrap_or((text, text));
-    match (port(first), port(last)) {
-        (Some(first), Some(last)) if first <= last => Ok(PortRange { first, last }),
-        (Some(first), Some(last)) => {
-            let help = format!("write \"{last}:{first}\"");
-            Err(report.error_with_help(
-                node.place,
-                format!("the range {text} ends before it begins"),
-                help,
-            ))
-        }
-        _ if is_port_name(text) => {
-            let message = format!("named port {}: named ports are not supported yet", quote(text));
-            Err(report.error_with_help(node.place, message, "give the port's number"))
-        }
-        _ => {
-            let help = match text.split_once('-') {
-                Some((first, last)) if port(first).is_some() && port(last).is_some() => {
-                    format!("write \"{first}:{last}\"")
-                }
-                _ => String::new(),
-            };
-            let message = format!("expected {expected}, found {}", quote(text));
-            Err(if help.is_empty() {
-                report.error(node.place, message)
-            } else {
-                report.error_with_help(node.place, message, help)
-            })
-        }
-    }
-}
-
-fn port(text: &str) -> Option<u16> {
-    let digits = !text.is_empty() && text.bytes().all(|b| b.is_ascii_digit());
-    if digits {
-        text.parse().ok().filter(|port| *port != 0)
-    } else {
-        None
-    }
-}
-
-fn is_port_name(text: &str) -> bool {
-    let letters = text.bytes().any(|b| b.is_ascii_alphabetic());
-    letters
-        && text.len() <= 128
-        && text
-            .bytes()
-            .all(|b| b.is_ascii_alphanumeric() || matches!(b, b'_' | b'.' | b'-'))
-}
-
 /// Calico's names of protocols.
 const PROTOCOLS: [(&str, u8); 6] = [
     ("TCP", 6),
@@ -186,8 +121,26 @@ pub(super) fn word<'t, T: Copy>(
     node: &Node<'t>,
     words: &[(&'static str, T)],
 ) -> Read<T> {
+    one_of(report, node, words, |word, text| word == text)
+}
+
+/// One of a few words, in any case.
+pub(super) fn word_in_any_case<'t, T: Copy>(
+    report: &mut Report<'t>,
+    node: &Node<'t>,
+    words: &[(&'static str, T)],
+) -> Read<T> {
+    one_of(report, node, words, str::eq_ignore_ascii_case)
+}
+
+fn one_of<'t, T: Copy>(
+    report: &mut Report<'t>,
+    node: &Node<'t>,
+    words: &[(&'static str, T)],
+    is: impl Fn(&str, &str) -> bool,
+) -> Read<T> {
     let text = report.string(node)?;
-    if let Some((_, value)) = words.iter().find(|(word, _)| *word == text) {
+    if let Some((_, value)) = words.iter().find(|(word, _)| is(word, text)) {
         return Ok(*value);
     }
     let names: Vec<&str> = words.iter().map(|(word, _)| *word).collect();
@@ -250,14 +203,15 @@ pub(super) fn selector_without_global<'t>(report: &mut Report<'t>, node: &Node<'
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use std::path::Path;
 
     use super::super::yaml;
     use super::*;
 
+    /// Texts and what they are read as, and texts that are refused with a part of the one message about each.
     #[track_caller]
-    fn check<T: std::fmt::Debug + PartialEq>(
+    pub(in super::super) fn check<T: std::fmt::Debug + PartialEq>(
         read: impl for<'t> Fn(&mut Report<'t>, &Node<'t>) -> Read<T>,
         good: &[(&str, T)],
         bad: &[(&str, &str)],
@@ -302,31 +256,6 @@ mod tests {
                 ("10", "in quotes"),
                 ("[10.0.0.0/8]", "a list"),
                 ("x", "is not a network"),
-            ],
-        );
-    }
-
-    #[test]
-    fn ports() {
-        let range = |first, last| PortRange { first, last };
-        check(
-            port_range,
-            &[
-                ("80", range(80, 80)),
-                ("'80'", range(80, 80)),
-                ("80:90", range(80, 90)),
-                ("1:65535", range(1, 65535)),
-            ],
-            &[
-                ("0", "from 1 to 65535"),
-                ("65536", "from 1 to 65535"),
-                ("90:80", "ends before"),
-                ("80-90", "write \"80:90\""),
-                ("http", "not supported yet"),
-                ("true", "the boolean true"),
-                ("{}", "a mapping"),
-                ("'+80'", "from 1 to 65535"),
-                ("80:90:100", "from 1 to 65535"),
             ],
         );
     }

@@ -18,6 +18,7 @@ pub mod generate;
 pub mod labels;
 pub mod lookup;
 mod order;
+pub mod pending;
 mod problem;
 pub mod reference;
 mod routes;

@@ -28,7 +28,8 @@ pub(super) fn policy_place(policy: &Policy) -> PolicyPlace {
         "{}/{}/{}",
         policy.key.name,
         policy.key.namespace.as_deref().unwrap_or(""),
-        policy.key.kind.as_str()
+        // One that is staged has the place that it would have.
+        policy.key.kind.enforced().unwrap_or(policy.key.kind).as_str()
     );
     (Place(policy.order), tie)
 }

@@ -13,6 +13,10 @@ use crate::model::{
 
 /// One change of what is known.
 #[derive(Clone, Debug, PartialEq)]
+#[expect(
+    clippy::large_enum_variant,
+    reason = "most events are upserts, a box for each would cost more"
+)]
 pub enum Event {
     /// The object exists and looks like this.
     Upsert(Resource),

@@ -74,6 +74,60 @@ fn words_are_operators_only_after_a_label() {
 }
 
 #[test]
+fn every_spelling_of_an_operator_prints_the_same() {
+    let canonical = |text: &str| Selector::parse(text).unwrap().canonical().to_owned();
+    for (spellings, printed) in [
+        (&["a == 'b'", "a=='b'", "\ta ==\t\"b\" "][..], "a == \"b\""),
+        (&["a != 'b'", "a!='b'"], "a != \"b\""),
+        (
+            &["a not in {'b'}", "a notin{'b'}", "a  not\tin { 'b' , }"],
+            "a not in {\"b\"}",
+        ),
+        (&["a in {'c','b','c'}", "a in{'b','c',}"], "a in {\"b\", \"c\"}"),
+        (&["a in {}", "a in { }"], "a in {}"),
+        (&["a contains 'b'", "(a contains 'b')"], "a contains \"b\""),
+        (&["a starts with 'b'", "a startswith 'b'"], "a starts with \"b\""),
+        (&["a ends with 'b'", "a endswith 'b'"], "a ends with \"b\""),
+        (&["has(a)", "has( a )", "((has(a)))"], "has(a)"),
+        (&["", " ", "all()", "all( )"], "all()"),
+        (&["!a == 'b'", "! (a == 'b')"], "!a == \"b\""),
+        (
+            &["has(a)||has(b)&&!has(c)", "has(a) || (has(b) && !has(c))"],
+            "(has(a) || (has(b) && !has(c)))",
+        ),
+    ] {
+        for text in spellings {
+            assert_eq!(canonical(text), printed, "{text}");
+        }
+    }
+}
+
+#[test]
+fn a_label_may_have_512_characters_and_any_of_its_own() {
+    let longest = "a".repeat(MAX_LABEL);
+    for label in [
+        &longest,
+        "A0_./-z",
+        "projectcalico.org/namespace",
+        "0",
+        "-",
+        "in",
+        "not",
+        "with",
+    ] {
+        check(&format!("{label} == 'x'"), &[&format!("{label}=x")], &[""]);
+        check(&format!("has({label})"), &[&format!("{label}=x")], &[""]);
+    }
+    for text in [format!("{longest}a == 'x'"), format!("has(b) && has({longest}a)")] {
+        let error = Selector::parse(&text).unwrap_err();
+        assert_eq!(
+            error.message,
+            "a label has at most 512 characters, this one has 513"
+        );
+    }
+}
+
+#[test]
 fn quotes_hold_the_other_quote() {
     check("a == \"it's\"", &["a=it's"], &["a=its"]);
     check("a == '\"'", &["a=\""], &["a='"]);
@@ -113,6 +167,18 @@ fn errors_say_where_and_what() {
         ("a == 'b' && §", 12, "unexpected character"),
         ("(a == 'b'", 9, "')'"),
         ("a == 'b')", 8, "the end"),
+        ("a == 'b'\r\n&& has(c)", 8, "one line"),
+        ("a in {,}", 6, "quotes"),
+        ("a in {'b',,}", 10, "quotes"),
+        ("a in {b}", 6, "quotes"),
+        ("a in 'b'", 5, "'{'"),
+        ("a not {'b'}", 2, "after a label"),
+        ("a starts 'b'", 2, "after a label"),
+        ("a == 'it\\'s'", 11, "no closing '"),
+        ("all(a)", 4, "')'"),
+        ("has('a')", 4, "a label"),
+        ("!", 1, "a label"),
+        ("has(a) &&", 9, "found the end"),
     ] {
         let error = Selector::parse(text).unwrap_err();
         assert_eq!(error.offset, offset, "{text}: {error}");

@@ -119,6 +119,25 @@ fn a_global_rule_is_not_restricted() {
 }
 
 #[test]
+fn performance_hints_change_nothing() {
+    let (hints, none) = (
+        "performanceHints: [AssumeNeededOnEveryNode]\n",
+        "performanceHints: []\n",
+    );
+    for make in [np, gnp] {
+        let plain = policy(&make("ingress: [{action: Allow}]"));
+        assert_eq!(
+            policy(&make(&format!("{hints}ingress: [{{action: Allow}}]"))),
+            plain
+        );
+        assert_eq!(
+            policy(&make(&format!("{none}ingress: [{{action: Allow}}]"))),
+            plain
+        );
+    }
+}
+
+#[test]
 fn types_follow_from_the_rules_that_are_there() {
     let governs = |spec: &str| {
         let policy = policy(&np(spec));
@@ -220,24 +239,6 @@ fn the_older_group_prefixes_names_with_the_tier() {
         name(&np("order: 1").replace("name: p", "name: default.p")),
         "default.p"
     );
-}
-
-#[test]
-fn policies_for_host_endpoints_do_not_govern_pods() {
-    for (spec, governs) in [
-        ("doNotTrack: true\napplyOnForward: true", false),
-        ("preDNAT: true\napplyOnForward: true", false),
-        ("applyOnForward: true", true),
-        ("doNotTrack: false", true),
-    ] {
-        let (policy, errors) = bad_policy(&gnp(&format!("{spec}\ningress: [{{action: Allow}}]")));
-        assert_eq!(policy.ingress.is_some(), governs, "{spec}");
-        assert_eq!(policy.egress, None, "{spec}");
-        assert_eq!(errors, spec.matches("true").count(), "{spec}");
-        if governs {
-            assert_eq!(show(policy.ingress.as_ref()), ["0 Allow"]);
-        }
-    }
 }
 
 #[test]

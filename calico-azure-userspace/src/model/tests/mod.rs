@@ -2,9 +2,15 @@
 
 mod broken;
 mod calico;
+mod excess;
+mod hosts;
 mod kubernetes;
+mod limits;
 mod objects;
 mod places;
+mod roles;
+mod rule_fields;
+mod settings;
 
 use std::fmt::Write as _;
 use std::path::Path;
@@ -82,6 +88,36 @@ fn knp(spec: &str) -> String {
     np(spec).replace("projectcalico.org/v3", "networking.k8s.io/v1")
 }
 
+/// The text with either group of Calico.
+fn both_groups(text: &str) -> [String; 2] {
+    [
+        text.to_owned(),
+        text.replace("projectcalico.org/v3", "crd.projectcalico.org/v1"),
+    ]
+}
+
+/// The resources of a text, and its problems as `field: message`.
+fn read(text: &str) -> (Vec<Resource>, Vec<String>) {
+    let loaded = load(text);
+    let shown = |problem: &Problem| {
+        let field = problem.field.clone().unwrap_or_default();
+        format!("{field}: {}", problem.message)
+    };
+    (loaded.resources, loaded.problems.iter().map(shown).collect())
+}
+
+fn port(name: &str, protocol: u8, port: u16) -> NamedPort {
+    NamedPort {
+        name: name.into(),
+        protocol,
+        port,
+    }
+}
+
+fn labels(key: &str, value: &str) -> Labels {
+    Labels::from([(key.to_owned(), value.to_owned())])
+}
+
 /// Rules as compact text; `None` is no rule list at all.
 fn show(rules: Option<&Vec<Rule>>) -> Vec<String> {
     rules.map_or_else(
@@ -125,7 +161,9 @@ fn show_rule(rule: &Rule) -> String {
             not_selector,
             ports,
             not_ports,
-            ..
+            named_ports,
+            not_named_ports,
+            service,
         } = peer;
         let range = |range: &PortRange| match (range.first, range.last) {
             (first, last) if first == last => first.to_string(),
@@ -149,6 +187,14 @@ fn show_rule(rule: &Rule) -> String {
         add(
             &format!("{name}.!ports"),
             list(not_ports.iter().map(range).collect()),
+        );
+        add(&format!("{name}.named"), list(named_ports.clone()));
+        add(&format!("{name}.!named"), list(not_named_ports.clone()));
+        add(
+            &format!("{name}.svc"),
+            service
+                .as_ref()
+                .map(|ServiceName { namespace, name }| format!("{namespace}/{name}")),
         );
     }
     text

@@ -229,15 +229,23 @@ fn other_kinds_are_counted_and_policy_of_other_kinds_pointed_out() {
     for (version, kind) in [
         ("apps/v1", "Deployment"),
         ("v1", "Service"),
-        ("projectcalico.org/v3", "IPPool"),
-        ("crd.projectcalico.org/v1", "FelixConfiguration"),
+        ("projectcalico.org/v3", "BGPPeer"),
+        ("crd.projectcalico.org/v1", "IPAMBlock"),
         ("networking.k8s.io/v1", "Ingress"),
     ] {
         assert_eq!(object(version, kind), "");
     }
     for (version, kind, help) in [
-        ("projectcalico.org/v3", "StagedNetworkPolicy", "not enforced"),
-        ("projectcalico.org/v3", "HostEndpoint", "not enforced"),
+        (
+            "projectcalico.org/v3",
+            "RemoteClusterConfiguration",
+            "not enforced",
+        ),
+        (
+            "projectcalico.org/v3",
+            "StagedNetworkPolcy",
+            "did you mean StagedNetworkPolicy?",
+        ),
         (
             "projectcalico.org/v3",
             "GlobalNetworkPolcy",

@@ -165,9 +165,9 @@ fn networks_ports_and_protocols() {
         "excludes every address",
     );
     check(
-        &rule("    ports: «[80]»"),
-        "spec.ingress[0].source.ports",
-        "source ports are not supported yet",
+        &rule("    ports: [80, «99999»]"),
+        "spec.ingress[0].source.ports[1]",
+        "expected a port from 1 to 65535",
     );
     let ports = |ports: &str| {
         np(&format!(
@@ -175,9 +175,9 @@ fn networks_ports_and_protocols() {
         ))
     };
     check(
-        &ports("[80, «http»]"),
+        &ports("[80, «'web server'»]"),
         "spec.ingress[0].destination.ports[1]",
-        "named ports are not supported yet",
+        "or the name of a port",
     );
     check(
         &ports("[«90:80»]"),
@@ -186,7 +186,7 @@ fn networks_ports_and_protocols() {
     );
     check(
         &np("ingress: [{action: Deny, destination: {ports: «[80]»}}]"),
-        "spec.ingress[0].destination",
+        "spec.ingress[0].destination.ports",
         "need the rule's protocol",
     );
     check(
@@ -221,21 +221,14 @@ fn mixed_families_name_the_second() {
     let rule =
         "ingress:\n- action: Deny\n  source: {nets: [10.0.0.0/8]}\n  destination: {notNets: [«'fd00::/8'»]}";
     check(&np(rule), "spec.ingress[0]", "both IPv4 and IPv6");
+    for fields in ["protocol: ICMPv6", "ipVersion: 6"] {
+        let rule = format!("ingress:\n- {{action: Deny, {fields}, source: {{notNets: [«10.0.0.0/8»]}}}}");
+        check(&np(&rule), "spec.ingress[0]", "the rule matches nothing");
+    }
 }
 
 #[test]
 fn what_is_not_supported_yet_says_so() {
-    check(
-        &np("ingress: [{action: Deny, source: {services: «{name: x}»}}]"),
-        "spec.ingress[0].source.services",
-        "not supported yet",
-    );
-    check(
-        &np("ingress: [{action: Allow, http: «{methods: [GET]}»}]"),
-        "spec.ingress[0].http",
-        "not supported yet",
-    );
-    check(&gnp("doNotTrack: «true»"), "spec.doNotTrack", "not supported yet");
     check(
         &knp("ingress: [{ports: [{port: «http»}]}]"),
         "spec.ingress[0].ports[0].port",
@@ -291,7 +284,7 @@ fn metadata() {
     let set = |labels: &str| calico("NetworkSet", &format!("name: a, labels: {labels}"), "nets: []");
     check(
         &set("«{projectcalico.org/namespace: x}»"),
-        "",
+        "metadata.labels",
         "may not have the label",
     );
 }

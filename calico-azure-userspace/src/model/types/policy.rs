@@ -70,7 +70,7 @@ pub enum StagedAction {
     Ignore,
 }
 
-/// Which traffic of a host endpoint a policy is about. A policy of the first two kinds never governs a pod.
+/// Which traffic of a host endpoint a policy is about. A policy of the last two kinds never governs a pod.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum HostRole {
     /// Traffic of the host itself.

@@ -135,3 +135,71 @@ pub(super) fn backends(store: &Store) -> impl Iterator<Item = (ServiceName, &Sub
         subsets.iter().map(move |subset| (service.clone(), subset))
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::super::intern::Interner;
+    use super::*;
+    use crate::model::Labels;
+
+    #[test]
+    fn what_holds_for_endpoints_sets_and_backends_until_it_is_taken_out() {
+        let mut interner = Interner::new("tests", 1, 99, BTreeSet::new());
+        let web = Selector::parse("app == 'web'").unwrap();
+        let named = |selector: Option<&Selector>, name: &str, protocol| Predicate::NamedPort {
+            selector: selector.cloned(),
+            name: name.into(),
+            protocol,
+        };
+        let api = ServiceName {
+            namespace: "ns".into(),
+            name: "api".into(),
+        };
+        let other = Selector::parse("app == 'db'").unwrap();
+        let predicates: Vec<PredicateHandle> = [
+            Predicate::Selector(web.clone()),
+            named(Some(&web), "http", None),
+            named(None, "http", Some(17)),
+            named(Some(&other), "http", None),
+            Predicate::Service(api.clone()),
+        ]
+        .map(|predicate| interner.intern(predicate).unwrap())
+        .into();
+        let mut members = Members::default();
+        predicates.iter().for_each(|predicate| members.insert(predicate));
+        let labels = Labels::from([("app".into(), "web".into())]);
+        let ports = [(6, 80), (17, 53)].map(|(protocol, port)| NamedPort {
+            name: "http".into(),
+            protocol,
+            port,
+        });
+        let expected = [
+            Held::of(1),
+            Held::of(2),
+            Held::at(2, (6, 80)),
+            Held::at(2, (17, 53)),
+            Held::of(3),
+            Held::at(3, (17, 53)),
+        ];
+        assert_eq!(members.of_endpoint(&labels, &ports), expected);
+        assert_eq!(members.of_endpoint(&Labels::new(), &[]), []);
+        assert_eq!(members.of_network_set(&labels), [Held::of(1)]);
+        let served = [Held::of(5), Held::at(5, (6, 443))];
+        assert_eq!(members.of_backends(&api, &[(6, 443), (6, 443)]), served);
+        let unknown = ServiceName {
+            namespace: "other".into(),
+            ..api.clone()
+        };
+        assert_eq!(members.of_backends(&unknown, &[(6, 443)]), []);
+
+        members.remove(&predicates[1]);
+        assert_eq!(
+            members.of_endpoint(&labels, &ports),
+            [expected[0], expected[4], expected[5]]
+        );
+        predicates.iter().for_each(|predicate| members.remove(predicate));
+        assert!(members.is_empty());
+    }
+}

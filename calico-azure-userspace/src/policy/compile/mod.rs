@@ -4,10 +4,10 @@
 //! |---|---|---|
 //! | who has which interface and address | `claims` | – |
 //! | pods with the same labels, network sets, …: what holds for each | `sources`, `members` | internal |
-//! | address predicates that active policies use | `predicate`, `rules`, `bodies` | internal |
-//! | peer classes: which predicates hold together for some address | `prefixes`, `classes` | slot |
-//! | policy sets: what decides one direction of an endpoint | `select`, `place`, `sets`, `own` | slot |
-//! | port tables: the first match of every port for (set, class) | `output`, `paint`, `encode` | table |
+//! | address predicates that active policies use | `predicate`, `rules`, `traffic`, `bodies` | internal |
+//! | peer classes: which predicates, at which ports, hold together for some address | `prefixes`, `classes` | slot |
+//! | policy sets: what decides one direction of an endpoint | `select`, `place`, `sets`, `own`, `profiles` | slot |
+//! | port tables: the first match of every port for (set, class) | `output`, `paint`, `source`, `encode` | table |
 //! | what decided: rules, tier defaults, profiles | `sets` | rule |
 //!
 //! `engine` runs them in this order over names of what was `touched`; each hands on what came into use and what went
@@ -40,6 +40,7 @@ mod rules;
 mod select;
 mod selectors;
 mod sets;
+mod side;
 mod source;
 mod sources;
 mod touched;

@@ -8,7 +8,7 @@ use super::intern::{Handle, Interner};
 use super::predicate::{Family, Held, PerFamily};
 use super::profiles::SetProfile;
 use super::rules::{Body, BodyRule};
-use super::traffic::{Asked, OwnPorts};
+use super::side::{Asked, OwnPorts};
 use super::{CompileError, SetInfo, TierInfo};
 use crate::model::{Action, TierDefault};
 use crate::policy::RuleRef;

@@ -5,14 +5,21 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 
-use super::{NODE, Rng, Shape};
-use crate::model::{Labels, Namespace, NetworkSet, Node, Pod, Resource, ServiceAccount};
+use super::{NODE, Rng, Shape, extras};
+use crate::model::{Labels, NamedPort, Namespace, NetworkSet, Node, Pod, Resource, ServiceAccount};
 use crate::policy::store::{Event, Interface, Interfaces, NodeFacts};
 use crate::policy::topology::interface_name;
 
+pub(super) const OTHER_NODE: &str = "node-2";
 pub(super) const KEYS: [&str; 3] = ["app", "role", "zone"];
 pub(super) const VALUES: [&str; 3] = ["a", "b", "c"];
 pub(super) const ACCOUNTS: [&str; 2] = ["default", "web"];
+
+/// Names that pods give to ports, each to several different ones.
+pub(super) const PORT_NAMES: [&str; 3] = ["http", "dns", "admin"];
+const PORTS: [u16; 4] = [80, 81, 443, 8080];
+/// The last one exists nowhere.
+pub(super) const SERVICES: [&str; 4] = ["front", "back", "old", "gone"];
 
 pub(super) fn namespace(place: usize) -> String {
     format!("ns-{place}")
@@ -28,8 +35,19 @@ pub(super) fn labels(rng: &mut Rng) -> Labels {
     labels
 }
 
+/// One to three ports with a name; not seldom the same name twice.
+pub(super) fn ports(rng: &mut Rng) -> Vec<NamedPort> {
+    (0..=rng.below(3))
+        .map(|_| NamedPort {
+            name: rng.one_of(PORT_NAMES).to_owned(),
+            protocol: rng.one_of([6, 6, 6, 17, 132]),
+            port: rng.one_of(PORTS),
+        })
+        .collect()
+}
+
 /// Pods live in 10.0.0.0/24 and fd00::/120, so that prefixes cut between them.
-fn pod_address(v4: bool, host: u8) -> IpAddr {
+pub(super) fn pod_address(v4: bool, host: u8) -> IpAddr {
     if v4 {
         Ipv4Addr::new(10, 0, 0, host).into()
     } else {
@@ -110,15 +128,16 @@ pub(super) fn events(rng: &mut Rng, shape: &Shape) -> Vec<Event> {
         }));
     }
     let mut interfaces = Interfaces::default();
-    resources.extend(pods(rng, shape, &mut interfaces).into_iter().map(Resource::Pod));
-    for (name, third) in [(NODE, 0), ("node-2", 1)] {
+    let pods = pods(rng, shape, &mut interfaces);
+    for (name, third) in [(NODE, 0), (OTHER_NODE, 1)] {
         resources.push(Resource::Node(Node {
             name: name.to_owned(),
             labels: Labels::new(),
             pod_cidrs: vec![net24(third)],
-            internal_ips: vec![Ipv4Addr::new(192, 168, 0, third).into()],
+            internal_ips: host_addresses(third, shape.features.host_endpoints),
         }));
     }
+    resources.extend(extras::resources(rng, shape, pods));
     let facts = NodeFacts {
         node: NODE.to_owned(),
         host_ips: vec![Ipv4Addr::new(192, 168, 0, 0).into()],
@@ -129,6 +148,14 @@ pub(super) fn events(rng: &mut Rng, shape: &Shape) -> Vec<Event> {
     events.push(Event::Interfaces(interfaces));
     events.push(Event::Node(facts));
     events
+}
+
+/// Of a node's own interface.
+pub(super) fn host_addresses(last: u8, both: bool) -> Vec<IpAddr> {
+    let v6 = Ipv6Addr::new(0xfd01, 0, 0, 0, 0, 0, 0, u16::from(last));
+    let mut addresses: Vec<IpAddr> = vec![Ipv4Addr::new(192, 168, 0, last).into()];
+    addresses.extend(both.then_some(IpAddr::from(v6)));
+    addresses
 }
 
 fn net24(third: u8) -> IpNet {
@@ -148,7 +175,7 @@ fn pods(rng: &mut Rng, shape: &Shape, interfaces: &mut Interfaces) -> Vec<Pod> {
             name: format!("pod-{place}"),
             labels: labels(rng),
             service_account: rng.one_of(ACCOUNTS).to_owned(),
-            node: if rng.chance(55) { NODE } else { "node-2" }.to_owned(),
+            node: if rng.chance(55) { NODE } else { OTHER_NODE }.to_owned(),
             ips: Vec::new(),
             host_network: rng.chance(4),
             finished: rng.chance(4),
@@ -156,6 +183,9 @@ fn pods(rng: &mut Rng, shape: &Shape, interfaces: &mut Interfaces) -> Vec<Pod> {
         };
         pod.ips.extend(v4.then(|| pod_address(true, host)));
         pod.ips.extend(v6.then(|| pod_address(false, host)));
+        if shape.features.named_ports && rng.chance(70) {
+            pod.ports = ports(rng);
+        }
         if pod.node == NODE {
             let prefix = rng.one_of(["cali", "azv", ""]);
             let name = if prefix.is_empty() {

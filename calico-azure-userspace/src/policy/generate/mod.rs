@@ -4,10 +4,16 @@
 //! each other. Packets are aimed: for each rule some that it should match and some that just miss it.
 
 mod cluster;
+mod extras;
+mod features;
+mod hosts;
 mod policies;
 mod probes;
 mod rng;
+mod rules;
 
+pub use features::Features;
+pub use hosts::{HostCase, flows, host_cases};
 pub use probes::{Case, probes};
 pub use rng::Rng;
 
@@ -22,6 +28,19 @@ pub struct Shape {
     pub policies: usize,
     /// At most, per policy and direction.
     pub rules: usize,
+    /// What of the language occurs in it.
+    pub features: Features,
+}
+
+impl Shape {
+    /// The default size, with everything in it.
+    #[must_use]
+    pub fn whole_language() -> Self {
+        Self {
+            features: Features::ALL,
+            ..Self::default()
+        }
+    }
 }
 
 impl Default for Shape {
@@ -32,6 +51,7 @@ impl Default for Shape {
             network_sets: 6,
             policies: 10,
             rules: 5,
+            features: Features::compiled(),
         }
     }
 }

@@ -1,10 +1,9 @@
-//! Tiers and policies of all kinds, with rules that use every field.
+//! Tiers and policies of all kinds.
 
-use super::cluster::{ACCOUNTS, KEYS, VALUES, namespace, nets};
+use super::cluster::{ACCOUNTS, KEYS, VALUES, namespace};
+use super::rules::rule;
 use super::{Rng, Shape};
-use crate::model::{
-    Action, Icmp, IpVersion, Key, Kind, Peer, Policy, PortRange, Resource, Rule, Tier, TierDefault,
-};
+use crate::model::{HostRole, Key, Kind, Policy, Resource, StagedAction, Tier, TierDefault};
 use crate::policy::store::Event;
 use crate::selector::Selector;
 
@@ -13,8 +12,43 @@ const TIERS: [&str; 6] = ["default", "default", "first", "second", "second-twin"
 
 pub(super) fn events(rng: &mut Rng, shape: &Shape) -> Vec<Event> {
     let mut resources: Vec<Resource> = tiers(rng).into_iter().map(Resource::Tier).collect();
-    resources.extend((0..shape.policies).map(|place| Resource::Policy(policy(rng, shape, place))));
+    let policies: Vec<Policy> = (0..shape.policies)
+        .map(|place| policy(rng, shape, place))
+        .collect();
+    if shape.features.staged {
+        resources.extend(staged(rng, shape, &policies).into_iter().map(Resource::Policy));
+    }
+    resources.extend(policies.into_iter().map(Resource::Policy));
     resources.into_iter().map(Event::Upsert).collect()
+}
+
+/// Previews of some of the policies, and of some that are not there.
+fn staged(rng: &mut Rng, shape: &Shape, policies: &[Policy]) -> Vec<Policy> {
+    let mut staged = Vec::new();
+    for (place, enforced) in policies.iter().enumerate() {
+        if !rng.chance(30) {
+            continue;
+        }
+        let mut preview = policy(rng, shape, place);
+        if rng.chance(75) {
+            preview.key = enforced.key.clone();
+        }
+        preview.key.kind = match preview.key.kind {
+            Kind::KubernetesNetworkPolicy => Kind::StagedKubernetesNetworkPolicy,
+            Kind::NetworkPolicy => Kind::StagedNetworkPolicy,
+            _ => Kind::StagedGlobalNetworkPolicy,
+        };
+        let actions = [
+            StagedAction::Set,
+            StagedAction::Set,
+            StagedAction::Delete,
+            StagedAction::Learn,
+            StagedAction::Ignore,
+        ];
+        preview.staged = Some(rng.one_of(actions));
+        staged.push(preview);
+    }
+    staged
 }
 
 fn tiers(rng: &mut Rng) -> Vec<Tier> {
@@ -72,10 +106,21 @@ fn policy(rng: &mut Rng, shape: &Shape, place: usize) -> Policy {
         let count = rng.below(shape.rules + 1);
         (0..)
             .take(count)
-            .map(|index| rule(rng, index, ingress, kubernetes, own.as_deref()))
+            .map(|index| rule(rng, &shape.features, index, ingress, kubernetes, own.as_deref()))
             .collect()
     };
-    let (ingress, egress) = rng.one_of([(true, true), (true, false), (false, true)]);
+    let (ingress, mut egress) = rng.one_of([(true, true), (true, false), (false, true)]);
+    let mut host = HostRole::Normal;
+    if shape.features.host_roles && own.is_none() {
+        host = rng.one_of([
+            HostRole::Normal,
+            HostRole::Normal,
+            HostRole::Forward,
+            HostRole::PreDnat,
+            HostRole::Untracked,
+        ]);
+        egress &= host != HostRole::PreDnat;
+    }
     Policy {
         key: Key {
             kind,
@@ -92,16 +137,16 @@ fn policy(rng: &mut Rng, shape: &Shape, place: usize) -> Policy {
         ingress: ingress.then(|| rules(rng, true)),
         egress: egress.then(|| rules(rng, false)),
         staged: None,
-        host: crate::model::HostRole::Normal,
+        host,
     }
 }
 
-fn selector(text: &str) -> Selector {
+pub(super) fn selector(text: &str) -> Selector {
     Selector::parse(text).expect("generated selectors are well-formed")
 }
 
 /// A selector over pods' own and inherited labels.
-fn label_term(rng: &mut Rng) -> String {
+pub(super) fn label_term(rng: &mut Rng) -> String {
     let prefix = rng.one_of(["", "", "", "pcns.", "pcsa."]);
     let (key, value, other) = (rng.one_of(KEYS), rng.one_of(VALUES), rng.one_of(VALUES));
     match rng.below(9) {
@@ -115,108 +160,4 @@ fn label_term(rng: &mut Rng) -> String {
         7 => format!("projectcalico.org/serviceaccount == '{}'", rng.one_of(ACCOUNTS)),
         _ => format!("{prefix}{key} == '{value}'"),
     }
-}
-
-/// A rule's selector: restricted to a namespace, to things without one, or not at all.
-fn peer_selector(rng: &mut Rng, own: Option<&str>) -> Selector {
-    let term = if rng.chance(20) {
-        "all()".to_owned()
-    } else {
-        label_term(rng)
-    };
-    let scope = match (rng.below(4), own) {
-        (0 | 1, Some(own)) => format!("projectcalico.org/namespace == '{own}'"),
-        (2, _) => "!has(projectcalico.org/namespace)".to_owned(),
-        (3, _) => "has(projectcalico.org/namespace)".to_owned(),
-        _ => return selector(&term),
-    };
-    selector(&format!("({term}) && {scope}"))
-}
-
-fn rule(rng: &mut Rng, index: u32, ingress: bool, kubernetes: bool, own: Option<&str>) -> Rule {
-    let action = match rng.below(100) {
-        _ if kubernetes => Action::Allow,
-        0..45 => Action::Allow,
-        45..70 => Action::Deny,
-        70..85 => Action::Pass,
-        _ => Action::Log,
-    };
-    let protocol = rng.maybe(60, |rng| match rng.below(20) {
-        0..9 => 6,
-        9..12 => 17,
-        12 => 132,
-        13..15 => 1,
-        15..17 => 58,
-        17 => 136,
-        18 => 47,
-        _ => rng.byte(),
-    });
-    let icmp = matches!(protocol, Some(1 | 58));
-    // Without a protocol only a rule that lost a criterion has ports or types; it still means something.
-    let ports = matches!(protocol, Some(6 | 17 | 132)) || rng.chance(3);
-    let percent = |yes: bool, percent: usize| if yes { percent } else { 1 };
-    let far = peer(rng, own, [25, 15, 35, 15]);
-    let near = peer(rng, own, [5, 4, 5, 4]);
-    let (mut source, mut destination) = if ingress { (far, near) } else { (near, far) };
-    if ports {
-        destination.ports = rng.maybe(60, port_ranges).unwrap_or_default();
-        destination.not_ports = rng.maybe(20, port_ranges).unwrap_or_default();
-    }
-    if kubernetes {
-        source.not_selector = None;
-        destination.not_selector = None;
-    }
-    Rule {
-        index,
-        action,
-        ip_version: rng.maybe(10, |rng| rng.one_of([IpVersion::V4, IpVersion::V6])),
-        protocol,
-        not_protocol: rng.maybe(8, |rng| rng.one_of([1, 6, 17, 58, 47, 132])),
-        icmp: rng.maybe(percent(icmp, 60), icmp_criterion),
-        not_icmp: rng.maybe(percent(icmp, 25), icmp_criterion),
-        source,
-        destination,
-    }
-}
-
-fn peer(rng: &mut Rng, own: Option<&str>, percent: [usize; 4]) -> Peer {
-    let [in_nets, in_not_nets, in_selector, in_not_selector] = percent;
-    Peer {
-        nets: rng.maybe(in_nets, nets).unwrap_or_default(),
-        not_nets: rng.maybe(in_not_nets, nets).unwrap_or_default(),
-        selector: rng.maybe(in_selector, |rng| peer_selector(rng, own)),
-        not_selector: rng.maybe(in_not_selector, |rng| peer_selector(rng, own)),
-        ports: Vec::new(),
-        not_ports: Vec::new(),
-        ..Peer::default()
-    }
-}
-
-fn icmp_criterion(rng: &mut Rng) -> Icmp {
-    // Code alone is not valid in the API, but what it would mean is clear.
-    let kind = rng.maybe(92, |rng| rng.one_of([0, 3, 8, 128, 129, 254, 255]));
-    Icmp {
-        kind,
-        code: rng.maybe(40, |rng| rng.one_of([0, 1, 4, 255])),
-    }
-}
-
-fn port_ranges(rng: &mut Rng) -> Vec<PortRange> {
-    let range = |rng: &mut Rng| {
-        let edges = [
-            0, 1, 80, 81, 255, 256, 257, 443, 511, 512, 1023, 8080, 32767, 65279, 65280, 65534, 65535,
-        ];
-        let first = if rng.chance(85) {
-            rng.one_of(edges)
-        } else {
-            rng.port()
-        };
-        let last = match rng.below(4) {
-            0 | 1 => first,
-            2 => first.saturating_add(u16::from(rng.byte())),
-            _ => rng.one_of(edges).max(first),
-        };
-        PortRange { first, last }
-    };
-    (0..=rng.below(3)).map(|_| range(rng)).collect()
 }

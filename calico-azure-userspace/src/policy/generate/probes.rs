@@ -7,10 +7,10 @@ use std::rc::Rc;
 use ipnet::IpNet;
 
 use super::Rng;
-use crate::model::{Icmp, Peer, PortRange, Rule};
+use crate::model::{Icmp, Peer, PortRange, Rule, ServiceName, Subset};
 use crate::policy::labels::EffectiveLabels;
 use crate::policy::store::Store;
-use crate::policy::topology::{Endpoint, Topology};
+use crate::policy::topology::Topology;
 use crate::policy::{Direction, Probe};
 use crate::selector::Selector;
 
@@ -30,12 +30,7 @@ pub struct Case {
 /// `per_rule` packets for each rule that governs each pod with an interface, and as many for each pod besides.
 #[must_use]
 pub fn probes(store: &Store, seed: u64, per_rule: usize) -> Vec<Case> {
-    let mut aim = Aim {
-        rng: Rng::new(seed),
-        store,
-        topology: Topology::of(store),
-        members: HashMap::new(),
-    };
+    let mut aim = Aim::new(store, seed);
     let mut cases = Vec::new();
     for endpoint in &aim.topology.clone().endpoints {
         let Some(ifindex) = endpoint.ifindex else { continue };
@@ -48,7 +43,7 @@ pub fn probes(store: &Store, seed: u64, per_rule: usize) -> Vec<Case> {
             });
             for rule in rules.flatten().map(Some).chain([None]) {
                 for _ in 0..per_rule {
-                    let Some(probe) = aim.probe(endpoint, direction, rule) else {
+                    let Some(probe) = aim.probe(&endpoint.addresses, direction, rule) else {
                         continue;
                     };
                     cases.push(Case {
@@ -65,40 +60,110 @@ pub fn probes(store: &Store, seed: u64, per_rule: usize) -> Vec<Case> {
     cases
 }
 
-struct Aim<'a> {
-    rng: Rng,
+/// Draws packets that a rule is about.
+pub(super) struct Aim<'a> {
+    pub(super) rng: Rng,
     store: &'a Store,
     topology: Topology<'a>,
     /// Addresses that a selector is about.
     members: HashMap<Selector, Rc<Vec<IpAddr>>>,
 }
 
-impl Aim<'_> {
-    /// `None` if the pod has no address.
-    fn probe(&mut self, endpoint: &Endpoint<'_>, direction: Direction, rule: Option<&Rule>) -> Option<Probe> {
-        let rng = &mut self.rng;
-        let own = *rng.pick(&endpoint.addresses)?;
-        let (protocol, dport) = match rule {
-            Some(rule) => traffic(rng, rule),
-            None => (rng.one_of([1, 6, 17, 47, 58, 132, 136, 0, 255]), rng.port()),
-        };
-        let dport = if matches!(protocol, 1 | 6 | 17 | 58 | 132 | 136) {
-            dport
-        } else {
-            0
-        };
+impl<'a> Aim<'a> {
+    pub(super) fn new(store: &'a Store, seed: u64) -> Self {
+        Self {
+            rng: Rng::new(seed),
+            store,
+            topology: Topology::of(store),
+            members: HashMap::new(),
+        }
+    }
+
+    /// A packet of an endpoint with these addresses; `None` if it has none.
+    pub(super) fn probe(
+        &mut self,
+        addresses: &[IpAddr],
+        direction: Direction,
+        rule: Option<&Rule>,
+    ) -> Option<Probe> {
+        let own = *self.rng.pick(addresses)?;
         let far = rule.map(|rule| match direction {
             Direction::Ingress => &rule.source,
             Direction::Egress => &rule.destination,
         });
         let peer = self.peer(far, own.is_ipv4());
+        let (source, destination) = match direction {
+            Direction::Ingress => (peer, own),
+            Direction::Egress => (own, peer),
+        };
+        let (protocol, sport, dport) = self.traffic(rule, source, destination);
         Some(Probe {
             peer,
             own,
             protocol,
-            sport: 0,
+            sport,
             dport,
         })
+    }
+
+    /// Protocol, source and destination port at an edge of what the rule is about.
+    fn traffic(&mut self, rule: Option<&Rule>, source: IpAddr, destination: IpAddr) -> (u8, u16, u16) {
+        let Some(rule) = rule else {
+            let rng = &mut self.rng;
+            let protocol = rng.one_of([1, 6, 17, 47, 58, 132, 136, 0, 255]);
+            let (sport, dport) = (rng.port(), rng.port());
+            return in_protocol(protocol, sport, dport);
+        };
+        // Of both sides at once: a name may mean one protocol here and another there.
+        let far = self.named(&rule.source, source);
+        let near = self.named(&rule.destination, destination);
+        let rng = &mut self.rng;
+        let mut protocol = rule.protocol.unwrap_or_else(|| {
+            let named = rng.pick(&near).or(rng.pick(&far)).copied();
+            named.map_or(rng.one_of(COMMON), |(protocol, _)| protocol)
+        });
+        if rng.chance(10) {
+            protocol = rule.not_protocol.unwrap_or_else(|| rng.one_of(COMMON));
+        }
+        let sport = port(rng, protocol, &rule.source, &far, &[]);
+        let icmp: Vec<Icmp> = rule.icmp.iter().chain(&rule.not_icmp).copied().collect();
+        let dport = port(rng, protocol, &rule.destination, &near, &icmp);
+        in_protocol(protocol, sport, dport)
+    }
+
+    /// Protocols and ports that the side's names and service may mean, the address's own ones several times.
+    fn named(&self, peer: &Peer, address: IpAddr) -> Vec<(u8, u16)> {
+        let names: Vec<&String> = peer.named_ports.iter().chain(&peer.not_named_ports).collect();
+        let pods = self.topology.endpoints.iter();
+        let pods = pods.map(|pod| (&pod.addresses, &pod.pod.ports));
+        let hosts = self.store.host_endpoints();
+        let hosts = hosts.map(|host| (&host.expected_ips, &host.ports));
+        let mut found = Vec::new();
+        for (addresses, ports) in pods.chain(hosts) {
+            let times = if addresses.contains(&address) { 12 } else { 1 };
+            for port in ports.iter().filter(|port| names.contains(&&port.name)) {
+                found.extend(std::iter::repeat_n((port.protocol, port.port), times));
+            }
+        }
+        for subset in self.subsets(peer.service.as_ref()) {
+            let times = if subset.addresses.contains(&address) {
+                12
+            } else {
+                1
+            };
+            for port in &subset.ports {
+                found.extend(std::iter::repeat_n(*port, times));
+            }
+        }
+        found
+    }
+
+    fn subsets(&self, service: Option<&ServiceName>) -> Vec<&'a Subset> {
+        let Some(service) = service else { return Vec::new() };
+        let own = self.store.backends().filter(|backends| {
+            backends.service == service.name && backends.key.namespace.as_deref() == Some(&service.namespace)
+        });
+        own.flat_map(|backends| &backends.subsets).collect()
     }
 
     /// An address of the family: mostly one that the criteria are about.
@@ -109,6 +174,7 @@ impl Aim<'_> {
             not_nets,
             selector,
             not_selector,
+            service,
             ..
         }) = criteria
         {
@@ -118,6 +184,8 @@ impl Aim<'_> {
             let members = selector.as_ref().map(|selector| self.members(selector));
             let others = not_selector.as_ref().map(|selector| self.members(selector));
             candidates.extend(members.iter().chain(&others).flat_map(|members| members.iter()));
+            let backends = self.subsets(service.as_ref());
+            candidates.extend(backends.iter().flat_map(|subset| &subset.addresses));
             // An address that all criteria hold for, if one is among them.
             let hits = |ip: &IpAddr| {
                 (nets.is_empty() || nets.iter().any(|net| net.contains(ip)))
@@ -139,6 +207,8 @@ impl Aim<'_> {
                     .iter()
                     .flat_map(|endpoint| &endpoint.addresses),
             );
+            let hosts = self.store.host_endpoints();
+            candidates.extend(hosts.flat_map(|host| &host.expected_ips));
             self.store
                 .network_sets()
                 .flat_map(|set| &set.nets)
@@ -161,6 +231,11 @@ impl Aim<'_> {
         for endpoint in &self.topology.endpoints {
             if selector.matches(&EffectiveLabels::of_pod(self.store, endpoint.pod)) {
                 members.extend(&endpoint.addresses);
+            }
+        }
+        for host in self.store.host_endpoints() {
+            if selector.matches(&EffectiveLabels::of_host_endpoint(self.store, host)) {
+                members.extend(&host.expected_ips);
             }
         }
         for set in self.store.network_sets() {
@@ -198,18 +273,26 @@ fn edges(net: &IpNet, into: &mut Vec<IpAddr>) {
     }
 }
 
-/// A protocol and port at an edge of what the rule is about.
-fn traffic(rng: &mut Rng, rule: &Rule) -> (u8, u16) {
-    let common = [1, 6, 17, 58, 132, 136, 47, 200];
-    let mut protocol = rule.protocol.unwrap_or_else(|| rng.one_of(common));
-    if rng.chance(10) {
-        protocol = rule.not_protocol.unwrap_or_else(|| rng.one_of(common));
-    }
+const COMMON: [u8; 8] = [1, 6, 17, 58, 132, 136, 47, 200];
+
+/// A port at an edge of what the side is about, or of types and codes.
+fn port(rng: &mut Rng, protocol: u8, peer: &Peer, named: &[(u8, u16)], icmp: &[Icmp]) -> u16 {
     let mut ports: Vec<u16> = Vec::new();
-    for PortRange { first, last } in rule.destination.ports.iter().chain(&rule.destination.not_ports) {
+    for PortRange { first, last } in peer.ports.iter().chain(&peer.not_ports) {
         ports.extend([*first, *last, first.wrapping_sub(1), last.wrapping_add(1)]);
     }
-    for Icmp { kind, code } in rule.icmp.iter().chain(&rule.not_icmp) {
+    // Those of another protocol must not match either.
+    let named: Vec<u16> = named
+        .iter()
+        .filter(|(of, _)| *of == protocol || rng.chance(20))
+        .map(|(_, port)| *port)
+        .collect();
+    if let Some(port) = rng.pick(&named)
+        && rng.chance(60)
+    {
+        return *port;
+    }
+    for Icmp { kind, code } in icmp {
         let kind = kind.unwrap_or_else(|| rng.byte());
         let code = code.unwrap_or_else(|| rng.byte());
         ports.extend([
@@ -219,10 +302,18 @@ fn traffic(rng: &mut Rng, rule: &Rule) -> (u8, u16) {
         ]);
     }
     let random = rng.port();
-    let dport = if rng.chance(90) {
+    if rng.chance(90) {
         rng.pick(&ports).copied().unwrap_or(random)
     } else {
         random
-    };
-    (protocol, dport)
+    }
+}
+
+/// What of it a packet of the protocol carries.
+fn in_protocol(protocol: u8, sport: u16, dport: u16) -> (u8, u16, u16) {
+    match protocol {
+        6 | 17 | 132 | 136 => (protocol, sport, dport),
+        1 | 58 => (protocol, 0, dport),
+        _ => (protocol, 0, 0),
+    }
 }

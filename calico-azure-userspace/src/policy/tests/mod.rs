@@ -1,7 +1,17 @@
 //! Compiled verdicts against reference verdicts, and facts of the policy model one by one.
 
 mod compiler;
+mod coverage;
 mod differential;
 mod facts;
+mod facts_appendix;
+mod facts_hosts;
+mod facts_manifests;
+mod facts_order;
+mod facts_peers;
+mod facts_ports;
+mod ports;
+mod profiles;
+mod sources;
 mod speed;
 mod world;
