@@ -25,14 +25,6 @@ struct Named {
 }
 
 impl Members {
-    pub(super) fn new<'a>(predicates: impl IntoIterator<Item = &'a PredicateHandle>) -> Self {
-        let mut members = Self::default();
-        predicates
-            .into_iter()
-            .for_each(|predicate| members.insert(predicate));
-        members
-    }
-
     /// Holds no handle: who inserts a predicate keeps it alive, and removes it before letting go.
     pub(super) fn insert(&mut self, predicate: &PredicateHandle) {
         let id = predicate.id();
@@ -72,6 +64,11 @@ impl Members {
         }
     }
 
+    pub(super) fn asks_about(&self, service: &ServiceName) -> bool {
+        self.services.contains_key(service)
+    }
+
+    #[cfg(test)]
     pub(super) fn is_empty(&self) -> bool {
         self.selectors.is_empty() && self.named.is_empty() && self.services.is_empty()
     }
@@ -170,7 +167,8 @@ mod tests {
         ]
         .map(|predicate| interner.intern(predicate).unwrap())
         .into();
-        let mut members = Members::new(&predicates);
+        let mut members = Members::default();
+        predicates.iter().for_each(|predicate| members.insert(predicate));
         let labels = Labels::from([("app".into(), "web".into())]);
         let ports = [(6, 80), (17, 53)].map(|(protocol, port)| NamedPort {
             name: "http".into(),
