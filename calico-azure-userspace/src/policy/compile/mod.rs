@@ -21,7 +21,7 @@ mod paint;
 mod place;
 mod predicate;
 mod profiles;
-mod ranges;
+pub mod ranges;
 mod rules;
 mod selectors;
 mod sets;
