@@ -416,6 +416,11 @@ impl Store {
         self.profiles.get(name)
     }
 
+    /// Every profile object, by name.
+    pub fn profiles(&self) -> impl Iterator<Item = &Arc<Profile>> {
+        self.profiles.values()
+    }
+
     /// Whether there is any profile object.
     #[must_use]
     pub fn has_profiles(&self) -> bool {
@@ -433,6 +438,11 @@ impl Store {
         names
             .into_iter()
             .filter_map(|name| self.felix_configurations.get(&name).map(AsRef::as_ref))
+    }
+
+    /// Felix's settings for all nodes and for single ones, by name.
+    pub fn all_felix_configurations(&self) -> impl Iterator<Item = &FelixConfiguration> {
+        self.felix_configurations.values().map(AsRef::as_ref)
     }
 
     /// Every IP pool, by name.

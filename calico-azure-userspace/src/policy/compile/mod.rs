@@ -35,7 +35,7 @@ mod predicate;
 mod prefixes;
 mod problems;
 mod profiles;
-mod ranges;
+pub mod ranges;
 mod rules;
 mod select;
 mod selectors;

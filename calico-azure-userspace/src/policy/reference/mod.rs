@@ -22,7 +22,7 @@ mod walk;
 use std::net::IpAddr;
 
 pub use coverage::{Branch, Coverage, Point};
-pub use host::{HostVerdict, Traffic};
+pub use host::{HostVerdict, INBOUND as FAILSAFE_INBOUND, OUTBOUND as FAILSAFE_OUTBOUND, Traffic};
 pub use matching::Criterion;
 pub use verdict::*;
 
