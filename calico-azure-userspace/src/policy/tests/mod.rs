@@ -6,6 +6,7 @@ mod differential;
 mod facts;
 mod facts_appendix;
 mod facts_hosts;
+mod facts_kubernetes;
 mod facts_manifests;
 mod facts_order;
 mod facts_peers;
