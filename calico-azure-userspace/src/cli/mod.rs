@@ -6,6 +6,7 @@ mod cleanup;
 mod load;
 mod object;
 mod show;
+mod verdict;
 
 use std::io::Write as _;
 use std::path::PathBuf;
@@ -43,6 +44,8 @@ enum Command {
     Agent(agent::AgentArgs),
     /// Validate manifests.
     Check(CheckArgs),
+    /// Judge packets, one JSON object a line, by what manifests say.
+    Verdict(verdict::VerdictArgs),
     /// Load the programs and attach them to interfaces, without an agent.
     Load(load::LoadArgs),
     /// Remove every program, map and pin of a node, and nothing else.
@@ -117,6 +120,7 @@ pub fn main() -> ExitCode {
             args.run()
         }
         Command::Check(args) => Ok(check::run(&args.paths, args.output == Format::Json, &mut out)),
+        Command::Verdict(args) => args.run(&mut out),
         Command::Load(args) => args.run(&mut out),
         Command::Cleanup(args) => args.run(&mut out),
         Command::Status(args) => args.run(&mut out),

@@ -18,7 +18,7 @@ use std::collections::BTreeMap;
 
 pub(super) use addresses::names_v6;
 
-use super::notes::Notes;
+use super::notes::{Note, Notes};
 use super::place::Place;
 use crate::policy::store::{Name, Store};
 
@@ -28,6 +28,16 @@ pub(super) struct Prepared {
     pub(super) store: Store,
     /// Pods that stand for a workload.
     stand_ins: BTreeMap<Name, Place>,
+}
+
+/// The cluster with what the API server and controllers would add to these manifests: namespaces, accounts, backends of
+/// services. What has no address gets none.
+#[must_use]
+pub fn completed(mut store: Store) -> (Store, Vec<Note>) {
+    let mut notes = Notes::default();
+    defaults::add(&mut store, &mut notes);
+    services::add_backends(&mut store, &mut notes);
+    (store, notes.0)
 }
 
 impl Prepared {
