@@ -26,6 +26,10 @@ use self::tracker::Tracker;
 
 /// One change of the inputs.
 #[derive(Clone, Debug, PartialEq)]
+#[expect(
+    clippy::large_enum_variant,
+    reason = "nearly all are upserts, and none is kept"
+)]
 pub enum Event {
     /// New or changed.
     Upsert(Resource),

@@ -191,6 +191,12 @@ fn repeated_fields_are_reported_and_the_last_counts() {
         let loaded = load(&format!("{head}{rest}").replace(['«', '»'], ""));
         assert_eq!(loaded.resources[0].key().name, "b");
     }
+    let labels: String = (0..40).map(|i| format!("l{i}: v, ")).collect();
+    check(
+        &format!("{head}metadata: {{name: b, labels: {{{labels}«l7»: w}}}}\n"),
+        "metadata.labels",
+        "field \"l7\" is given twice",
+    );
 }
 
 #[test]

@@ -3,6 +3,7 @@
 mod broken;
 mod calico;
 mod cluster;
+mod cluster_broken;
 mod hosts;
 mod kubernetes;
 mod limits;
