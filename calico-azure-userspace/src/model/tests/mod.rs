@@ -3,16 +3,23 @@
 mod broken;
 mod calico;
 mod excess;
+mod cluster;
+mod cluster_broken;
 mod hosts;
 mod kubernetes;
 mod limits;
+mod loading;
 mod objects;
 mod places;
+mod pods;
 mod roles;
 mod rule_fields;
 mod settings;
+mod services;
+mod workloads;
 
 use std::fmt::Write as _;
+use std::net::IpAddr;
 use std::path::Path;
 
 use super::load::{Loaded, parse_text};
