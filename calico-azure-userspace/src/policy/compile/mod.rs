@@ -247,6 +247,13 @@ impl Compiler {
         Ok(self.output())
     }
 
+    /// The pod that has the address, as `namespace/name`.
+    #[cfg(test)]
+    pub(crate) fn owner(&self, address: std::net::IpAddr) -> Option<String> {
+        let owner = self.engine.claims.owner(address)?;
+        Some(super::topology::pod_name(&owner.pod))
+    }
+
     /// How much of each thing there is, to see that nothing is left behind.
     #[cfg(test)]
     pub(crate) fn counts(&self) -> Vec<(&'static str, Vec<usize>)> {
