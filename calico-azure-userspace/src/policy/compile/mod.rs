@@ -236,14 +236,22 @@ impl Compiler {
         self.interners.release();
     }
 
-    /// Compiles exactly what `store` knows. A compiler that knew nothing before recomputes everything.
+    /// Knows exactly what `store` knows from now on; what changed in the tables.
+    ///
+    /// # Errors
+    /// As [`Self::update`].
+    pub fn follow(&mut self, store: &Store) -> Result<Change, CompileError> {
+        self.touched.between(&self.store, store);
+        self.store = store.clone();
+        self.update()
+    }
+
+    /// As [`Self::follow`]; a copy of everything. A compiler that knew nothing before recomputes everything.
     ///
     /// # Errors
     /// As [`Self::update`].
     pub fn compile(&mut self, store: &Store) -> Result<Output, CompileError> {
-        self.touched.between(&self.store, store);
-        self.store = store.clone();
-        self.update()?;
+        self.follow(store)?;
         Ok(self.output())
     }
 
