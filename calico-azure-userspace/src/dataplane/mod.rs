@@ -10,12 +10,14 @@ pub mod image;
 pub mod io;
 pub mod kernel;
 pub mod maps;
+mod op;
 pub mod pins;
 pub mod plan;
 pub mod ring;
 pub mod syscall;
 
-pub use apply::{Applied, ApplyError, Dataplane};
+pub use apply::{Applied, ApplyError, Dataplane, Published};
 pub use image::Image;
 pub use io::{FakeIo, MapIo, Table};
-pub use plan::{Op, Plan, PlanError, plan};
+pub use op::Op;
+pub use plan::{Plan, PlanError, plan, plan_change};

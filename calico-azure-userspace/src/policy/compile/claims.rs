@@ -401,11 +401,6 @@ impl Claims {
             self.contested_addresses.len(),
         ]
     }
-
-    #[cfg(test)]
-    pub(super) fn local_names(&self) -> impl Iterator<Item = &PodName> {
-        self.local.iter()
-    }
 }
 
 impl Endpoint {
