@@ -65,12 +65,24 @@ impl<'n, 't> Metadata<'n, 't> {
         })
     }
 
+    /// Of what a template makes, which needs no name.
+    pub(super) fn of_template(report: &mut Report<'t>, template: &'n Node<'t>, name: String) -> Self {
+        let fields = template
+            .get("metadata")
+            .and_then(|metadata| report.within("metadata", |report| report.lenient(metadata).ok()));
+        Self {
+            name,
+            namespace: None,
+            fields,
+        }
+    }
+
     /// Labels; a value that is no string is reported, and taken as it is written.
     pub(super) fn labels(&self, report: &mut Report<'t>) -> Labels {
         report.within("metadata", |report| self.strings(report, "labels"))
     }
 
-    fn get(&self, key: &str) -> Option<&'n Node<'t>> {
+    pub(super) fn get(&self, key: &str) -> Option<&'n Node<'t>> {
         self.fields.and_then(|fields| fields.get(key))
     }
 
@@ -84,7 +96,16 @@ impl<'n, 't> Metadata<'n, 't> {
 
     /// The annotation's value, if it is there.
     pub(super) fn annotation(&self, key: &str) -> Option<&'n Node<'t>> {
-        let Value::Map(entries) = &self.get("annotations")?.value else {
+        self.entry("annotations", key)
+    }
+
+    /// The label's value, if it is there.
+    pub(super) fn label(&self, key: &str) -> Option<&'n Node<'t>> {
+        self.entry("labels", key)
+    }
+
+    fn entry(&self, field: &str, key: &str) -> Option<&'n Node<'t>> {
+        let Value::Map(entries) = &self.get(field)?.value else {
             return None;
         };
         entries

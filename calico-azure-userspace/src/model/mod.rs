@@ -12,17 +12,22 @@
 
 mod calico;
 mod core;
+mod kinds;
 mod kubernetes;
 pub mod load;
 mod metadata;
 mod object;
+mod pod;
 mod port;
 mod problem;
 mod report;
 mod scalars;
+mod section;
+mod services;
 #[cfg(test)]
 mod tests;
 mod types;
+mod workloads;
 mod yaml;
 
 pub use problem::{Excerpt, Problem, Severity};

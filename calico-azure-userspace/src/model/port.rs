@@ -11,6 +11,45 @@ const LONGEST_NAME: usize = 128;
 /// TCP, UDP, SCTP.
 pub(super) const WITH_PORTS: [u8; 3] = [6, 17, 132];
 
+/// What is meant where no protocol is named.
+pub(super) const TCP: u8 = 6;
+const PROTOCOLS: [(&str, u8); 3] = [("TCP", TCP), ("UDP", 17), ("SCTP", 132)];
+
+/// A protocol as Kubernetes spells it.
+pub(super) fn protocol<'t>(report: &mut Report<'t>, node: &Node<'t>) -> Read<u8> {
+    scalars::word(report, node, &PROTOCOLS)
+}
+
+/// Longest name of a port that Kubernetes takes.
+const LONGEST_SERVICE_NAME: usize = 15;
+
+/// A name of a port as Kubernetes takes it. It must not look like a number.
+pub(super) fn name<'n, 't>(report: &mut Report<'t>, node: &'n Node<'t>) -> Read<&'n str> {
+    let text = report.string(node)?;
+    let allowed = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-';
+    let good = text.len() <= LONGEST_SERVICE_NAME
+        && text.bytes().all(allowed)
+        && text.bytes().any(|b| b.is_ascii_lowercase())
+        && !text.starts_with('-')
+        && !text.ends_with('-')
+        && !text.contains("--");
+    if good {
+        return Ok(text);
+    }
+    let message = format!(
+        "{} is no name of a port: expected at most {LONGEST_SERVICE_NAME} lower-case letters, digits and '-', a letter among them",
+        quote(text)
+    );
+    Err(match parse(text) {
+        Some(_) => report.error_with_help(
+            node.place,
+            message,
+            format!("for the number write {text}, not in quotes"),
+        ),
+        None => report.error(node.place, message),
+    })
+}
+
 /// One entry of a rule's list of ports.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum PortMatch {
@@ -61,6 +100,21 @@ fn parse(text: &str) -> Option<u16> {
 fn is_name(text: &str) -> bool {
     let allowed = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'_' | b'.' | b'-');
     text.len() <= LONGEST_NAME && text.bytes().all(allowed) && text.bytes().any(|b| b.is_ascii_alphabetic())
+}
+
+/// A port number, or the name of a port.
+pub(super) fn number_or_name<'t>(report: &mut Report<'t>, node: &Node<'t>) -> Read<PortMatch> {
+    match &node.value {
+        Value::Scalar(scalar) if scalar.resolve() == Resolved::Text => {
+            name(report, node).map(|name| PortMatch::Name(name.to_owned()))
+        }
+        _ => number(report, node).map(|port| {
+            PortMatch::Range(PortRange {
+                first: port,
+                last: port,
+            })
+        }),
+    }
 }
 
 /// A port number.

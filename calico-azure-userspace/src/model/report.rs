@@ -1,5 +1,6 @@
 //! Reading typed values out of a tree, with every disappointment reported at its place and field.
 
+use std::collections::BTreeSet;
 use std::fmt::Write as _;
 use std::path::Path;
 use std::sync::Arc;
@@ -254,8 +255,8 @@ impl<'t> Report<'t> {
         complete.map(|()| items)
     }
 
-    /// A mapping whose unknown keys do not matter.
-    pub(super) fn lenient<'n>(&mut self, node: &'n Node<'t>) -> Read<Fields<'n, 't>> {
+    /// A mapping, without a look at its keys.
+    pub(super) fn fields<'n>(&mut self, node: &'n Node<'t>) -> Read<Fields<'n, 't>> {
         match &node.value {
             Value::Map(entries) => Ok(Fields {
                 entries,
@@ -264,6 +265,34 @@ impl<'t> Report<'t> {
             }),
             _ => Err(self.unexpected(node, "a mapping")),
         }
+    }
+
+    /// A mapping whose unknown keys do not matter. Of a repeated one, which is reported, the last counts.
+    pub(super) fn lenient<'n>(&mut self, node: &'n Node<'t>) -> Read<Fields<'n, 't>> {
+        let fields = self.fields(node)?;
+        let _repeats = self.repeats(fields.entries);
+        Ok(fields)
+    }
+
+    /// A mapping whose keys are data. It cannot be used if one is repeated.
+    pub(super) fn distinct<'n>(&mut self, node: &'n Node<'t>) -> Read<&'n [Entry<'t>]> {
+        let entries = self.fields(node)?.entries;
+        self.repeats(entries).map(|()| entries)
+    }
+
+    fn repeats(&mut self, entries: &[Entry<'t>]) -> Read<()> {
+        let mut known = BTreeSet::new();
+        let mut distinct = Ok(());
+        for entry in entries {
+            if !known.insert(entry.key.as_ref()) {
+                distinct = Err(self.given_twice(&entry.key, entry.key_place));
+            }
+        }
+        distinct
+    }
+
+    fn given_twice(&mut self, key: &str, place: Place) -> Reported {
+        self.error(place, format!("field {} is given twice", quote(key)))
     }
 
     /// A mapping to strings, like labels. A value that is none is reported, and taken as it is written.
@@ -283,7 +312,7 @@ impl<'t> Report<'t> {
 
     /// A mapping in which every key counts. Unknown and repeated ones are reported, and leave it not `complete`.
     pub(super) fn strict<'n>(&mut self, node: &'n Node<'t>, known: &[&'static str]) -> Read<Fields<'n, 't>> {
-        let mut fields = self.lenient(node)?;
+        let mut fields = self.fields(node)?;
         for (index, entry) in fields.entries.iter().enumerate() {
             let (key, place) = (&entry.key, entry.key_place);
             if !known.contains(&key.as_ref()) {
@@ -300,7 +329,7 @@ impl<'t> Report<'t> {
                 .take(index)
                 .any(|earlier| earlier.key == *key)
             {
-                self.error(place, format!("field {} is given twice", quote(key)));
+                self.given_twice(key, place);
                 fields.complete = false;
             }
         }

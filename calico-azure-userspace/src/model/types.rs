@@ -62,7 +62,7 @@ pub enum Kind {
 }
 
 impl Kind {
-    /// The API's name of the kind; both NetworkPolicies are `NetworkPolicy`.
+    /// The name of the kind; Kubernetes' NetworkPolicy has Calico's name for it.
     #[must_use]
     pub fn as_str(self) -> &'static str {
         match self {
@@ -98,6 +98,36 @@ impl Kind {
             Self::Job => "Job",
             Self::CronJob => "CronJob",
         }
+    }
+
+    /// The kind as manifests write it: both NetworkPolicies are `NetworkPolicy` there.
+    #[must_use]
+    pub fn written(self) -> &'static str {
+        match self {
+            Self::KubernetesNetworkPolicy => Self::NetworkPolicy.as_str(),
+            kind => kind.as_str(),
+        }
+    }
+
+    /// Whether objects of the kind are in namespaces.
+    #[must_use]
+    pub fn is_namespaced(self) -> bool {
+        !matches!(
+            self,
+            Self::Namespace
+                | Self::Node
+                | Self::Tier
+                | Self::GlobalNetworkPolicy
+                | Self::GlobalNetworkSet
+                | Self::StagedGlobalNetworkPolicy
+                | Self::ClusterNetworkPolicy
+                | Self::AdminNetworkPolicy
+                | Self::BaselineAdminNetworkPolicy
+                | Self::HostEndpoint
+                | Self::Profile
+                | Self::FelixConfiguration
+                | Self::IpPool
+        )
     }
 
     /// Whether objects of the kind become a [`Policy`].

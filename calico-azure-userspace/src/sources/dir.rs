@@ -26,6 +26,10 @@ use self::tracker::Tracker;
 
 /// One change of the inputs.
 #[derive(Clone, Debug, PartialEq)]
+#[expect(
+    clippy::large_enum_variant,
+    reason = "most events are upserts, a box for each would cost more"
+)]
 pub enum Event {
     /// New or changed.
     Upsert(Resource),

@@ -30,6 +30,8 @@ mod staged;
 mod tier;
 mod workload_endpoint;
 
+pub(super) use rules::distrust;
+
 use super::metadata::Metadata;
 use super::problem::Problem;
 use super::report::{Read, Report};
@@ -55,23 +57,6 @@ pub(super) const KINDS: [Kind; 13] = [
     Kind::FelixConfiguration,
     Kind::IpPool,
 ];
-
-/// The kind of that name.
-pub(super) fn kind(name: &str) -> Option<Kind> {
-    KINDS.into_iter().find(|kind| kind.as_str() == name)
-}
-
-/// Whether objects of the kind are in namespaces.
-pub(super) fn is_namespaced(kind: Kind) -> bool {
-    matches!(
-        kind,
-        Kind::NetworkPolicy
-            | Kind::StagedNetworkPolicy
-            | Kind::StagedKubernetesNetworkPolicy
-            | Kind::NetworkSet
-            | Kind::WorkloadEndpoint
-    )
-}
 
 /// Where an object comes from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -100,7 +85,7 @@ pub(super) fn read<'t>(
     namespace: String,
     group: Group,
 ) -> Read<Object> {
-    let namespaced = is_namespaced(kind).then(|| namespace.clone());
+    let namespaced = kind.is_namespaced().then(|| namespace.clone());
     Ok(Object::Resource(match kind {
         Kind::Tier => Resource::Tier(tier::tier(report, metadata, object)),
         Kind::NetworkSet | Kind::GlobalNetworkSet => {

@@ -22,7 +22,7 @@ impl Broken {
 }
 
 /// Rules of a policy that was not understood as a whole: nothing is allowed, and whatever could be denied is.
-pub(super) fn distrust(rules: &mut Vec<Rule>) {
+pub(in crate::model) fn distrust(rules: &mut Vec<Rule>) {
     rules.retain(|rule| matches!(rule.action, Action::Deny | Action::Pass));
     for rule in rules {
         rule.action = Action::Deny;

@@ -1,21 +1,11 @@
-//! One Kubernetes rule: every peer with every protocol.
+//! One rule of a NetworkPolicy.
 
-use std::collections::BTreeMap;
-
-use ipnet::IpNet;
-
-use super::{pods, pods_of, selector};
-use crate::model::report::{Read, Report, Reported, quote};
-use crate::model::scalars;
-use crate::model::types::{Action, Peer, PortRange, Rule, label};
-use crate::model::yaml::{Node, Resolved, Value};
-use crate::selector::Selector;
-
-const TCP: u8 = 6;
-const PROTOCOLS: [(&str, u8); 3] = [("TCP", TCP), ("UDP", 17), ("SCTP", 132)];
-
-/// Ports by protocol; an empty list is every port.
-type Ports = BTreeMap<u8, Vec<PortRange>>;
+use super::expand::{PortOf, expand};
+use super::peer::peer;
+use crate::model::port::{self, PortMatch};
+use crate::model::report::{Read, Report, Reported};
+use crate::model::types::{Action, PortRange, Rule};
+use crate::model::yaml::Node;
 
 /// Reads a rule; if any of it is not understood, it allows nothing.
 pub(super) fn rule<'t>(
@@ -31,180 +21,37 @@ pub(super) fn rule<'t>(
         report.all(node, |report, node| peer(report, node, namespace))
     });
     let ports = fields.read(report, "ports", |report, node| report.all(node, port));
-    let (mut peers, ports) = (peers?.unwrap_or_default(), ports?.unwrap_or_default());
+    let (peers, ports) = (peers?.unwrap_or_default(), ports?.unwrap_or_default());
     if !fields.complete {
         return Err(Reported);
     }
-    if peers.is_empty() {
-        peers.push(Peer::default());
-    }
-    let by_protocol = merged(ports);
-    let protocols: Vec<(Option<u8>, &[PortRange])> = if by_protocol.is_empty() {
-        vec![(None, &[])]
-    } else {
-        by_protocol
-            .iter()
-            .map(|(protocol, ports)| (Some(*protocol), ports.as_slice()))
-            .collect()
-    };
-    let mut rules = Vec::with_capacity(peers.len() * protocols.len());
-    for (protocol, ports) in protocols {
-        for peer in &peers {
-            let (mut source, mut destination) = (Peer::default(), Peer::default());
-            *(if is_ingress { &mut source } else { &mut destination }) = peer.clone();
-            destination.ports = ports.to_vec();
-            rules.push(Rule {
-                index: u32::try_from(index).unwrap_or(u32::MAX),
-                action: Action::Allow,
-                ip_version: None,
-                protocol,
-                not_protocol: None,
-                icmp: None,
-                not_icmp: None,
-                source,
-                destination,
-            });
-        }
-    }
-    Ok(rules)
+    Ok(expand(index, Action::Allow, is_ingress, &peers, ports))
 }
 
-/// Sorted, overlaps joined; a protocol that is named without a port once has every port.
-fn merged(ports: Vec<(u8, Option<PortRange>)>) -> Ports {
-    let mut by_protocol: BTreeMap<u8, Vec<Option<PortRange>>> = BTreeMap::new();
-    for (protocol, range) in ports {
-        by_protocol.entry(protocol).or_default().push(range);
-    }
-    let join = |ranges: Vec<Option<PortRange>>| {
-        let Some(mut ranges) = ranges.into_iter().collect::<Option<Vec<PortRange>>>() else {
-            return Vec::new();
-        };
-        ranges.sort_unstable();
-        let mut joined: Vec<PortRange> = Vec::with_capacity(ranges.len());
-        for range in ranges {
-            match joined.last_mut() {
-                Some(last) if range.first <= last.last.saturating_add(1) => {
-                    last.last = last.last.max(range.last);
-                }
-                _ => joined.push(range),
-            }
-        }
-        joined
-    };
-    by_protocol
-        .into_iter()
-        .map(|(protocol, ranges)| (protocol, join(ranges)))
-        .collect()
-}
-
-fn port<'t>(report: &mut Report<'t>, node: &Node<'t>) -> Read<(u8, Option<PortRange>)> {
+fn port<'t>(report: &mut Report<'t>, node: &Node<'t>) -> Read<PortOf> {
     let fields = report.strict(node, &["protocol", "port", "endPort"])?;
-    let protocol = fields.read(report, "protocol", |report, node| {
-        scalars::word(report, node, &PROTOCOLS)
-    });
-    let first = fields.read(report, "port", number);
-    let last = fields.read(report, "endPort", number);
-    let (protocol, first, last) = (protocol?.unwrap_or(TCP), first?, last?);
+    let protocol = fields.read(report, "protocol", port::protocol);
+    let first = fields.read(report, "port", port::number_or_name);
+    let last = fields.read(report, "endPort", port::number);
+    let (protocol, first, last) = (Some(protocol?.unwrap_or(port::TCP)), first?, last?);
     if !fields.complete {
         return Err(Reported);
     }
-    match (first, last) {
-        (None, None) => Ok((protocol, None)),
+    let port = match (first, last) {
         (None, Some(_)) => {
-            Err(report.error(fields.place, "endPort without port: expected both, or port alone"))
+            return Err(report.error(fields.place, "endPort without port: expected both, or port alone"));
         }
-        (Some(first), Some(last)) if last < first => {
-            Err(report.error(fields.place, format!("endPort {last} is below port {first}")))
+        (Some(PortMatch::Name(_)), Some(_)) => {
+            let message = "endPort beside the name of a port: expected the first port's number";
+            return Err(report.error(fields.place, message));
         }
-        (Some(first), last) => Ok((
-            protocol,
-            Some(PortRange {
-                first,
-                last: last.unwrap_or(first),
-            }),
-        )),
-    }
-}
-
-/// A port's number; a string is a port's name here, even if it has only digits.
-fn number<'t>(report: &mut Report<'t>, node: &Node<'t>) -> Read<u16> {
-    let expected = "a port number from 1 to 65535";
-    if let Value::Scalar(scalar) = &node.value
-        && scalar.resolve() == Resolved::Text
-    {
-        let message = format!(
-            "named port {}: named ports are not supported yet",
-            quote(&scalar.text)
-        );
-        return Err(report.error_with_help(node.place, message, "give the port's number, not in quotes"));
-    }
-    match report.integer(node, expected)? {
-        0 => Err(report.error(node.place, format!("expected {expected}, found 0"))),
-        port => Ok(port),
-    }
-}
-
-fn peer<'t>(report: &mut Report<'t>, node: &Node<'t>, namespace: &str) -> Read<Peer> {
-    let fields = report.strict(node, &["podSelector", "namespaceSelector", "ipBlock"])?;
-    let of_pods = fields.read(report, "podSelector", selector::labels);
-    let of_namespaces = fields.read(report, "namespaceSelector", selector::labels);
-    let block = fields.read(report, "ipBlock", block);
-    let (of_pods, of_namespaces, block) = (of_pods?, of_namespaces?, block?);
-    if !fields.complete {
-        return Err(Reported);
-    }
-    match (of_pods, of_namespaces, block) {
-        (None, None, None) => Err(report.error_with_help(
-            fields.place,
-            "this peer is empty: expected podSelector, namespaceSelector or ipBlock",
-            "leave the whole list out to allow every peer",
-        )),
-        (None, None, Some((net, except))) => Ok(Peer {
-            nets: vec![net],
-            not_nets: except,
-            ..Peer::default()
-        }),
-        (_, _, Some(_)) => Err(report.error_with_help(
-            fields.place,
-            "ipBlock cannot be combined with a selector in one peer",
-            "make two peers",
-        )),
-        (of_pods, of_namespaces, None) => {
-            let scope = match of_namespaces {
-                None => pods_of(namespace),
-                // Everything with a namespace, and that is what pods are.
-                Some(selector) => pods()
-                    .and(&Selector::has(label::NAMESPACE))
-                    .and(&selector.with_key_prefix(label::NAMESPACE_PREFIX)),
-            };
-            let selector = of_pods.unwrap_or_default().and(&scope);
-            Ok(Peer {
-                selector: Some(selector),
-                ..Peer::default()
-            })
+        (Some(PortMatch::Range(PortRange { first, .. })), Some(last)) if last < first => {
+            return Err(report.error(fields.place, format!("endPort {last} is below port {first}")));
         }
-    }
-}
-
-fn block<'t>(report: &mut Report<'t>, node: &Node<'t>) -> Read<(IpNet, Vec<IpNet>)> {
-    let fields = report.strict(node, &["cidr", "except"])?;
-    let cidr = fields.read(report, "cidr", scalars::net)?;
-    let Some(cidr) = cidr else {
-        return Err(report.error(fields.place, "cidr is missing"));
+        (Some(PortMatch::Range(PortRange { first, .. })), Some(last)) => {
+            Some(PortMatch::Range(PortRange { first, last }))
+        }
+        (port, None) => port,
     };
-    let except = fields.read(report, "except", |report, node| {
-        report.all(node, |report, node| {
-            let net = scalars::net(report, node)?;
-            if net == cidr || !cidr.contains(&net) {
-                let message = format!("{net} is not a part of {cidr}");
-                return Err(report.error(node.place, message));
-            }
-            Ok(net)
-        })
-    })?;
-    if fields.complete {
-        Ok((cidr, except.unwrap_or_default()))
-    } else {
-        Err(Reported)
-    }
+    Ok(PortOf { protocol, port })
 }

@@ -21,11 +21,11 @@ const OPERATORS: [(&str, Operator); 4] = [
 ];
 
 /// A label selector; an empty one selects everything.
-pub(super) fn labels<'t>(report: &mut Report<'t>, node: &Node<'t>) -> Read<Selector> {
+pub(in crate::model) fn labels<'t>(report: &mut Report<'t>, node: &Node<'t>) -> Read<Selector> {
     let fields = report.strict(node, &["matchLabels", "matchExpressions"])?;
     let matched = fields.read(report, "matchLabels", |report, node| {
         let mut selector = Selector::all();
-        for entry in report.lenient(node)?.entries {
+        for entry in report.distinct(node)? {
             check_key(report, &entry.key, entry.key_place)?;
             let value = if entry.node.is_null() {
                 ""

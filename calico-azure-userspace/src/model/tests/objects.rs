@@ -417,3 +417,23 @@ fn a_long_text_is_read_in_parts_as_if_it_were_one() {
         assert_eq!(loaded.resources.len(), broken.min(90));
     }
 }
+#[test]
+fn probe() {
+    for text in [
+        "\u{feff}apiVersion: v1\nkind: Namespace\nmetadata: {name: a}\n",
+        "apiVersion: v1\r\nkind: Namespace\r\nmetadata:\r\n  name: a\r\n---\r\napiVersion: v1\r\nkind: Namespace\r\nmetadata:\r\n  name: b\r\n",
+        "{\"apiVersion\":\"v1\",\"kind\":\"Namespace\",\"metadata\":{\"name\":\"a\"}}\n{\"apiVersion\":\"v1\",\"kind\":\"Namespace\",\"metadata\":{\"name\":\"b\"}}\n",
+        "{\n\t\"apiVersion\": \"v1\",\n\t\"kind\": \"Namespace\",\n\t\"metadata\": {\n\t\t\"name\": \"a\"\n\t}\n}\n",
+        "{\"apiVersion\":\"v1\",\"kind\":\"Namespace\",\"metadata\":{\"name\":\"a\",\"labels\":{\"a\":\"x\\/y\\u00e9\\ud83d\\ude00\"}}}",
+        "{\"apiVersion\":\"v1\",\"kind\":\"Namespace\",\"metadata\":{\"name\":\"a\"}}\u{0}",
+        "{\"apiVersion\":\"v1\",\"kind\":\"Namespace\",\"metadata\":\n{\"name\"\n:\n\"a\"}}",
+        "apiVersion: v1\nkind: Namespace\nmetadata: {name: {{ .Values.x }}}\n",
+        "{{- if .Values.x }}\napiVersion: v1\nkind: Namespace\nmetadata: {name: a}\n{{- end }}\n",
+        "apiVersion: v1\nkind: Namespace\nmetadata:\n  name: a\n  labels:\n    {{- include \"x\" . | nindent 4 }}\n",
+        "apiVersion: v1\nkind: Namespace\nmetadata:\n  name: a\n  name: b\n",
+    ] {
+        let l = load(text);
+        println!("=== {text:?}\n{:?}", l.resources);
+        for p in &l.problems { println!("{p}"); }
+    }
+}

@@ -14,13 +14,23 @@ pub struct Tier {
 }
 
 impl Tier {
-    /// A tier that every Calico cluster has, whether or not an object says so.
+    /// The tiers that need no object: those that every Calico cluster has, and those of AdminNetworkPolicies and the
+    /// BaselineAdminNetworkPolicy, which releases up to 3.31 have.
+    pub const BUILTIN: [&str; 5] = [
+        "adminnetworkpolicy",
+        "kube-admin",
+        "default",
+        "baselineadminnetworkpolicy",
+        "kube-baseline",
+    ];
+
+    /// One of [`Self::BUILTIN`].
     #[must_use]
     pub fn builtin(name: &str) -> Option<Self> {
         let (order, default_action) = match name {
-            "kube-admin" => (1_000.0, TierDefault::Pass),
+            "kube-admin" | "adminnetworkpolicy" => (1_000.0, TierDefault::Pass),
             "default" => (1_000_000.0, TierDefault::Deny),
-            "kube-baseline" => (10_000_000.0, TierDefault::Pass),
+            "kube-baseline" | "baselineadminnetworkpolicy" => (10_000_000.0, TierDefault::Pass),
             _ => return None,
         };
         Some(Self {

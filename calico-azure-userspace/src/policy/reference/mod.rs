@@ -4,8 +4,9 @@
 //! model, the selector evaluator, effective labels and the assignment of addresses to pods.
 //!
 //! ```text
-//! path ─┬─ verdict (a pod's policy) ─┬─ walk ── matching ── members
-//!       └─ host (a host endpoint's) ─┘    └─ order
+//! path ─┬─ verdict (a pod's policy) ─┬─ walk ─┬─ order
+//!       └─ host (a host endpoint's) ─┘        ├─ matching ── members
+//!                                             └─ profiles
 //! ```
 
 mod coverage;
@@ -14,6 +15,7 @@ mod matching;
 mod members;
 mod order;
 mod path;
+mod profiles;
 mod verdict;
 mod walk;
 
