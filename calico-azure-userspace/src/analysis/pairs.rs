@@ -11,7 +11,7 @@ use super::connections::{Connections, NONE, Number, Pool};
 use super::named::nets_of_policy;
 use super::points::Points;
 use super::spans::{Family, Span, cut_at, joined, number};
-use super::tables::Tables;
+use super::tables::{CLOSED, Tables};
 use crate::model::{EndpointToHost, Pod};
 use crate::policy::reference::Oracle;
 use crate::policy::store::Store;
@@ -124,10 +124,11 @@ impl<'a> Pairing<'a> {
         let (src, dst) = (self.subjects.get(from)?, self.subjects.get(to)?);
         if (src.is_host || dst.is_host) && src.node == dst.node {
             if src.is_host {
-                // A host reaches its own pods, if they have an address.
+                // A host reaches its own pods, unless they are cut off altogether.
                 let meet = Family::ALL
                     .iter()
                     .any(|family| src.has(*family) && dst.has(*family));
+                let meet = meet && dst.ingress != CLOSED;
                 return Some(if meet {
                     self.pool.number(Connections::all())
                 } else {

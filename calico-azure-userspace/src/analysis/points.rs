@@ -91,7 +91,7 @@ impl Points {
                 sport,
                 dport,
             };
-            oracle.path(&flow).allow
+            oracle.passes(&flow)
         };
         let named = self.named.iter().map(|(protocol, all)| {
             let sources: &[u16] = if has_ports(*protocol) { &self.sources } else { &[0] };

@@ -2,9 +2,9 @@
 
 mod broken;
 mod calico;
-mod excess;
 mod cluster;
 mod cluster_broken;
+mod excess;
 mod hosts;
 mod kubernetes;
 mod limits;
@@ -14,8 +14,8 @@ mod places;
 mod pods;
 mod roles;
 mod rule_fields;
-mod settings;
 mod services;
+mod settings;
 mod workloads;
 
 use std::fmt::Write as _;
