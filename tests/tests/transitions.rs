@@ -25,15 +25,15 @@ fn packets(stores: &[&Store], seed: u64, limit: usize) -> Vec<Probe> {
     let mut cases: Vec<_> = stores.iter().flat_map(|store| probes(store, seed, 1)).collect();
     Rng::new(seed).shuffle(&mut cases);
     cases.truncate(limit);
-    let cases = cases.iter().zip(1_u16..);
     cases
-        .map(|(case, sport)| {
+        .iter()
+        .map(|case| {
             let probe = &case.probe;
             let (hook, src, dst) = match case.direction {
                 Direction::Egress => (Hook::FromWorkload, probe.own, probe.peer),
                 Direction::Ingress => (Hook::ToWorkload, probe.peer, probe.own),
             };
-            let frame = Frame::new(src, dst, probe.protocol, sport, probe.dport);
+            let frame = Frame::new(src, dst, probe.protocol, probe.sport, probe.dport);
             Probe {
                 hook,
                 ifindex: case.ifindex,

@@ -151,7 +151,11 @@ pub(super) fn track<F: Family, T: Tables + FamilyTables<F>>(
         | u64::from(icmp) << 16;
     let bits = T::opaque(bits);
     let (exists, reply, begins, had) = (bits & 1 != 0, bits & 4 != 0, bits & 8 != 0, bits & 16 != 0);
-    let table = if bits & 2 != 0 { CtTable::Established } else { CtTable::HalfOpen };
+    let table = if bits & 2 != 0 {
+        CtTable::Established
+    } else {
+        CtTable::HalfOpen
+    };
     let icmp = (bits >> 16) as u16;
     let leg = if reply { 1 - at.leg } else { at.leg };
     let outcome = answer(tables, config, at, reply, icmp);

@@ -70,6 +70,13 @@ impl<'a> EffectiveLabels<'a> {
     }
 }
 
+impl EffectiveLabels<'_> {
+    /// Without those that are inherited.
+    pub(super) fn own(&self) -> &Labels {
+        &self.own
+    }
+}
+
 impl LabelSource for EffectiveLabels<'_> {
     fn get(&self, key: &str) -> Option<&str> {
         let inherited = || self.inherited.iter().find_map(|profile| profile.get(key));

@@ -18,6 +18,7 @@ pub mod generate;
 pub mod labels;
 pub mod lookup;
 mod order;
+pub mod pending;
 mod problem;
 pub mod reference;
 mod routes;
@@ -27,7 +28,7 @@ mod tests;
 pub mod topology;
 pub mod wire;
 
-pub use compile::{CompileError, Compiler, Output, Reserved};
+pub use compile::{Change, CompileError, Compiler, Output, Reserved};
 pub use desired::*;
 pub use problem::Problem;
 pub use store::{Event, Interface, Interfaces, NodeFacts, Store};

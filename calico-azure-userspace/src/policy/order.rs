@@ -1,51 +1,37 @@
 //! The order of tiers and policies in the compiler. (`reference` has its own.)
 
 use std::cmp::Ordering;
-use std::sync::Arc;
 
 use super::store::Store;
 use crate::model::{HostRole, Policy, TierDefault};
 
-/// A tier in its place, with all its policies in theirs.
-pub(super) struct OrderedTier<'a> {
-    pub(super) name: &'a str,
-    pub(super) default: TierDefault,
-    /// False if no such object exists.
-    pub(super) exists: bool,
-    pub(super) policies: Vec<&'a Arc<Policy>>,
+/// A tier's place: those that do not exist come after all others, then by order, then by name.
+pub(super) type TierPlace<'a> = (bool, Place, &'a str);
+
+pub(super) fn tier_place<'a>(store: &Store, name: &'a str) -> TierPlace<'a> {
+    let tier = store.tier(name);
+    (tier.is_none(), Place(tier.and_then(|tier| tier.order)), name)
 }
 
-/// Tiers of enforced policies that govern pods, by order, then name; those that do not exist after all others, denying
-/// by default.
-pub(super) fn ordered(store: &Store) -> Vec<OrderedTier<'_>> {
-    let mut policies: Vec<_> = store.policies().filter(|policy| governs_pods(policy)).collect();
-    policies.sort_by_cached_key(|p| {
-        let tier = store.tier(&p.tier);
-        let place = (tier.is_none(), Place(tier.and_then(|t| t.order)), p.tier.as_str());
-        let tie = format!(
-            "{}/{}/{}",
-            p.key.name,
-            p.key.namespace.as_deref().unwrap_or(""),
-            p.key.kind.as_str()
-        );
-        (place, Place(p.order), tie)
-    });
-    let mut tiers: Vec<OrderedTier<'_>> = Vec::new();
-    for policy in policies {
-        match tiers.last_mut() {
-            Some(last) if last.name == policy.tier => last.policies.push(policy),
-            _ => {
-                let tier = store.tier(&policy.tier);
-                tiers.push(OrderedTier {
-                    name: &policy.tier,
-                    default: tier.map_or(TierDefault::Deny, |t| t.default_action),
-                    exists: tier.is_some(),
-                    policies: vec![policy],
-                });
-            }
-        }
-    }
-    tiers
+/// What the tier does with what it does not decide; one that does not exist denies.
+pub(super) fn tier_default(store: &Store, name: &str) -> TierDefault {
+    store
+        .tier(name)
+        .map_or(TierDefault::Deny, |tier| tier.default_action)
+}
+
+/// A policy's place in its tier: by order, then by name.
+pub(super) type PolicyPlace = (Place, String);
+
+pub(super) fn policy_place(policy: &Policy) -> PolicyPlace {
+    let tie = format!(
+        "{}/{}/{}",
+        policy.key.name,
+        policy.key.namespace.as_deref().unwrap_or(""),
+        // One that is staged has the place that it would have.
+        policy.key.kind.enforced().unwrap_or(policy.key.kind).as_str()
+    );
+    (Place(policy.order), tie)
 }
 
 /// Whether the policy is enforced, and on more than what a host does before connection tracking and translation.
@@ -54,7 +40,8 @@ pub(super) fn governs_pods(policy: &Policy) -> bool {
 }
 
 /// An `order` field: ascending, none last.
-struct Place(Option<f64>);
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Place(Option<f64>);
 
 impl Ord for Place {
     fn cmp(&self, other: &Self) -> Ordering {

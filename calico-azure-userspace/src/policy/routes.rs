@@ -1,82 +1,132 @@
-//! What this node knows of addresses, and who may send from which.
+//! What this node knows of addresses: whose they are, and which may be forwarded although nothing here owns them.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::net::IpAddr;
 
-use calico_azure_ebpf::abi::{OwnerKey4, OwnerKey6, route};
+use calico_azure_ebpf::abi::route;
 use ipnet::IpNet;
 
-use super::store::Store;
-use super::topology::Topology;
-use super::{Desired, wire};
+use super::store::{Name, Store};
+use crate::model::Node;
 
-/// Fills in routes and owners.
-pub(super) fn fill(desired: &mut Desired, store: &Store, topology: &Topology<'_>) {
-    for (net, bits) in known(store, topology) {
-        match net {
-            IpNet::V4(net) => desired.routes4.insert(wire::prefix4(net), bits),
-            IpNet::V6(net) => desired.routes6.insert(wire::prefix6(net), bits),
-        };
-    }
-    for endpoint in &topology.endpoints {
-        let Some(ifindex) = endpoint.ifindex else { continue };
-        for address in &endpoint.addresses {
-            match address {
-                IpAddr::V4(ip) => desired.owners4.insert(
-                    OwnerKey4 {
-                        ifindex,
-                        addr: wire::addr4(*ip),
-                    },
-                    1,
-                ),
-                IpAddr::V6(ip) => desired.owners6.insert(
-                    OwnerKey6 {
-                        ifindex,
-                        addr: wire::addr6(*ip),
-                    },
-                    1,
-                ),
-            };
-        }
-    }
+/// What says something about prefixes.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub(super) enum Origin {
+    Facts,
+    Node(String),
+    /// A pod of this node.
+    Pod(Name),
 }
 
-fn known(store: &Store, topology: &Topology<'_>) -> BTreeMap<IpNet, u32> {
-    let mut known: BTreeMap<IpNet, u32> = BTreeMap::new();
-    let mut add = |net: IpNet, bits| *known.entry(net.trunc()).or_default() |= bits;
-    let facts = store.facts();
-    for endpoint in topology.endpoints.iter().filter(|endpoint| endpoint.local) {
-        endpoint
-            .addresses
+/// Everything that is known, by who says it.
+#[derive(Debug, Default)]
+pub(super) struct Routes {
+    said: HashMap<Origin, Vec<(IpNet, u32)>>,
+    /// What is said of a prefix, as often as it is said.
+    bits: BTreeMap<IpNet, Vec<u32>>,
+    allowed: Vec<IpNet>,
+    dirty: BTreeSet<IpNet>,
+    /// This node's name.
+    node: String,
+}
+
+impl Routes {
+    /// Follows the node's facts.
+    pub(super) fn facts(&mut self, store: &Store) {
+        let facts = store.facts();
+        let hosts = facts
+            .host_ips
             .iter()
-            .for_each(|ip| add(IpNet::from(*ip), route::LOCAL_WORKLOAD));
+            .map(|ip| (IpNet::from(*ip), route::LOCAL_HOST));
+        let allowed = facts
+            .allowed_sources
+            .iter()
+            .map(|net| (*net, route::ALLOWED_SOURCE));
+        self.say(Origin::Facts, hosts.chain(allowed).collect());
+        if self.allowed != facts.allowed_sources {
+            self.allowed.clone_from(&facts.allowed_sources);
+            self.dirty.extend(self.bits.keys());
+        }
+        if self.node != facts.node {
+            self.node.clone_from(&facts.node);
+            for node in store.nodes() {
+                self.node(&node.name, Some(node));
+            }
+        }
     }
-    for node in store.nodes() {
-        let (cidr, host) = if node.name == facts.node {
+
+    /// Follows a node object.
+    pub(super) fn node(&mut self, name: &str, node: Option<&Node>) {
+        let (cidr, host) = if name == self.node {
             (route::LOCAL_POD_CIDR, route::LOCAL_HOST)
         } else {
             (route::REMOTE_POD_CIDR, route::REMOTE_HOST)
         };
-        node.pod_cidrs.iter().for_each(|net| add(*net, cidr));
-        node.internal_ips
-            .iter()
-            .for_each(|ip| add(IpNet::from(*ip), host));
+        let said = node.into_iter().flat_map(|node| {
+            let cidrs = node.pod_cidrs.iter().map(move |net| (*net, cidr));
+            let hosts = node.internal_ips.iter().map(move |ip| (IpNet::from(*ip), host));
+            cidrs.chain(hosts)
+        });
+        self.say(Origin::Node(name.to_owned()), said.collect());
     }
-    facts
-        .host_ips
-        .iter()
-        .for_each(|ip| add(IpNet::from(*ip), route::LOCAL_HOST));
-    facts
-        .allowed_sources
-        .iter()
-        .for_each(|net| add(*net, route::ALLOWED_SOURCE));
-    // The kernel sees the longest prefix only, and an allowed source stays allowed inside a narrower one.
-    for (net, bits) in &mut known {
-        if facts.allowed_sources.iter().any(|allowed| allowed.contains(net)) {
-            *bits |= route::ALLOWED_SOURCE;
+
+    /// Follows the addresses of a pod of this node.
+    pub(super) fn pod(&mut self, name: &Name, addresses: &[IpAddr]) {
+        let said = addresses
+            .iter()
+            .map(|ip| (IpNet::from(*ip), route::LOCAL_WORKLOAD));
+        self.say(Origin::Pod(name.clone()), said.collect());
+    }
+
+    fn say(&mut self, origin: Origin, mut new: Vec<(IpNet, u32)>) {
+        new.iter_mut().for_each(|(net, _)| *net = net.trunc());
+        let old = if new.is_empty() {
+            self.said.remove(&origin)
+        } else {
+            self.said.insert(origin, new.clone())
+        };
+        for (net, bits) in old.into_iter().flatten() {
+            if let Some(said) = self.bits.get_mut(&net) {
+                if let Some(place) = said.iter().position(|other| *other == bits) {
+                    said.swap_remove(place);
+                }
+                if said.is_empty() {
+                    self.bits.remove(&net);
+                }
+            }
+            self.dirty.insert(net);
+        }
+        for (net, bits) in new {
+            self.bits
+                .entry(net)
+                .or_insert_with(|| Vec::with_capacity(1))
+                .push(bits);
+            self.dirty.insert(net);
         }
     }
-    known
+
+    /// Prefixes of which something else may be known than at the last call, with what is.
+    pub(super) fn turnover(&mut self) -> Vec<(IpNet, Option<u32>)> {
+        let dirty = std::mem::take(&mut self.dirty).into_iter();
+        let known = |net: &IpNet| {
+            let said = self.bits.get(net)?;
+            let bits = said.iter().fold(0, |all, bits| all | bits);
+            // The kernel sees the longest prefix only, and an allowed source stays allowed inside a narrower one.
+            let allowed = self.allowed.iter().any(|allowed| allowed.contains(net));
+            Some(bits | if allowed { route::ALLOWED_SOURCE } else { 0 })
+        };
+        dirty.map(|net| (net, known(&net))).collect()
+    }
+
+    #[cfg(test)]
+    pub(super) fn counts(&self) -> Vec<usize> {
+        vec![
+            self.said.len(),
+            self.bits.len(),
+            self.allowed.len(),
+            self.dirty.len(),
+        ]
+    }
 }
 
 #[cfg(test)]
@@ -84,6 +134,7 @@ mod tests {
     use super::*;
     use crate::model::{Node, Pod, Resource};
     use crate::policy::store::{Event, NodeFacts};
+    use crate::policy::{Compiler, wire};
 
     #[test]
     fn routes_of_own_and_other_nodes() {
@@ -118,8 +169,7 @@ mod tests {
             allowed_sources: vec!["10.2.0.0/16".parse().unwrap()],
             ..NodeFacts::default()
         }));
-        let mut desired = Desired::default();
-        fill(&mut desired, &store, &Topology::of(&store));
+        let desired = Compiler::default().compile(&store).unwrap().desired;
         let routes: Vec<_> = desired
             .routes4
             .iter()

@@ -8,11 +8,15 @@ use ipnet::IpNet;
 
 use crate::model::{
     Backends, FelixConfiguration, HostEndpoint, IpPool, Key, Kind, Namespace, NetworkSet, Node, Pod, Policy,
-    Profile, Resource, Service, ServiceAccount, Tier, Workload, WorkloadEndpoint,
+    Profile, Resource, Service, ServiceAccount, ServiceName, Tier, Workload, WorkloadEndpoint,
 };
 
 /// One change of what is known.
 #[derive(Clone, Debug, PartialEq)]
+#[expect(
+    clippy::large_enum_variant,
+    reason = "most events are upserts, a box for each would cost more"
+)]
 pub enum Event {
     /// The object exists and looks like this.
     Upsert(Resource),
@@ -259,6 +263,104 @@ impl Store {
         })
     }
 
+    /// As [`Self::pod`].
+    pub(super) fn shared_pod(&self, name: &Name) -> Option<&Arc<Pod>> {
+        self.pods.get(name).or_else(|| {
+            let of_pod = self.stand_ins.get(name)?;
+            of_pod.values().next().map(|stand_in| &stand_in.pod)
+        })
+    }
+
+    /// The pod that a workload endpoint stands for.
+    pub(super) fn pod_of_endpoint(&self, name: &Name) -> Option<Name> {
+        let pod = &self.workload_endpoints.get(name)?.pod;
+        Some((pod.namespace.clone(), pod.name.clone()))
+    }
+
+    /// The service whose backends these are.
+    pub(super) fn service_of(&self, backends: &Key) -> Option<ServiceName> {
+        self.backends.get(backends).map(|backends| ServiceName {
+            namespace: backends.key.namespace.clone().unwrap_or_default(),
+            name: backends.service.clone(),
+        })
+    }
+
+    pub(super) fn policy(&self, key: &Key) -> Option<&Arc<Policy>> {
+        self.policies.get(key)
+    }
+
+    pub(super) fn network_set(&self, key: &Key) -> Option<&NetworkSet> {
+        self.network_sets.get(key).map(AsRef::as_ref)
+    }
+
+    pub(super) fn host_endpoint(&self, name: &str) -> Option<&HostEndpoint> {
+        self.host_endpoints.get(name).map(AsRef::as_ref)
+    }
+
+    pub(super) fn node(&self, name: &str) -> Option<&Node> {
+        self.nodes.get(name).map(AsRef::as_ref)
+    }
+
+    pub(super) fn backends_object(&self, key: &Key) -> Option<&Backends> {
+        self.backends.get(key).map(AsRef::as_ref)
+    }
+
+    /// Keys of the objects that policy depends on and that are not the same in the other store.
+    pub(super) fn differing(&self, other: &Self) -> Vec<Key> {
+        let named = |kind| {
+            move |name: &String| Key {
+                kind,
+                namespace: None,
+                name: name.clone(),
+            }
+        };
+        let namespaced = |kind| {
+            move |(namespace, name): &Name| Key {
+                kind,
+                namespace: Some(namespace.clone()),
+                name: name.clone(),
+            }
+        };
+        let mut keys = Vec::new();
+        differ(
+            &self.namespaces,
+            &other.namespaces,
+            named(Kind::Namespace),
+            &mut keys,
+        );
+        let accounts = namespaced(Kind::ServiceAccount);
+        differ(
+            &self.service_accounts,
+            &other.service_accounts,
+            accounts,
+            &mut keys,
+        );
+        differ(&self.pods, &other.pods, namespaced(Kind::Pod), &mut keys);
+        differ(&self.nodes, &other.nodes, named(Kind::Node), &mut keys);
+        differ(&self.tiers, &other.tiers, named(Kind::Tier), &mut keys);
+        differ(&self.policies, &other.policies, Key::clone, &mut keys);
+        differ(&self.network_sets, &other.network_sets, Key::clone, &mut keys);
+        let hosts = named(Kind::HostEndpoint);
+        differ(&self.host_endpoints, &other.host_endpoints, hosts, &mut keys);
+        differ(&self.profiles, &other.profiles, named(Kind::Profile), &mut keys);
+        let endpoints = namespaced(Kind::WorkloadEndpoint);
+        differ(
+            &self.workload_endpoints,
+            &other.workload_endpoints,
+            endpoints,
+            &mut keys,
+        );
+        let felix = named(Kind::FelixConfiguration);
+        differ(
+            &self.felix_configurations,
+            &other.felix_configurations,
+            felix,
+            &mut keys,
+        );
+        differ(&self.backends, &other.backends, Key::clone, &mut keys);
+        keys
+    }
+
     /// Interfaces that workload endpoints name for the pod.
     pub fn named_interfaces(&self, pod: &Pod) -> impl Iterator<Item = &str> {
         let of_pod = if self.stand_ins.is_empty() {
@@ -314,6 +416,11 @@ impl Store {
         self.profiles.get(name)
     }
 
+    /// Every profile object, by name.
+    pub fn profiles(&self) -> impl Iterator<Item = &Arc<Profile>> {
+        self.profiles.values()
+    }
+
     /// Whether there is any profile object.
     #[must_use]
     pub fn has_profiles(&self) -> bool {
@@ -331,6 +438,11 @@ impl Store {
         names
             .into_iter()
             .filter_map(|name| self.felix_configurations.get(&name).map(AsRef::as_ref))
+    }
+
+    /// Felix's settings for all nodes and for single ones, by name.
+    pub fn all_felix_configurations(&self) -> impl Iterator<Item = &FelixConfiguration> {
+        self.felix_configurations.values().map(AsRef::as_ref)
     }
 
     /// Every IP pool, by name.
@@ -377,6 +489,20 @@ impl FromIterator<Resource> for Store {
     }
 }
 
+fn differ<K: Ord, V: PartialEq>(
+    old: &BTreeMap<K, Arc<V>>,
+    new: &BTreeMap<K, Arc<V>>,
+    key: impl Fn(&K) -> Key,
+    into: &mut Vec<Key>,
+) {
+    let same = |a: &Arc<V>, b: &Arc<V>| Arc::ptr_eq(a, b) || a == b;
+    let gone = old.keys().filter(|k| !new.contains_key(*k));
+    let changed = new
+        .iter()
+        .filter(|(k, v)| !old.get(*k).is_some_and(|held| same(held, v)));
+    into.extend(gone.chain(changed.map(|(k, _)| k)).map(key));
+}
+
 fn set<T: PartialEq>(place: &mut T, value: T) -> bool {
     let changed = *place != value;
     *place = value;
@@ -389,92 +515,4 @@ fn put<K: Ord, V: PartialEq>(map: &mut BTreeMap<K, Arc<V>>, key: K, value: V) ->
     }
     map.insert(key, Arc::new(value));
     true
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn apply_reports_whether_anything_changed() {
-        let mut store = Store::default();
-        let namespace = Namespace {
-            name: "a".into(),
-            ..Default::default()
-        };
-        let upsert = Event::Upsert(Resource::Namespace(namespace));
-        assert!(store.apply(upsert.clone()));
-        assert!(!store.apply(upsert));
-        let key = Key {
-            kind: Kind::Namespace,
-            namespace: None,
-            name: "a".into(),
-        };
-        assert!(store.apply(Event::Delete(key.clone())));
-        assert!(!store.apply(Event::Delete(key)));
-        assert_eq!(store, Store::default());
-    }
-
-    #[test]
-    fn a_workload_endpoint_stands_in_for_a_missing_pod_only() {
-        let pod = |labels: &[(&str, &str)]| Pod {
-            namespace: "a".into(),
-            name: "p".into(),
-            labels: labels.iter().map(|(k, v)| ((*k).into(), (*v).into())).collect(),
-            ..Pod::default()
-        };
-        let endpoint = |pod| {
-            Resource::WorkloadEndpoint(WorkloadEndpoint {
-                name: "n1-k8s-p-eth0".into(),
-                interface: "cali1".into(),
-                pod,
-            })
-        };
-        let mut store: Store = [endpoint(pod(&[("from", "endpoint")]))].into_iter().collect();
-        let from = |store: &Store| {
-            let labels = store.pods().map(|pod| pod.labels.get("from").cloned());
-            labels.collect::<Vec<_>>()
-        };
-        assert_eq!(from(&store), [Some("endpoint".to_owned())]);
-        store.apply(Event::Upsert(Resource::Pod(pod(&[("from", "pod")]))));
-        assert_eq!(from(&store), [Some("pod".to_owned())]);
-        let named: Vec<_> = store.named_interfaces(&pod(&[])).collect();
-        assert_eq!(named, ["cali1"], "what it says of the link is news");
-        store.apply(Event::Delete(Resource::Pod(pod(&[])).key()));
-        assert_eq!(from(&store), [Some("endpoint".to_owned())]);
-        let renamed = Pod {
-            name: "q".into(),
-            ..pod(&[])
-        };
-        assert!(store.apply(Event::Upsert(endpoint(renamed))));
-        assert!(store.pod("a", "p").is_none(), "it stands for another now");
-        assert!(store.pod("a", "q").is_some());
-        assert!(store.apply(Event::Delete(endpoint(pod(&[])).key())));
-        assert_eq!(store, Store::default());
-    }
-
-    #[test]
-    fn a_policy_is_deleted_by_its_own_kind_only() {
-        let policy = |kind| Policy {
-            key: Key {
-                kind,
-                namespace: Some("a".into()),
-                name: "p".into(),
-            },
-            tier: "default".into(),
-            order: None,
-            selector: crate::selector::Selector::all(),
-            ingress: None,
-            egress: None,
-            staged: None,
-            host: crate::model::HostRole::Normal,
-        };
-        let mut store: Store = [Kind::NetworkPolicy, Kind::KubernetesNetworkPolicy]
-            .map(|kind| Resource::Policy(policy(kind)))
-            .into_iter()
-            .collect();
-        store.apply(Event::Delete(policy(Kind::NetworkPolicy).key));
-        let left: Vec<_> = store.policies().map(|p| p.key.kind).collect();
-        assert_eq!(left, [Kind::KubernetesNetworkPolicy]);
-    }
 }

@@ -28,7 +28,7 @@ use self::tracker::Tracker;
 #[derive(Clone, Debug, PartialEq)]
 #[expect(
     clippy::large_enum_variant,
-    reason = "nearly all are upserts, and none is kept"
+    reason = "most events are upserts, a box for each would cost more"
 )]
 pub enum Event {
     /// New or changed.

@@ -18,7 +18,7 @@ const CRATES: [Layers; 2] = [
             &["selector"],
             &["model"],
             &["policy"],
-            &["dataplane", "sources", "azure", "observe"],
+            &["analysis", "dataplane", "sources", "azure", "observe"],
             &["agent"],
             &["cli"],
         ],

@@ -8,7 +8,7 @@ use super::rules::{Broken, limit};
 use super::{selectors, services};
 use crate::model::report::{Fields, Report};
 use crate::model::scalars;
-use crate::model::types::Peer;
+use crate::model::types::{IpVersion, Peer};
 use crate::model::yaml::{Node, Place};
 
 const FIELDS: [&str; 9] = [
@@ -95,8 +95,14 @@ fn nets<'t>(report: &mut Report<'t>, fields: &Fields<'_, 't>, read: &mut ReadPee
     }
 }
 
-/// The API refuses rules that name networks of both families, and nobody can tell what they mean.
-pub(super) fn one_family(report: &mut Report<'_>, sides: &mut [ReadPeer; 2], broken: &mut Broken) {
+/// The API refuses rules that name networks of both families, and nobody can tell what they mean. Those of the family
+/// that the rule is not about leave nothing that it could match.
+pub(super) fn one_family(
+    report: &mut Report<'_>,
+    version: Option<IpVersion>,
+    sides: &mut [ReadPeer; 2],
+    broken: &mut Broken,
+) {
     let first = |family: usize, sides: &[ReadPeer; 2]| {
         sides
             .iter()
@@ -111,5 +117,19 @@ pub(super) fn one_family(report: &mut Report<'_>, sides: &mut [ReadPeer; 2], bro
             side.peer.nets.clear();
             side.peer.not_nets.clear();
         }
+        return;
+    }
+    let other = match version {
+        Some(IpVersion::V4) => first(1, sides),
+        Some(IpVersion::V6) => first(0, sides),
+        None => None,
+    };
+    if let Some(place) = other {
+        let message = "the rule matches nothing: this network belongs to the other IP version";
+        report.warning(
+            place,
+            message,
+            "make the rule's networks, ipVersion and protocol agree",
+        );
     }
 }

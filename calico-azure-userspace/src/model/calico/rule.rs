@@ -63,7 +63,7 @@ pub(super) fn rule<'t>(
         });
         broken.or_default(read).unwrap_or_default()
     });
-    peer::one_family(report, &mut sides, &mut broken);
+    peer::one_family(report, rule.ip_version, &mut sides, &mut broken);
     ports::check(report, rule.protocol, &mut sides, &mut broken);
     http::refuse(report, &fields, action, rule.protocol, context, &mut broken);
     if broken.0 {

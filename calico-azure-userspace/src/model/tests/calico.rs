@@ -119,6 +119,25 @@ fn a_global_rule_is_not_restricted() {
 }
 
 #[test]
+fn performance_hints_change_nothing() {
+    let (hints, none) = (
+        "performanceHints: [AssumeNeededOnEveryNode]\n",
+        "performanceHints: []\n",
+    );
+    for make in [np, gnp] {
+        let plain = policy(&make("ingress: [{action: Allow}]"));
+        assert_eq!(
+            policy(&make(&format!("{hints}ingress: [{{action: Allow}}]"))),
+            plain
+        );
+        assert_eq!(
+            policy(&make(&format!("{none}ingress: [{{action: Allow}}]"))),
+            plain
+        );
+    }
+}
+
+#[test]
 fn types_follow_from_the_rules_that_are_there() {
     let governs = |spec: &str| {
         let policy = policy(&np(spec));

@@ -4,6 +4,7 @@ mod broken;
 mod calico;
 mod cluster;
 mod cluster_broken;
+mod excess;
 mod hosts;
 mod kubernetes;
 mod limits;
@@ -14,6 +15,7 @@ mod pods;
 mod roles;
 mod rule_fields;
 mod services;
+mod settings;
 mod workloads;
 
 use std::fmt::Write as _;
@@ -91,6 +93,36 @@ fn calico(kind: &str, metadata: &str, spec: &str) -> String {
 /// A Kubernetes NetworkPolicy in namespace `shop`.
 fn knp(spec: &str) -> String {
     np(spec).replace("projectcalico.org/v3", "networking.k8s.io/v1")
+}
+
+/// The text with either group of Calico.
+fn both_groups(text: &str) -> [String; 2] {
+    [
+        text.to_owned(),
+        text.replace("projectcalico.org/v3", "crd.projectcalico.org/v1"),
+    ]
+}
+
+/// The resources of a text, and its problems as `field: message`.
+fn read(text: &str) -> (Vec<Resource>, Vec<String>) {
+    let loaded = load(text);
+    let shown = |problem: &Problem| {
+        let field = problem.field.clone().unwrap_or_default();
+        format!("{field}: {}", problem.message)
+    };
+    (loaded.resources, loaded.problems.iter().map(shown).collect())
+}
+
+fn port(name: &str, protocol: u8, port: u16) -> NamedPort {
+    NamedPort {
+        name: name.into(),
+        protocol,
+        port,
+    }
+}
+
+fn labels(key: &str, value: &str) -> Labels {
+    Labels::from([(key.to_owned(), value.to_owned())])
 }
 
 /// Rules as compact text; `None` is no rule list at all.

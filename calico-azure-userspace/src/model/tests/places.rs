@@ -221,6 +221,10 @@ fn mixed_families_name_the_second() {
     let rule =
         "ingress:\n- action: Deny\n  source: {nets: [10.0.0.0/8]}\n  destination: {notNets: [«'fd00::/8'»]}";
     check(&np(rule), "spec.ingress[0]", "both IPv4 and IPv6");
+    for fields in ["protocol: ICMPv6", "ipVersion: 6"] {
+        let rule = format!("ingress:\n- {{action: Deny, {fields}, source: {{notNets: [«10.0.0.0/8»]}}}}");
+        check(&np(&rule), "spec.ingress[0]", "the rule matches nothing");
+    }
 }
 
 #[test]

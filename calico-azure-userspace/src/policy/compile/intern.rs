@@ -53,6 +53,8 @@ impl<T> Borrow<T> for Handle<T> {
 pub(super) struct Interner<T> {
     ids: IdSpace,
     handles: HashSet<Handle<T>>,
+    /// Perhaps held by nobody else any more.
+    retired: Vec<Handle<T>>,
 }
 
 impl<T: Eq + Hash> Interner<T> {
@@ -61,6 +63,7 @@ impl<T: Eq + Hash> Interner<T> {
         Self {
             ids: IdSpace::new(what, first, last, taken),
             handles: HashSet::new(),
+            retired: Vec::new(),
         }
     }
 
@@ -73,21 +76,61 @@ impl<T: Eq + Hash> Interner<T> {
         Ok(handle)
     }
 
-    /// Forgets content that nobody holds any more.
-    pub(super) fn sweep(&mut self) {
-        let ids = &mut self.ids;
-        self.handles.retain(|handle| {
-            let held = Arc::strong_count(&handle.0) > 1;
-            if !held {
-                ids.free(handle.id());
+    /// Lets go of a handle: the next [`Self::sweep`] forgets its content if nobody else holds it by then.
+    pub(super) fn retire(&mut self, handle: Handle<T>) {
+        self.retired.push(handle);
+    }
+
+    /// Forgets retired content that nobody holds any more; `inner` are handles that content itself holds.
+    pub(super) fn sweep(&mut self, inner: impl Fn(&T) -> &[Handle<T>]) {
+        while !self.retired.is_empty() {
+            let mut retired = std::mem::take(&mut self.retired);
+            retired.sort_unstable_by_key(Handle::id);
+            retired.dedup_by_key(|handle| handle.id());
+            for handle in retired {
+                // The interner's, and this one.
+                if Arc::strong_count(&handle.0) == 2 {
+                    self.handles.remove(handle.value());
+                    self.ids.free(handle.id());
+                    self.retired.extend_from_slice(inner(handle.value()));
+                }
             }
-            held
-        });
+        }
+    }
+
+    /// Forgets whatever nobody holds any more, retired or not.
+    pub(super) fn sweep_all(&mut self) {
+        self.retired.clear();
+        loop {
+            let ids = &mut self.ids;
+            let before = self.handles.len();
+            self.handles.retain(|handle| {
+                let held = Arc::strong_count(&handle.0) > 1;
+                if !held {
+                    ids.free(handle.id());
+                }
+                held
+            });
+            // Content may have held other content.
+            if self.handles.len() == before {
+                return;
+            }
+        }
+    }
+
+    /// The ids in use are about to be known outside: once free, they must rest.
+    pub(super) fn publish(&mut self) {
+        self.ids.unpublished.clear();
     }
 
     /// Lets freed ids be given out again.
     pub(super) fn release(&mut self) {
         self.ids.resting.clear();
+    }
+
+    #[cfg(test)]
+    pub(super) fn len(&self) -> usize {
+        self.handles.len()
     }
 }
 
@@ -98,6 +141,8 @@ struct IdSpace {
     last: u32,
     next: u32,
     used: HashSet<u32>,
+    /// Those of `used` that nobody outside has seen.
+    unpublished: HashSet<u32>,
     resting: HashSet<u32>,
 }
 
@@ -110,6 +155,7 @@ impl IdSpace {
             last,
             next,
             used: HashSet::new(),
+            unpublished: HashSet::new(),
             resting: taken.into_iter().collect(),
         }
     }
@@ -130,6 +176,7 @@ impl IdSpace {
             let id = self.next;
             self.next = self.next.wrapping_add(1);
             if !self.resting.contains(&id) && self.used.insert(id) {
+                self.unpublished.insert(id);
                 return Ok(id);
             }
         }
@@ -137,7 +184,9 @@ impl IdSpace {
 
     fn free(&mut self, id: u32) {
         self.used.remove(&id);
-        self.resting.insert(id);
+        if !self.unpublished.remove(&id) {
+            self.resting.insert(id);
+        }
     }
 }
 
@@ -149,25 +198,36 @@ mod tests {
         Interner::new("tests", 1, last, taken.iter().copied().collect())
     }
 
+    fn none<'a>(_: &'a &'static str) -> &'a [Handle<&'static str>] {
+        &[]
+    }
+
     #[test]
     fn the_same_content_keeps_its_id_while_it_is_held() {
         let mut names = interner(9, &[]);
         let a = names.intern("a").unwrap();
         let b = names.intern("b").unwrap();
+        names.publish();
         assert_eq!([a.id(), b.id()], [1, 2]);
-        drop(a);
+        names.retire(a);
+        names.retire(b.clone());
         assert_eq!(names.intern("a").unwrap().id(), 1, "not swept yet");
-        names.sweep();
+        names.sweep(none);
         assert_eq!(names.intern("a").unwrap().id(), 3);
-        assert_eq!(names.intern("b").unwrap().id(), 2);
+        assert_eq!(names.intern("b").unwrap().id(), 2, "still held");
+        drop(b);
+        names.sweep_all();
+        assert_eq!(names.len(), 0);
     }
 
     #[test]
     fn a_freed_id_rests_until_the_kernel_has_forgotten_it() {
         let mut names = interner(2, &[]);
-        names.intern("a").unwrap();
+        let a = names.intern("a").unwrap();
         let _b = names.intern("b").unwrap();
-        names.sweep();
+        names.publish();
+        names.retire(a);
+        names.sweep(none);
         let error = names.intern("c").unwrap_err();
         assert_eq!(
             error,
@@ -178,6 +238,29 @@ mod tests {
         );
         names.release();
         assert_eq!(names.intern("c").unwrap().id(), 1);
+    }
+
+    #[test]
+    fn an_id_that_nobody_outside_has_seen_need_not_rest() {
+        let mut names = interner(1, &[]);
+        for name in ["a", "b", "c"] {
+            let handle = names.intern(name).unwrap();
+            assert_eq!(handle.id(), 1);
+            names.retire(handle);
+            names.sweep(none);
+        }
+    }
+
+    #[test]
+    fn content_lets_go_of_the_content_it_holds() {
+        #[derive(PartialEq, Eq, Hash)]
+        struct Node(u8, Vec<Handle<Node>>);
+        let mut nodes = Interner::new("tests", 1, 9, BTreeSet::new());
+        let leaf = nodes.intern(Node(0, Vec::new())).unwrap();
+        let root = nodes.intern(Node(1, vec![leaf])).unwrap();
+        nodes.retire(root);
+        nodes.sweep(|node| &node.1);
+        assert_eq!(nodes.len(), 0);
     }
 
     #[test]

@@ -25,14 +25,6 @@ struct Named {
 }
 
 impl Members {
-    pub(super) fn new<'a>(predicates: impl IntoIterator<Item = &'a PredicateHandle>) -> Self {
-        let mut members = Self::default();
-        predicates
-            .into_iter()
-            .for_each(|predicate| members.insert(predicate));
-        members
-    }
-
     /// Holds no handle: who inserts a predicate keeps it alive, and removes it before letting go.
     pub(super) fn insert(&mut self, predicate: &PredicateHandle) {
         let id = predicate.id();
@@ -72,6 +64,11 @@ impl Members {
         }
     }
 
+    pub(super) fn asks_about(&self, service: &ServiceName) -> bool {
+        self.services.contains_key(service)
+    }
+
+    #[cfg(test)]
     pub(super) fn is_empty(&self) -> bool {
         self.selectors.is_empty() && self.named.is_empty() && self.services.is_empty()
     }
@@ -137,4 +134,72 @@ pub(super) fn backends(store: &Store) -> impl Iterator<Item = (ServiceName, &Sub
         let subsets = if counts { backends.subsets.as_slice() } else { &[] };
         subsets.iter().map(move |subset| (service.clone(), subset))
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::super::intern::Interner;
+    use super::*;
+    use crate::model::Labels;
+
+    #[test]
+    fn what_holds_for_endpoints_sets_and_backends_until_it_is_taken_out() {
+        let mut interner = Interner::new("tests", 1, 99, BTreeSet::new());
+        let web = Selector::parse("app == 'web'").unwrap();
+        let named = |selector: Option<&Selector>, name: &str, protocol| Predicate::NamedPort {
+            selector: selector.cloned(),
+            name: name.into(),
+            protocol,
+        };
+        let api = ServiceName {
+            namespace: "ns".into(),
+            name: "api".into(),
+        };
+        let other = Selector::parse("app == 'db'").unwrap();
+        let predicates: Vec<PredicateHandle> = [
+            Predicate::Selector(web.clone()),
+            named(Some(&web), "http", None),
+            named(None, "http", Some(17)),
+            named(Some(&other), "http", None),
+            Predicate::Service(api.clone()),
+        ]
+        .map(|predicate| interner.intern(predicate).unwrap())
+        .into();
+        let mut members = Members::default();
+        predicates.iter().for_each(|predicate| members.insert(predicate));
+        let labels = Labels::from([("app".into(), "web".into())]);
+        let ports = [(6, 80), (17, 53)].map(|(protocol, port)| NamedPort {
+            name: "http".into(),
+            protocol,
+            port,
+        });
+        let expected = [
+            Held::of(1),
+            Held::of(2),
+            Held::at(2, (6, 80)),
+            Held::at(2, (17, 53)),
+            Held::of(3),
+            Held::at(3, (17, 53)),
+        ];
+        assert_eq!(members.of_endpoint(&labels, &ports), expected);
+        assert_eq!(members.of_endpoint(&Labels::new(), &[]), []);
+        assert_eq!(members.of_network_set(&labels), [Held::of(1)]);
+        let served = [Held::of(5), Held::at(5, (6, 443))];
+        assert_eq!(members.of_backends(&api, &[(6, 443), (6, 443)]), served);
+        let unknown = ServiceName {
+            namespace: "other".into(),
+            ..api.clone()
+        };
+        assert_eq!(members.of_backends(&unknown, &[(6, 443)]), []);
+
+        members.remove(&predicates[1]);
+        assert_eq!(
+            members.of_endpoint(&labels, &ports),
+            [expected[0], expected[4], expected[5]]
+        );
+        predicates.iter().for_each(|predicate| members.remove(predicate));
+        assert!(members.is_empty());
+    }
 }

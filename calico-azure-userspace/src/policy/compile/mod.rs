@@ -1,49 +1,65 @@
-//! The compiler: a full recompute of [`Desired`] from the store. Ids of content that did not change stay.
+//! The compiler: from what is known to [`Desired`]. A change recomputes only what it touches.
 //!
 //! | content | module | id |
 //! |---|---|---|
-//! | address predicates that active policies use | `predicate`, `rules` | internal |
-//! | peer classes: which predicates hold together for some address | `classes` | slot |
-//! | policy sets: what decides one direction of an endpoint | `sets`, `own` | slot |
-//! | port tables: the first match of every port for (set, class) | `paint`, `encode` | table |
+//! | who has which interface and address | `claims` | – |
+//! | pods with the same labels, network sets, …: what holds for each | `sources`, `members` | internal |
+//! | address predicates that active policies use | `predicate`, `rules`, `traffic`, `bodies` | internal |
+//! | peer classes: which predicates, at which ports, hold together for some address | `prefixes`, `classes` | slot |
+//! | policy sets: what decides one direction of an endpoint | `select`, `place`, `sets`, `own`, `profiles` | slot |
+//! | port tables: the first match of every port for (set, class) | `output`, `paint`, `source`, `encode` | table |
 //! | what decided: rules, tier defaults, profiles | `sets` | rule |
+//!
+//! `engine` runs them in this order over names of what was `touched`; each hands on what came into use and what went
+//! out of it (`counted`). The state never depends on the way to it: an engine that starts with the same store finds the
+//! same tables, up to ids.
 //!
 //! An id is bound to its content (`intern`), so a table that changes is a table with another id: while an update is
 //! under way, old and new exist side by side in the kernel and neither is ever half of the other.
 
+mod bodies;
+mod change;
+mod claims;
 mod classes;
+mod counted;
 mod encode;
+mod engine;
 mod intern;
+mod label_index;
 mod members;
 mod output;
 mod own;
 mod paint;
 mod place;
 mod predicate;
+mod prefixes;
+mod problems;
 mod profiles;
-mod ranges;
+pub mod ranges;
 mod rules;
+mod select;
 mod selectors;
 mod sets;
+mod side;
 mod source;
+mod sources;
+mod touched;
 mod traffic;
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
-use std::sync::Arc;
+use std::collections::{BTreeMap, BTreeSet};
 
 use calico_azure_ebpf::abi::{CLASS_DEFAULT_V6, word};
 
-use self::classes::{Class, Classes};
+pub use self::change::Change;
+use self::classes::Class;
 use self::encode::Table;
+use self::engine::Engine;
 use self::intern::Interner;
-use self::output::Paired;
-use self::predicate::{Predicate, PredicateHandle};
-use self::rules::{Body, BodyRule};
-use self::sets::{Set, SetContent};
-use super::order::{OrderedTier, ordered};
-use super::store::Store;
-use super::topology::Topology;
-use super::{Desired, Direction, Problem, RuleRef};
+use self::predicate::Predicate;
+use self::sets::SetContent;
+use self::touched::Touched;
+use super::store::{Event, Store};
+use super::{Desired, Problem, RuleRef};
 use crate::model::{Key, TierDefault};
 
 /// Why there is no result.
@@ -99,22 +115,25 @@ pub struct TierInfo {
     pub policies: Vec<Key>,
 }
 
-/// What is known of each policy that governs a local endpoint.
-type Bodies = HashMap<(Key, Direction), Arc<Body>>;
-
-/// Remembers which content has which id, and tables that are still good.
+/// Which content has which id.
 #[derive(Debug)]
-pub struct Compiler {
+struct Interners {
     predicates: Interner<Predicate>,
     classes: Interner<Class>,
     contents: Interner<SetContent>,
     tables: Interner<Table>,
     references: Interner<RuleRef>,
-    next_body: u64,
-    // What the last output was made of. Holding it keeps its ids.
-    bodies: Bodies,
-    sets: BTreeMap<u32, Paired>,
-    classified: Classes,
+}
+
+/// What is known, and what follows from it.
+#[derive(Debug)]
+pub struct Compiler {
+    store: Store,
+    touched: Touched,
+    engine: Engine,
+    interners: Interners,
+    /// The last update stopped half-way.
+    broken: bool,
 }
 
 impl Default for Compiler {
@@ -124,7 +143,7 @@ impl Default for Compiler {
 }
 
 impl Compiler {
-    /// A compiler that gives out none of the reserved ids until [`Self::applied`].
+    /// A compiler that knows nothing and gives out none of the reserved ids until [`Self::applied`].
     #[must_use]
     pub fn new(reserved: Reserved) -> Self {
         let Reserved {
@@ -134,96 +153,159 @@ impl Compiler {
             rules,
         } = reserved;
         Self {
-            predicates: Interner::new("address predicates", 1, u32::MAX, BTreeSet::new()),
-            classes: Interner::new("peer classes", CLASS_DEFAULT_V6 + 1, word::SLOT_MAX, classes),
-            contents: Interner::new("policy sets", 1, word::SLOT_MAX, sets),
-            tables: Interner::new("port tables", 1, word::TABLE_MAX, tables),
-            references: Interner::new("rules", 1, u32::MAX, rules),
-            next_body: 0,
-            bodies: HashMap::new(),
-            sets: BTreeMap::new(),
-            classified: Classes::default(),
+            store: Store::default(),
+            touched: Touched::default(),
+            engine: Engine::default(),
+            interners: Interners {
+                predicates: Interner::new("address predicates", 1, u32::MAX, BTreeSet::new()),
+                classes: Interner::new("peer classes", CLASS_DEFAULT_V6 + 1, word::SLOT_MAX, classes),
+                contents: Interner::new("policy sets", 1, word::SLOT_MAX, sets),
+                tables: Interner::new("port tables", 1, word::TABLE_MAX, tables),
+                references: Interner::new("rules", 1, u32::MAX, rules),
+            },
+            broken: false,
+        }
+    }
+
+    /// Takes in an event; whether anything is different now. The tables follow at the next [`Self::update`].
+    pub fn apply(&mut self, event: Event) -> bool {
+        self.touched.apply(&mut self.store, event)
+    }
+
+    /// Brings the tables in step with what is known; what changed in them. On an error they stay, for those who hold a
+    /// copy, as they were: the ids in it are not given out again.
+    ///
+    /// # Errors
+    /// If the ABI has no ids left for something. The next update starts anew.
+    pub fn update(&mut self) -> Result<Change, CompileError> {
+        if self.broken {
+            self.engine = Engine::after(&self.engine);
+            self.interners.sweep_all();
+            self.touched = Touched::default();
+            self.touched.between(&Store::default(), &self.store);
+        }
+        let touched = std::mem::take(&mut self.touched);
+        let anew = std::mem::replace(&mut self.broken, true);
+        self.engine.update(&self.store, &touched, &mut self.interners)?;
+        self.broken = false;
+        self.interners.sweep();
+        let mut change = self.engine.sheet.take_change();
+        if anew {
+            change.merge(Change::everything());
+        }
+        Ok(change)
+    }
+
+    /// What is known.
+    #[must_use]
+    pub fn store(&self) -> &Store {
+        &self.store
+    }
+
+    /// What the kernel should hold, as of the last update.
+    #[must_use]
+    pub fn desired(&self) -> &Desired {
+        self.engine.sheet.desired()
+    }
+
+    /// What rule ids in decisions and events stand for.
+    #[must_use]
+    pub fn rules(&self) -> &BTreeMap<u32, RuleRef> {
+        &self.engine.rules
+    }
+
+    /// Contradictions between resources, each once, in order.
+    pub fn problems(&self) -> impl Iterator<Item = &Problem> {
+        self.engine.problems.iter()
+    }
+
+    /// A copy of everything, as of the last update.
+    #[must_use]
+    pub fn output(&self) -> Output {
+        let engine = &self.engine;
+        Output {
+            desired: self.desired().clone(),
+            rules: engine.rules.clone(),
+            problems: engine.problems.iter().cloned().collect(),
+            sets: engine.sets.info(&engine.bodies),
         }
     }
 
     /// The kernel holds the last output and nothing else: ids that it no longer uses may be given out again.
     pub fn applied(&mut self) {
+        self.interners.release();
+    }
+
+    /// Compiles exactly what `store` knows. A compiler that knew nothing before recomputes everything.
+    ///
+    /// # Errors
+    /// As [`Self::update`].
+    pub fn compile(&mut self, store: &Store) -> Result<Output, CompileError> {
+        self.touched.between(&self.store, store);
+        self.store = store.clone();
+        self.update()?;
+        Ok(self.output())
+    }
+
+    /// How much of each thing there is, to see that nothing is left behind.
+    #[cfg(test)]
+    pub(crate) fn counts(&self) -> Vec<(&'static str, Vec<usize>)> {
+        let Interners {
+            predicates,
+            classes,
+            contents,
+            tables,
+            references,
+        } = &self.interners;
+        let interned = [
+            predicates.len(),
+            classes.len(),
+            contents.len(),
+            tables.len(),
+            references.len(),
+        ];
+        let mut counts = self.engine.counts();
+        counts.push(("interned", interned.into()));
+        counts
+    }
+}
+
+impl Interners {
+    /// Forgets what is no longer used; what is used is known outside from now on.
+    fn sweep(&mut self) {
+        let Self {
+            predicates,
+            classes,
+            contents,
+            tables,
+            references,
+        } = self;
+        predicates.sweep(|_| &[]);
+        classes.sweep(|_| &[]);
+        contents.sweep(|_| &[]);
+        tables.sweep(|table| &table.next);
+        references.sweep(|_| &[]);
+        predicates.publish();
+        classes.publish();
+        contents.publish();
+        tables.publish();
+        references.publish();
+    }
+
+    /// As [`Self::sweep`] after an update that stopped half-way.
+    fn sweep_all(&mut self) {
+        self.predicates.sweep_all();
+        self.classes.sweep_all();
+        self.contents.sweep_all();
+        self.tables.sweep_all();
+        self.references.sweep_all();
+    }
+
+    fn release(&mut self) {
         self.predicates.release();
         self.classes.release();
         self.contents.release();
         self.tables.release();
         self.references.release();
     }
-
-    /// Compiles everything that is known. On an error the ids of the last output stay as they are.
-    ///
-    /// # Errors
-    /// If the ABI has no ids left for something.
-    pub fn compile(&mut self, store: &Store) -> Result<Output, CompileError> {
-        let result = self.recompute(store);
-        // Sets first: they hold what the others count.
-        self.contents.sweep();
-        self.tables.sweep();
-        self.classes.sweep();
-        self.references.sweep();
-        self.predicates.sweep();
-        result
-    }
-
-    fn recompute(&mut self, store: &Store) -> Result<Output, CompileError> {
-        let topology = Topology::of(store);
-        let tiers = ordered(store);
-        let mut problems = topology.problems.clone();
-        let found = place::place(self, store, &tiers, &topology)?;
-        problems.extend(found.problems);
-        problems.extend(missing_tiers(&tiers));
-
-        let classified =
-            classes::classify(store, &topology, &predicates_of(&found.bodies), &mut self.classes)?;
-        let mut sets = BTreeMap::new();
-        for (id, content) in found.contents {
-            let old = self.sets.get(&id);
-            let set = match old {
-                Some(old) => Arc::clone(&old.set),
-                None => Arc::new(Set::new(content, &found.by_id, &mut self.references)?),
-            };
-            sets.insert(id, Paired::new(set, old, &classified, &mut self.tables)?);
-        }
-
-        problems.sort_unstable();
-        problems.dedup();
-        let output = output::assemble(
-            store,
-            &topology,
-            &found.placed,
-            &classified,
-            &sets,
-            &found.by_id,
-            problems,
-        );
-        self.sets = sets;
-        self.bodies = found.bodies;
-        self.classified = classified;
-        Ok(output)
-    }
-}
-
-fn missing_tiers<'a>(tiers: &'a [OrderedTier<'_>]) -> impl Iterator<Item = Problem> + 'a {
-    tiers.iter().filter(|tier| !tier.exists).flat_map(|tier| {
-        let problem = |policy: &Key| Problem::TierMissing {
-            policy: policy.clone(),
-            tier: tier.name.to_owned(),
-        };
-        tier.policies.iter().map(move |policy| problem(&policy.key))
-    })
-}
-
-/// Every predicate that the bodies use, by id.
-fn predicates_of(bodies: &Bodies) -> Vec<PredicateHandle> {
-    let rules = bodies.values().flat_map(|body| &body.rules);
-    let used: BTreeMap<u32, &PredicateHandle> = rules
-        .flat_map(BodyRule::predicates)
-        .map(|p| (p.id(), p))
-        .collect();
-    used.into_values().cloned().collect()
 }

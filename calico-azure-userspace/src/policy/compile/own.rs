@@ -10,7 +10,7 @@ use super::members::backends;
 use super::predicate::{Family, PerFamily};
 use super::rules::{BodyRule, OwnCriteria};
 use super::sets::{Own, OwnAddress};
-use super::traffic::OwnPorts;
+use super::side::OwnPorts;
 use crate::model::{Action, NamedPort, Peer, ServiceName};
 use crate::policy::labels::EffectiveLabels;
 use crate::policy::store::Store;

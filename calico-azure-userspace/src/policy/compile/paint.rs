@@ -5,8 +5,8 @@ use calico_azure_ebpf::abi::word;
 
 use super::predicate::{Family, Held};
 use super::sets::{Decision, Effect, Match, Set};
+use super::side::Part;
 use super::source::{self, BySource, Split};
-use super::traffic::Part;
 
 /// Ports from `first` to `last` with one decision.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]

@@ -95,8 +95,6 @@ pub(super) enum Family {
 }
 
 impl Family {
-    pub(super) const ALL: [Self; 2] = [Self::V4, Self::V6];
-
     pub(super) fn of(net: &IpNet) -> Self {
         match net {
             IpNet::V4(_) => Self::V4,

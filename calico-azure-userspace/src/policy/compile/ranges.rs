@@ -1,15 +1,17 @@
 //! Sets of ports as sorted, disjoint, inclusive ranges.
 
-/// One range.
-pub(super) type Range = (u16, u16);
+/// One range, both ends in it.
+pub type Range = (u16, u16);
 
 /// Ports, or ICMP `type << 8 | code`.
-pub(super) type Ranges = Box<[Range]>;
+pub type Ranges = Box<[Range]>;
 
-pub(super) const ALL: &[Range] = &[(0, u16::MAX)];
+/// Every port.
+pub const ALL: &[Range] = &[(0, u16::MAX)];
 
 /// All of them, sorted out; those that end before they begin are none.
-pub(super) fn union(mut ranges: Vec<Range>) -> Ranges {
+#[must_use]
+pub fn union(mut ranges: Vec<Range>) -> Ranges {
     ranges.retain(|(first, last)| first <= last);
     ranges.sort_unstable();
     let mut merged: Vec<Range> = Vec::with_capacity(ranges.len());
@@ -24,8 +26,9 @@ pub(super) fn union(mut ranges: Vec<Range>) -> Ranges {
     merged.into()
 }
 
-/// Both sorted and disjoint.
-pub(super) fn minus(from: &[Range], what: &[Range]) -> Ranges {
+/// What is in the first only; both sorted and disjoint.
+#[must_use]
+pub fn minus(from: &[Range], what: &[Range]) -> Ranges {
     let mut left = Vec::new();
     for (first, last) in from {
         let mut next = u32::from(*first);
@@ -38,12 +41,15 @@ pub(super) fn minus(from: &[Range], what: &[Range]) -> Ranges {
     left.into()
 }
 
-/// Both sorted and disjoint.
-pub(super) fn common(a: &[Range], b: &[Range]) -> Ranges {
+/// What is in both; both sorted and disjoint.
+#[must_use]
+pub fn common(a: &[Range], b: &[Range]) -> Ranges {
     minus(a, &minus(ALL, b))
 }
 
-pub(super) fn contains(ranges: &[Range], port: u16) -> bool {
+/// Whether the port is in one of them; sorted and disjoint.
+#[must_use]
+pub fn contains(ranges: &[Range], port: u16) -> bool {
     let place = ranges.partition_point(|(_, last)| *last < port);
     ranges.get(place).is_some_and(|(first, _)| *first <= port)
 }

@@ -15,7 +15,8 @@ pub(super) struct SelectorIndex {
 }
 
 impl SelectorIndex {
-    pub(super) fn new<'a>(selectors: impl IntoIterator<Item = (u32, &'a Selector)>) -> Self {
+    #[cfg(test)]
+    fn new<'a>(selectors: impl IntoIterator<Item = (u32, &'a Selector)>) -> Self {
         let mut index = Self::default();
         for (id, selector) in selectors {
             index.insert(id, selector);
@@ -54,6 +55,7 @@ impl SelectorIndex {
         }
     }
 
+    #[cfg(test)]
     pub(super) fn is_empty(&self) -> bool {
         self.by_label.is_empty() && self.others.is_empty()
     }

@@ -1,13 +1,14 @@
 //! Policy sets: all that decides one direction of an endpoint, in order, shared by every endpoint it is the same for.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 
+use super::bodies::Bodies;
 use super::intern::{Handle, Interner};
 use super::predicate::{Family, Held, PerFamily};
 use super::profiles::SetProfile;
 use super::rules::{Body, BodyRule};
-use super::traffic::{Asked, OwnPorts};
+use super::side::{Asked, OwnPorts};
 use super::{CompileError, SetInfo, TierInfo};
 use crate::model::{Action, TierDefault};
 use crate::policy::RuleRef;
@@ -115,6 +116,22 @@ pub(super) struct Match<'a> {
     pub(super) asked: Asked<'a>,
 }
 
+impl SetContent {
+    /// Of all policies and profiles in it, each as often as it is there.
+    pub(super) fn bodies(&self) -> impl Iterator<Item = u64> {
+        let policies = self.tiers.iter().flat_map(|tier| &tier.policies);
+        let profiles = self
+            .profiles
+            .iter()
+            .flatten()
+            .filter_map(|profile| match profile {
+                SetProfile::Rules { rules, .. } => Some(rules),
+                SetProfile::All { .. } => None,
+            });
+        policies.chain(profiles).map(|policy| policy.body)
+    }
+}
+
 impl SetRule {
     pub(super) fn get(&self) -> Option<&BodyRule> {
         self.body.rules.get(self.index)
@@ -151,7 +168,7 @@ impl SetRule {
 impl Set {
     pub(super) fn new(
         handle: Handle<SetContent>,
-        bodies: &BTreeMap<u64, Arc<Body>>,
+        bodies: &Bodies,
         references: &mut Interner<RuleRef>,
     ) -> Result<Self, CompileError> {
         let content = handle.value();
@@ -165,7 +182,7 @@ impl Set {
         let mut rules: Vec<SetRule> = Vec::new();
         let mut tiers = Vec::with_capacity(content.tiers.len() + 1);
         let mut add = |policy: &SetPolicy| {
-            let Some(body) = bodies.get(&policy.body) else {
+            let Some(body) = bodies.get(policy.body) else {
                 return rules.len();
             };
             rules.extend((0..body.rules.len()).map(|index| {
@@ -263,7 +280,7 @@ impl Set {
     }
 
     /// What the set is made of, for people.
-    pub(super) fn info(&self, bodies: &BTreeMap<u64, Arc<Body>>) -> SetInfo {
+    pub(super) fn info(&self, bodies: &Bodies) -> SetInfo {
         let content = self.handle.value();
         let tiers = content.tiers.iter().map(|tier| TierInfo {
             tier: tier.name.clone(),
@@ -271,7 +288,7 @@ impl Set {
             policies: tier
                 .policies
                 .iter()
-                .filter_map(|policy| bodies.get(&policy.body))
+                .filter_map(|policy| bodies.get(policy.body))
                 .map(|body| body.policy.key.clone())
                 .collect(),
         });

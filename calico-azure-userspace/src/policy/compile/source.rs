@@ -6,7 +6,7 @@ use super::paint::{Domain, Painted, Run};
 use super::predicate::{Family, Held};
 use super::ranges::{self, Range};
 use super::sets::{Match, Set};
-use super::traffic::Part;
+use super::side::Part;
 
 /// The source ports of a protocol, by the rules that they match.
 pub(super) struct Split {

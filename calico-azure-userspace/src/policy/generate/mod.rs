@@ -4,6 +4,7 @@
 //! each other. Packets are aimed: for each rule some that it should match and some that just miss it.
 
 mod cluster;
+mod edges;
 mod extras;
 mod features;
 mod hosts;

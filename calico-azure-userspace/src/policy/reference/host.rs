@@ -39,7 +39,8 @@ const fn failsafe(protocol: u8, port: u16) -> Failsafe {
     }
 }
 
-const INBOUND: [Failsafe; 9] = [
+/// Failsafe ports for what a host gets, unless FelixConfiguration says otherwise.
+pub const INBOUND: [Failsafe; 9] = [
     failsafe(6, 22),
     failsafe(17, 68),
     failsafe(6, 179),
@@ -51,7 +52,8 @@ const INBOUND: [Failsafe; 9] = [
     failsafe(6, 6667),
 ];
 
-const OUTBOUND: [Failsafe; 9] = [
+/// Failsafe ports for what a host sends, unless FelixConfiguration says otherwise.
+pub const OUTBOUND: [Failsafe; 9] = [
     failsafe(17, 53),
     failsafe(17, 67),
     failsafe(6, 179),

@@ -4,8 +4,9 @@
 //! model, the selector evaluator, effective labels and the assignment of addresses to pods.
 //!
 //! ```text
-//! path ─┬─ verdict (a pod's policy) ─┬─ walk ── matching ── members
-//!       └─ host (a host endpoint's) ─┘    └─ order
+//! path ─┬─ verdict (a pod's policy) ─┬─ walk ─┬─ order
+//!       └─ host (a host endpoint's) ─┘        ├─ matching ── members
+//!                                             └─ profiles
 //! ```
 
 mod coverage;
@@ -14,13 +15,14 @@ mod matching;
 mod members;
 mod order;
 mod path;
+mod profiles;
 mod verdict;
 mod walk;
 
 use std::net::IpAddr;
 
 pub use coverage::{Branch, Coverage, Point};
-pub use host::{HostVerdict, Traffic};
+pub use host::{HostVerdict, INBOUND as FAILSAFE_INBOUND, OUTBOUND as FAILSAFE_OUTBOUND, Traffic};
 pub use matching::Criterion;
 pub use verdict::*;
 

@@ -9,6 +9,7 @@ use crate::model::{Action, HostRole, Key, Kind, Namespace, Peer, Pod, Policy, Re
 use crate::policy::generate::{self, Case, Shape, probes};
 use crate::policy::reference::Oracle;
 use crate::policy::store::{Event, Interface, Interfaces};
+use crate::policy::topology::Topology;
 use crate::policy::{
     CompileError, Compiler, Desired, Direction, Output, Probe, Problem, Reserved, Store, lookup,
 };
@@ -66,7 +67,15 @@ fn every_reference_between_tables_resolves_and_every_table_is_used() {
         let mut found: BTreeMap<u32, u8> = BTreeMap::new();
         for (key, decision) in &desired.ports {
             assert_eq!(word::decision_table(*decision), key.table);
-            assert!(rules.contains_key(&word::decision_rule(*decision)));
+            let next = word::decision_next(*decision);
+            if word::decision_leads(*decision) {
+                *found.entry(key.table).or_default() |= word::hint::SOURCE;
+                assert_eq!(word::table_hints(next) & word::hint::SOURCE, 0, "one step only");
+                let old = hints.insert(word::table_id(next), word::table_hints(next));
+                assert!(old.is_none_or(|old| old == word::table_hints(next)));
+            } else {
+                assert!(rules.contains_key(&word::decision_rule(*decision)));
+            }
             let hint = if key.level == LEVEL_TABLE {
                 0
             } else {
@@ -317,7 +326,7 @@ fn a_rule_that_holds_for_some_of_the_pods_addresses_only_is_closed() {
         ingress: Some(vec![rule(0, Action::Allow), rule(1, Action::Pass)]),
         egress: None,
         staged: None,
-        host: crate::model::HostRole::Normal,
+        host: HostRole::Normal,
     })));
     let output = Compiler::default().compile(&store).unwrap();
     let ask = |protocol| {
@@ -366,7 +375,7 @@ fn endpoints_of_several_namespaces_share_a_set_that_no_profile_ends() {
         ingress: Some(vec![]),
         egress: None,
         staged: None,
-        host: crate::model::HostRole::Normal,
+        host: HostRole::Normal,
     })));
     let (count, output) = sets(&store);
     assert_eq!(count, 1);
@@ -377,10 +386,11 @@ fn endpoints_of_several_namespaces_share_a_set_that_no_profile_ends() {
 fn on_one_node_every_pod_with_an_address_is_an_endpoint() {
     let store = generate::store(7, &Shape::default()).on_one_node();
     let output = Compiler::default().compile(&store).unwrap();
+    let isolated = Topology::of(&store).isolated.len();
     let live = store
         .pods()
         .filter(|pod| !pod.host_network && !pod.finished && !pod.ips.is_empty());
-    assert_eq!(output.desired.endpoints.len(), live.count());
+    assert_eq!(output.desired.endpoints.len() + isolated, live.count());
 }
 
 #[test]
@@ -413,11 +423,7 @@ fn contradictions_between_resources_are_reported() {
         .count();
     // Tier default is there, object or not.
     let governs = |policy: &&std::sync::Arc<Policy>| {
-        policy.staged.is_none()
-            && matches!(
-                policy.host,
-                crate::model::HostRole::Normal | crate::model::HostRole::Forward
-            )
+        policy.staged.is_none() && matches!(policy.host, HostRole::Normal | HostRole::Forward)
     };
     let policies = store.policies().filter(governs);
     let missing = policies.filter(|policy| policy.tier != "default").count();

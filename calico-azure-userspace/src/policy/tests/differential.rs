@@ -5,12 +5,23 @@ use std::collections::{BTreeMap, BTreeSet};
 use calico_azure_ebpf::abi::{Reason, word};
 
 use crate::policy::generate::{self, Case, Rng, Shape, probes};
+use crate::policy::pending::pending;
 use crate::policy::reference::Oracle;
 use crate::policy::{Compiler, Output, RuleRef, Store, lookup};
 
 /// Asserts that the tables decide as the policies do; the decided rules.
 fn agree(seed: u64, store: &Store, output: &Output, cases: &[Case], decided: &mut BTreeSet<RuleRef>) {
-    let oracle = Oracle::new(store);
+    compare(seed, store, &Oracle::new(store), output, cases, decided);
+}
+
+fn compare(
+    seed: u64,
+    store: &Store,
+    oracle: &Oracle<'_>,
+    output: &Output,
+    cases: &[Case],
+    decided: &mut BTreeSet<RuleRef>,
+) {
     for case in cases {
         let probe = &case.probe;
         let pod = store.pod(&case.namespace, &case.pod).unwrap();
@@ -60,6 +71,34 @@ fn differential(seeds: std::ops::Range<u64>, shape: &Shape, per_rule: usize, at_
 #[test]
 fn tables_decide_as_policies_do_in_small_clusters() {
     differential(0..160, &Shape::default(), 8, 150_000);
+}
+
+#[test]
+fn tables_of_what_is_pending_decide_as_staged_policies_would() {
+    let (mut pairs, mut staged) = (0, 0);
+    for seed in 0..160 {
+        let store = generate::store(seed, &Shape::default());
+        let Some(pending) = pending(&store) else { continue };
+        let output = Compiler::default().compile(&pending).unwrap();
+        let cases = probes(&store, seed, 3);
+        let mut decided = BTreeSet::new();
+        compare(
+            seed,
+            &store,
+            &Oracle::pending(&store),
+            &output,
+            &cases,
+            &mut decided,
+        );
+        pairs += cases.len();
+        let is_staged = |rule: &RuleRef| match rule {
+            RuleRef::Rule { policy, .. } => policy.kind.enforced().is_some(),
+            _ => false,
+        };
+        staged += decided.iter().filter(|rule| is_staged(rule)).count();
+    }
+    println!("{pairs} pairs, {staged} rules of staged policies decided some");
+    assert!(pairs > 30_000 && staged > 80, "{pairs}, {staged}");
 }
 
 #[test]

@@ -1,37 +1,9 @@
-//! Facts of Calico's policy model that are easily got wrong; each checked in the reference and in the tables.
+//! What rules, policies and tiers mean, each checked in the reference and in the tables. The numbered facts that are
+//! easily got wrong are in `facts_*`.
 
 use super::world::*;
-use crate::model::{Action, Icmp, IpVersion, Key, Kind, Policy, PortRange, Resource, Rule, TierDefault};
-use crate::policy::store::Event;
+use crate::model::{Action, Icmp, IpVersion, Policy, Resource, Rule, TierDefault};
 use crate::policy::{Direction, Store, reference};
-
-#[test]
-fn a_pod_without_policies_is_open_because_of_its_namespace() {
-    assert_eq!(ingress(&world([]), "10.0.0.2"), PROFILE);
-}
-
-#[test]
-fn a_pod_of_an_unknown_namespace_is_closed() {
-    let mut store = world([]);
-    store.apply(Event::Delete(Key {
-        kind: Kind::Namespace,
-        namespace: None,
-        name: "blue".into(),
-    }));
-    assert_eq!(ingress(&store, "10.0.0.2"), "- profile kns.blue");
-}
-
-#[test]
-fn an_egress_policy_does_not_isolate_ingress() {
-    let egress = Policy {
-        ingress: None,
-        egress: Some(vec![]),
-        ..policy("p", vec![])
-    };
-    let store = world([Resource::Policy(egress)]);
-    assert_eq!(ingress(&store, "10.0.0.2"), PROFILE);
-    assert_eq!(ask(&store, Direction::Egress, "10.0.0.2", TCP, 80), END);
-}
 
 #[test]
 fn a_policy_without_rules_isolates() {
@@ -126,39 +98,6 @@ fn policies_go_by_order_and_those_without_one_come_last() {
         ingress(&world(zeros.map(Resource::Policy)), "10.0.0.2"),
         format!("- {}", gnp("a", 0, "default"))
     );
-}
-
-#[test]
-fn a_kubernetes_policy_comes_before_a_calico_policy_without_order() {
-    let mut kubernetes = policy("z", vec![allow()]);
-    kubernetes.order = Some(1000.0);
-    kubernetes.key = Key {
-        kind: Kind::KubernetesNetworkPolicy,
-        namespace: Some("blue".into()),
-        name: "z".into(),
-    };
-    let store = world([kubernetes, policy("a", vec![deny()])].map(Resource::Policy));
-    let expected = "+ tier default / KubernetesNetworkPolicy blue/z / ingress[0]";
-    assert_eq!(ingress(&store, "10.0.0.2"), expected);
-}
-
-#[test]
-fn a_missing_tier_is_enforced_last_and_denies() {
-    let ghost = Policy {
-        tier: "ghost".into(),
-        order: Some(-1.0),
-        ..policy("g", vec![])
-    };
-    let pass = rule(Action::Pass, |r| {
-        r.source.nets = vec!["10.0.0.2/32".parse().unwrap()];
-    });
-    let store = world([
-        Resource::Policy(ghost),
-        Resource::Policy(policy("p", vec![pass])),
-        tier("last", None, TierDefault::Pass),
-    ]);
-    assert_eq!(ingress(&store, "10.0.0.2"), "- tier ghost / default action");
-    assert_eq!(ingress(&store, "10.0.0.3"), END);
 }
 
 #[test]
@@ -310,22 +249,6 @@ fn a_network_set_may_hold_everything_and_a_pod_inside_it_too() {
         assert_eq!(ingress(&store, peer), format!("+ {}", gnp("p", 0, "default")));
     }
     assert_eq!(ingress(&store, "fd00::2"), END);
-}
-
-#[test]
-fn sctp_ports_are_matched_and_udplite_has_none() {
-    let port = |protocol| {
-        let rule = rule(Action::Allow, |r| {
-            r.protocol = Some(protocol);
-            r.destination.ports = vec![PortRange { first: 80, last: 80 }];
-        });
-        world([Resource::Policy(policy("p", vec![rule]))])
-    };
-    let matched = format!("+ {}", gnp("p", 0, "default"));
-    assert_eq!(ask(&port(132), Direction::Ingress, "10.0.0.2", 132, 80), matched);
-    assert_eq!(ask(&port(132), Direction::Ingress, "10.0.0.2", 132, 81), END);
-    assert_eq!(ask(&port(136), Direction::Ingress, "10.0.0.2", 136, 80), END);
-    assert_eq!(ask(&port(UDP), Direction::Ingress, "10.0.0.2", UDP, 80), matched);
 }
 
 #[test]

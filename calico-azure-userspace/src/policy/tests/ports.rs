@@ -115,7 +115,7 @@ pub(super) const STRANGER: [&str; 2] = ["203.0.113.9", "2001:db8::9"];
 #[test]
 fn a_name_is_a_port_of_the_endpoint_itself_when_it_receives() {
     let output = compile([ingress(vec![to(|side| {
-        side.named_ports = named(&["http", "dns"])
+        side.named_ports = named(&["http", "dns"]);
     })])]);
     for peer in [DB[0], STRANGER[1]] {
         assert_eq!(open_to(&output, Direction::Ingress, peer, TCP), [5353, 8080]);

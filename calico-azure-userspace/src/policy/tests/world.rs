@@ -1,12 +1,16 @@
 //! A small world, and questions to both engines about it.
 
 use std::net::IpAddr;
+use std::path::Path;
 
 use calico_azure_ebpf::abi::Reason;
 
+use crate::model::load::parse_text;
 use crate::model::{
-    Action, Key, Kind, Labels, Namespace, NetworkSet, Pod, Policy, Resource, Rule, Tier, TierDefault,
+    Action, HostEndpoint, Key, Kind, Labels, Namespace, NetworkSet, Node, Pod, Policy, Resource, Rule, Tier,
+    TierDefault,
 };
+use crate::policy::reference::Flow;
 use crate::policy::store::{Event, Interface, Interfaces, NodeFacts};
 use crate::policy::{Compiler, Direction, Probe, Store, lookup, reference};
 use crate::selector::Selector;
@@ -174,6 +178,73 @@ pub(super) fn ingress(store: &Store, peer: &str) -> String {
 
 pub(super) fn gnp(name: &str, index: u32, tier: &str) -> String {
     format!("tier {tier} / GlobalNetworkPolicy {name} / ingress[{index}]")
+}
+
+/// The resources of manifests in which nothing is wrong.
+#[track_caller]
+pub(super) fn yaml(text: &str) -> Vec<Resource> {
+    let loaded = parse_text(Path::new("facts.yaml"), text);
+    let problems: Vec<String> = loaded.problems.iter().map(ToString::to_string).collect();
+    assert!(problems.is_empty() && !loaded.unreadable, "{problems:#?}");
+    loaded.resources
+}
+
+/// A Calico object; `spec` in YAML's flow style.
+pub(super) fn calico(kind: &str, metadata: &str, spec: &str) -> String {
+    format!(
+        "---\napiVersion: projectcalico.org/v3\nkind: {kind}\nmetadata: {{{metadata}}}\nspec: {{{spec}}}\n"
+    )
+}
+
+/// [`world`], two nodes `n1` (192.168.0.1) and `n2` (192.168.0.2), a pod `red/far` (.4) on `n2`, and `more`.
+pub(super) fn nodes(more: impl IntoIterator<Item = Resource>) -> Store {
+    let node = |name: &str, last: u8| {
+        Resource::Node(Node {
+            name: name.into(),
+            internal_ips: vec![IpAddr::from([192, 168, 0, last])],
+            ..Node::default()
+        })
+    };
+    let Resource::Pod(far) = pod("red", "far", 4) else {
+        unreachable!()
+    };
+    let far = Resource::Pod(Pod {
+        node: "n2".into(),
+        ..far
+    });
+    world([node("n1", 1), node("n2", 2), far].into_iter().chain(more))
+}
+
+/// A host endpoint of `n1` for all its interfaces, with label `role: host`.
+pub(super) fn host(edit: impl FnOnce(&mut HostEndpoint)) -> Resource {
+    let mut host = HostEndpoint {
+        name: "host1".into(),
+        labels: labels(&[("role", "host")]),
+        node: "n1".into(),
+        interface: Some("*".into()),
+        expected_ips: vec![IpAddr::from([192, 168, 0, 1])],
+        ..HostEndpoint::default()
+    };
+    edit(&mut host);
+    Resource::HostEndpoint(host)
+}
+
+/// Asks the reference about a flow's whole way: `+` or `-`, then where it was decided, and what decided.
+pub(super) fn way(store: &Store, src: &str, dst: &str, protocol: u8, dport: u16) -> String {
+    let flow = Flow {
+        src: src.parse().unwrap(),
+        dst: dst.parse().unwrap(),
+        protocol,
+        sport: 40_000,
+        dport,
+    };
+    let path = reference::path(store, &flow);
+    let decided = path.denied_at().or(path.legs.last());
+    let sign = if path.allow { '+' } else { '-' };
+    match decided {
+        Some(leg) => format!("{sign} {} {}: {}", leg.at, leg.stage, leg.verdict.rule),
+        None => format!("{sign} nobody has a say"),
+    }
 }
 
 pub(super) const END: &str = "- tier default / default action";

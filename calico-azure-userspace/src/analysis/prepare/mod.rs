@@ -1,0 +1,56 @@
+//! From manifests to a cluster that could run: what the API server and controllers would add is added, and what has no
+//! address gets one.
+//!
+//! ```text
+//! staged ── workloads ── defaults ── hosts ── addresses ── services
+//!  --pending  pods of     namespaces,  their    that no CIDR   backends
+//!             workloads   accounts     nodes    names
+//! ```
+
+mod addresses;
+mod defaults;
+mod hosts;
+mod services;
+mod staged;
+mod workloads;
+
+use std::collections::BTreeMap;
+
+pub(super) use addresses::names_v6;
+
+use super::notes::Notes;
+use super::place::Place;
+use crate::policy::store::{Name, Store};
+
+/// A cluster to look at.
+#[derive(Debug)]
+pub(super) struct Prepared {
+    pub(super) store: Store,
+    /// Pods that stand for a workload.
+    stand_ins: BTreeMap<Name, Place>,
+}
+
+impl Prepared {
+    /// `v6`: endpoints without an address get one of that family, too.
+    pub(super) fn new(mut store: Store, pending: bool, v6: bool, notes: &mut Notes) -> Self {
+        if pending {
+            staged::apply(&mut store);
+        }
+        let stand_ins = workloads::add_pods(&mut store);
+        defaults::add(&mut store, notes);
+        hosts::add_nodes(&mut store);
+        addresses::add(&mut store, v6, notes);
+        services::add_backends(&mut store, notes);
+        Self { store, stand_ins }
+    }
+
+    /// What a pod is to those who ask.
+    pub(super) fn place(&self, namespace: &str, name: &str) -> Place {
+        let name = (namespace.to_owned(), name.to_owned());
+        let stand_in = self.stand_ins.get(&name).cloned();
+        stand_in.unwrap_or_else(|| Place::Pod {
+            namespace: name.0,
+            name: name.1,
+        })
+    }
+}
