@@ -292,7 +292,8 @@ fn until(events: &Receiver<Vec<Event>>, line: &str) -> Result<Vec<String>, Box<d
             .recv_timeout(Duration::from_secs(10))
             .map_err(|_| format!("no {line:?} in {lines:?}"))?;
         lines.extend(show(&found));
-        if lines.last().is_some_and(|last| last == line) {
+        // Something else may come with it, as when a problem ends.
+        if lines.iter().any(|found| found == line) {
             return Ok(lines);
         }
     }
