@@ -13,6 +13,7 @@ pub mod maps;
 mod op;
 pub mod pins;
 pub mod plan;
+mod prefix_keys;
 pub mod ring;
 pub mod syscall;
 

@@ -9,13 +9,13 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use calico_azure_ebpf::abi::{
-    CLASS_DEFAULT_V4, CLASS_DEFAULT_V6, CidrClass, Config, Endpoint, Pod, PrefixKey4, PrefixKey6, next_epoch,
-    word,
+    CLASS_DEFAULT_V4, CLASS_DEFAULT_V6, CidrClass, Config, Endpoint, Pod, next_epoch, word,
 };
 
 use super::image::Image;
 use super::io::Table;
 use super::op::Op;
+use super::prefix_keys::{View, bare4, bare6, parents4, parents6, prefix4, prefix6};
 use crate::policy::{Change, Desired};
 
 /// The operations of one apply, in order.
@@ -145,15 +145,6 @@ struct Planner {
     plan: Plan,
     /// Whether any verdict changes, so that the epoch must.
     changed: bool,
-}
-
-/// A desired table under the kernel's keys: the way there, and back.
-struct View<'a, D, K, V>(&'a BTreeMap<D, V>, fn(&D) -> K, fn(&K) -> D);
-
-impl<D: Ord, K, V: Copy> View<'_, D, K, V> {
-    fn get(&self, key: &K) -> Option<V> {
-        self.0.get(&(self.2)(key)).copied()
-    }
 }
 
 impl Planner {
@@ -382,66 +373,4 @@ impl Planner {
             }
         }
     }
-}
-
-fn prefix4(addr: u32, len: u8) -> PrefixKey4 {
-    PrefixKey4 {
-        len: u32::from(len),
-        addr,
-    }
-}
-
-fn prefix6(addr: [u32; 4], len: u8) -> PrefixKey6 {
-    PrefixKey6 {
-        len: u32::from(len),
-        addr,
-    }
-}
-
-fn bare4(key: &PrefixKey4) -> (u32, u8) {
-    (key.addr, u8::try_from(key.len).unwrap_or(u8::MAX))
-}
-
-fn bare6(key: &PrefixKey6) -> ([u32; 4], u8) {
-    (key.addr, u8::try_from(key.len).unwrap_or(u8::MAX))
-}
-
-/// The prefixes that cover a prefix, longest first.
-fn parents4(key: &PrefixKey4) -> Vec<PrefixKey4> {
-    let addr = u32::from_be(key.addr);
-    (0..key.len)
-        .rev()
-        .map(|len| {
-            let mask = u32::MAX.checked_shl(32 - len).unwrap_or(0);
-            PrefixKey4 {
-                len,
-                addr: (addr & mask).to_be(),
-            }
-        })
-        .collect()
-}
-
-fn parents6(key: &PrefixKey6) -> Vec<PrefixKey6> {
-    let bits = key
-        .addr
-        .iter()
-        .fold(0_u128, |bits, word| bits << 32 | u128::from(u32::from_be(*word)));
-    (0..key.len)
-        .rev()
-        .map(|len| {
-            let masked = bits & u128::MAX.checked_shl(128 - len).unwrap_or(0);
-            PrefixKey6 {
-                len,
-                addr: wire6(masked),
-            }
-        })
-        .collect()
-}
-
-#[expect(
-    clippy::cast_possible_truncation,
-    reason = "takes a number apart into its words"
-)]
-fn wire6(bits: u128) -> [u32; 4] {
-    [96, 64, 32, 0].map(|shift| ((bits >> shift) as u32).to_be())
 }

@@ -77,6 +77,12 @@ pub(super) fn run(repetitions: usize) -> Result<(bool, Value)> {
     row("one policy: other pods selected", edit(), repetitions, &mut |i| {
         town.edit_selector(i)
     })?;
+    row(
+        "a policy for everybody: other ports",
+        edit(),
+        repetitions,
+        &mut |i| town.edit_global(i),
+    )?;
     row("a remote pod comes or goes", pod(), repetitions, &mut |i| {
         town.remote_pod(i)
     })?;
@@ -188,7 +194,7 @@ fn millis(duration: Duration) -> f64 {
 
 fn report(rows: &[Row], resident: u64) -> (bool, Value) {
     println!(
-        "{:<34} {:>17} {:>17} {:>17} {:>8}  {}",
+        "{:<36} {:>17} {:>17} {:>17} {:>8}  {}",
         "MILLISECONDS, p50 / p99", "IN FORCE", "WORK", "CLEARED UP", "MAP OPS", "TARGET (p99 OF WORK)"
     );
     let mut fine = true;
@@ -210,7 +216,7 @@ fn report(rows: &[Row], resident: u64) -> (bool, Value) {
         let verdict = met.map_or("", |met| if met { "ok" } else { "MISSED" });
         let text = |[p50, p99]: [f64; 2]| format!("{p50:.2} / {p99:.2}");
         println!(
-            "{:<34} {:>17} {:>17} {:>17} {operations:>8}  {} {verdict}",
+            "{:<36} {:>17} {:>17} {:>17} {operations:>8}  {} {verdict}",
             row.name,
             text(in_force),
             text(work),

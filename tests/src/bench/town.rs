@@ -123,6 +123,28 @@ fn policy(i: u32, app: u32, first_peer: u32, port: u16) -> Event {
     }))
 }
 
+/// For every pod: the monitoring network may reach a port.
+fn global(port: u16) -> Event {
+    let source = Peer {
+        nets: vec![Ipv4Net::new_assert(Ipv4Addr::new(172, 20, 0, 0), 14).into()],
+        ..Peer::default()
+    };
+    Event::Upsert(Resource::Policy(Policy {
+        key: Key {
+            kind: Kind::GlobalNetworkPolicy,
+            namespace: None,
+            name: "monitoring".into(),
+        },
+        tier: "default".into(),
+        order: Some(0.5),
+        selector: Selector::all(),
+        ingress: Some(vec![rule(0, source, Peer::default(), port)]),
+        egress: None,
+        staged: None,
+        host: HostRole::Normal,
+    }))
+}
+
 /// The application that the policy is about: for the first of each namespace, the one with a local pod.
 fn app_of(i: u32) -> u32 {
     i / NAMESPACES * 2 % APPS
@@ -187,6 +209,7 @@ pub(super) fn events() -> Vec<Event> {
     }));
     events.extend((0..PODS).map(|i| Event::Upsert(Resource::Pod(pod(i)))));
     events.extend((0..POLICIES).map(|i| policy(i, app_of(i), i, 8080)));
+    events.push(global(9100));
     events.push(network_set(0));
     events.push(interfaces(LOCAL));
     events.push(Event::Node(NodeFacts {
@@ -239,6 +262,11 @@ impl Town {
             place,
             8080,
         )]
+    }
+
+    /// Of a policy that governs every local pod.
+    pub(super) fn edit_global(&self, i: usize) -> Vec<Event> {
+        vec![global(if i % 2 == 0 { 9101 } else { 9100 })]
     }
 
     pub(super) fn remote_pod(&self, i: usize) -> Vec<Event> {
