@@ -87,6 +87,9 @@ pub(super) fn run(repetitions: usize) -> Result<(bool, Value)> {
         town.remote_pod(i)
     })?;
     row("a local pod comes or goes", pod(), repetitions, &mut |i| {
+        town.local_replica(i)
+    })?;
+    row("the first local pod of a team", edit(), repetitions, &mut |i| {
         town.local_pod(i)
     })?;
     row("a remote pod's label", pod(), repetitions, &mut |i| {

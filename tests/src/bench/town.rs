@@ -270,7 +270,7 @@ impl Town {
     }
 
     pub(super) fn remote_pod(&self, i: usize) -> Vec<Event> {
-        let pod = pod(PODS + small(i) / 2 % 1000);
+        let pod = pod(PODS + small(i) / 2 % LOCAL);
         vec![if i % 2 == 0 {
             Event::Upsert(Resource::Pod(pod))
         } else {
@@ -278,12 +278,27 @@ impl Town {
         }]
     }
 
-    /// With its link.
+    /// One more like the first pod, with its link.
+    pub(super) fn local_replica(&self, i: usize) -> Vec<Event> {
+        let pod = Pod {
+            name: "app-0-7d4b9c6f5d-extra".into(),
+            node: "node-0".into(),
+            ips: vec![address(LOCAL)],
+            ..pod(0)
+        };
+        Self::local(i, pod)
+    }
+
+    /// The first of its team here, so that the team's policies matter to this node.
     pub(super) fn local_pod(&self, i: usize) -> Vec<Event> {
         let pod = Pod {
             node: "node-0".into(),
             ..pod(LOCAL)
         };
+        Self::local(i, pod)
+    }
+
+    fn local(i: usize, pod: Pod) -> Vec<Event> {
         if i % 2 == 0 {
             vec![Event::Upsert(Resource::Pod(pod)), interfaces(LOCAL + 1)]
         } else {
@@ -291,8 +306,10 @@ impl Town {
         }
     }
 
+    /// Of an application that a policy in force here asks about.
     pub(super) fn relabel(&self, i: usize) -> Vec<Event> {
-        let mut pod = pod(LOCAL + 1 + small(i) / 2 % 1000);
+        let team = small(i) / 2 % LOCAL;
+        let mut pod = pod(team + team % APPS * NAMESPACES + NAMESPACES * APPS);
         if i % 2 == 0 {
             pod.labels.insert("app".into(), "app-other".into());
         }
