@@ -23,6 +23,7 @@ mod pairs;
 mod place;
 mod points;
 mod prepare;
+mod relevant;
 mod shown;
 mod spans;
 mod tables;

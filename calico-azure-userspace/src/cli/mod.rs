@@ -3,6 +3,9 @@
 mod agent;
 pub mod check;
 mod cleanup;
+mod connectivity;
+mod diff;
+mod inputs;
 mod load;
 mod object;
 mod show;
@@ -46,6 +49,8 @@ enum Command {
     Check(CheckArgs),
     /// Judge packets, one JSON object a line, by what manifests say.
     Verdict(verdict::VerdictArgs),
+    Connectivity(connectivity::ConnectivityArgs),
+    Diff(diff::DiffArgs),
     /// Load the programs and attach them to interfaces, without an agent.
     Load(load::LoadArgs),
     /// Remove every program, map and pin of a node, and nothing else.
@@ -121,6 +126,8 @@ pub fn main() -> ExitCode {
         }
         Command::Check(args) => Ok(check::run(&args.paths, args.output == Format::Json, &mut out)),
         Command::Verdict(args) => args.run(&mut out),
+        Command::Connectivity(args) => args.run(&mut out),
+        Command::Diff(args) => args.run(&mut out),
         Command::Load(args) => args.run(&mut out),
         Command::Cleanup(args) => args.run(&mut out),
         Command::Status(args) => args.run(&mut out),
