@@ -36,6 +36,7 @@ pub use connections::{Connections, domain, has_ports, has_types};
 pub use diff::{Change, Changed, Difference, diff};
 pub use notes::Note;
 pub use place::Place;
+pub use prepare::Completed;
 pub use shown::{Part, protocol_name};
 
 use cluster::{on_one_node, subjects};

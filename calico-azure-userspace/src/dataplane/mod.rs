@@ -14,6 +14,7 @@ pub mod pins;
 pub mod plan;
 pub mod ring;
 pub mod syscall;
+pub mod testrun;
 
 pub use apply::{Applied, ApplyError, Dataplane};
 pub use image::Image;

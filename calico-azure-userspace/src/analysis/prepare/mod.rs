@@ -8,6 +8,7 @@
 //! ```
 
 mod addresses;
+mod complete;
 mod defaults;
 mod hosts;
 mod services;
@@ -17,6 +18,7 @@ mod workloads;
 use std::collections::BTreeMap;
 
 pub(super) use addresses::names_v6;
+pub use complete::Completed;
 
 use super::notes::Notes;
 use super::place::Place;
