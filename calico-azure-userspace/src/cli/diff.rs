@@ -60,19 +60,30 @@ impl DiffArgs {
     }
 }
 
-fn read(path: &PathBuf, err: &mut dyn Write) -> Result<Vec<crate::model::Resource>, super::inputs::Unreadable> {
+fn read(
+    path: &PathBuf,
+    err: &mut dyn Write,
+) -> Result<Vec<crate::model::Resource>, super::inputs::Unreadable> {
     Ok(Inputs::read(std::slice::from_ref(path), err)?.resources)
 }
 
 fn table(difference: &Difference, out: &mut dyn Write) -> io::Result<()> {
-    let Difference { pairs, appeared, gone } = difference;
+    let Difference {
+        pairs,
+        appeared,
+        gone,
+    } = difference;
     let sign = |change| match change {
         Change::Added => "added",
         Change::Removed => "removed",
         Change::Changed => "changed",
     };
     let shown = |connections: &Connections| {
-        if connections.is_none() { "-".to_owned() } else { connections.to_string() }
+        if connections.is_none() {
+            "-".to_owned()
+        } else {
+            connections.to_string()
+        }
     };
     let mut rows = vec![["CHANGE", "FROM", "TO", "OPENED", "CLOSED"].map(ToOwned::to_owned)];
     rows.extend(pairs.iter().map(
@@ -84,7 +95,13 @@ fn table(difference: &Difference, out: &mut dyn Write) -> io::Result<()> {
              closed,
              ..
          }| {
-            [sign(*change).to_owned(), src.to_string(), dst.to_string(), shown(opened), shown(closed)]
+            [
+                sign(*change).to_owned(),
+                src.to_string(),
+                dst.to_string(),
+                shown(opened),
+                shown(closed),
+            ]
         },
     ));
     let mut widths = [0; 5];
@@ -160,7 +177,11 @@ spec:
         };
         let (mut out, mut err) = (Vec::new(), Vec::new());
         let code = args.print(&mut out, &mut err).unwrap_or(crate::cli::ERROR);
-        (code, String::from_utf8(out).unwrap(), String::from_utf8(err).unwrap())
+        (
+            code,
+            String::from_utf8(out).unwrap(),
+            String::from_utf8(err).unwrap(),
+        )
     }
 
     #[test]

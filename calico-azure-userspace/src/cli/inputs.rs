@@ -79,7 +79,10 @@ pub(super) fn row(out: &mut dyn Write, cells: &[&str], widths: &[usize]) -> io::
 }
 
 /// A list, one item on each line.
-pub(super) fn json_lines<T: serde::Serialize>(out: &mut dyn Write, items: impl Iterator<Item = T>) -> io::Result<()> {
+pub(super) fn json_lines<T: serde::Serialize>(
+    out: &mut dyn Write,
+    items: impl Iterator<Item = T>,
+) -> io::Result<()> {
     write!(out, "[")?;
     for (place, item) in items.enumerate() {
         write!(out, "{}", if place == 0 { "\n" } else { ",\n" })?;

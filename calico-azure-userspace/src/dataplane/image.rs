@@ -8,7 +8,7 @@ use calico_azure_ebpf::abi::{
 };
 
 use super::io::{MapIo, Table};
-use super::plan::Op;
+use super::op::Op;
 use crate::policy::Reserved;
 
 /// The tables of one node as they are.
@@ -67,7 +67,7 @@ impl Image {
     /// Follows an operation that succeeded.
     pub fn follow(&mut self, op: &Op) {
         // A plan is made from this image's own types, so its bytes always fit.
-        let fits = self.set(op.table, &op.key, op.value.as_deref());
+        let fits = self.set(op.table, op.key(), op.value());
         debug_assert!(fits.is_some(), "operation {op:?} does not fit its table");
     }
 

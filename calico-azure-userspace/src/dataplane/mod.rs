@@ -10,13 +10,16 @@ pub mod image;
 pub mod io;
 pub mod kernel;
 pub mod maps;
+mod op;
 pub mod pins;
 pub mod plan;
+mod prefix_keys;
 pub mod ring;
 pub mod syscall;
 pub mod testrun;
 
-pub use apply::{Applied, ApplyError, Dataplane};
+pub use apply::{Applied, ApplyError, Dataplane, Published};
 pub use image::Image;
 pub use io::{FakeIo, MapIo, Table};
-pub use plan::{Op, Plan, PlanError, plan};
+pub use op::Op;
+pub use plan::{Plan, PlanError, plan, plan_change};

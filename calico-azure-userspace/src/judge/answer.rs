@@ -22,8 +22,6 @@ pub mod reason {
     pub const WITHIN_POD: &str = "within-pod";
     /// A host talks to itself.
     pub const WITHIN_HOST: &str = "within-host";
-    /// Source and destination are of different families: there is no such packet.
-    pub const FAMILIES_DIFFER: &str = "families-differ";
     /// A failsafe port of a host endpoint.
     pub const FAILSAFE: &str = "failsafe";
     /// `defaultEndpointToHostAction`.

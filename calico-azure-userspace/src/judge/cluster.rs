@@ -74,7 +74,10 @@ impl<'a> Cluster<'a> {
                 }
             })
             .collect();
-        let by_name = pods.iter().enumerate().map(|(place, member)| (pod_name(member.pod), place));
+        let by_name = pods
+            .iter()
+            .enumerate()
+            .map(|(place, member)| (pod_name(member.pod), place));
         let by_address = pods.iter().enumerate().flat_map(|(place, member)| {
             let own = member.addresses.iter();
             own.map(move |address| (*address, place))

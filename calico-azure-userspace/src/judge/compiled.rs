@@ -31,7 +31,9 @@ impl Compiled {
         let output = Compiler::default().compile(&cluster.on_one_node())?;
         let mut ifindexes = Vec::new();
         for (ifindex, endpoint) in &output.desired.endpoints {
-            let Some(place) = cluster.named(&endpoint.pod) else { continue };
+            let Some(place) = cluster.named(&endpoint.pod) else {
+                continue;
+            };
             if ifindexes.len() <= place {
                 ifindexes.resize(place + 1, None);
             }

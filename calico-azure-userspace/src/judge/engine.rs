@@ -96,7 +96,11 @@ impl Engine for Reference {
         }
         let (allow, log, rule) = cluster.oracle.decide(member.pod, direction, packet);
         Ok(Said {
-            reason: if allow { Reason::PolicyAllow } else { Reason::PolicyDeny },
+            reason: if allow {
+                Reason::PolicyAllow
+            } else {
+                Reason::PolicyDeny
+            },
             rule: Some(rule),
             log,
         })

@@ -1,7 +1,5 @@
 //! The way of a packet: who has a say, in order, up to the first that denies.
 
-use calico_azure_ebpf::abi::Reason;
-
 use super::answer::{Answer, reason};
 use super::cluster::{Cluster, Place};
 use super::engine::{Engine, JudgeError};
@@ -44,12 +42,16 @@ impl<'c, 'a, E: Engine> Judge<'c, 'a, E> {
     pub fn answer(&mut self, packet: &Packet) -> Result<Answer, JudgeError> {
         let flow = normal(packet.flow);
         if flow.src.is_ipv4() != flow.dst.is_ipv4() {
-            return Ok(Answer::bare(false, reason::FAMILIES_DIFFER));
+            let Flow { src, dst, .. } = flow;
+            let message = format!("src {src} and dst {dst}: expected addresses of one family");
+            return Err(JudgeError::Packet(message));
         }
         let answer = match &packet.at {
             Some((direction, name)) => match self.cluster.named(name) {
                 Some(pod) => self.ask(pod, *direction, &flow),
-                None => Ok(Answer::bare(false, Reason::NoEndpoint.as_str())),
+                None => Err(JudgeError::Packet(format!(
+                    "endpoint: {name} is no pod that policy applies to"
+                ))),
             },
             None => self.whole(&flow),
         };
@@ -107,7 +109,9 @@ impl<'c, 'a, E: Engine> Judge<'c, 'a, E> {
         if self.cluster.member(pod).is_some_and(|member| member.isolated) {
             return Ok(Answer::of_rule(false, RuleRef::Isolated));
         }
-        let said = self.engine.judge(self.cluster, pod, direction, &flow.probe(direction))?;
+        let said = self
+            .engine
+            .judge(self.cluster, pod, direction, &flow.probe(direction))?;
         Ok(Answer {
             allow: said.reason.passes(),
             reason: said.reason.as_str(),
@@ -121,7 +125,14 @@ impl<'c, 'a, E: Engine> Judge<'c, 'a, E> {
 pub(super) fn unasked(cluster: &Cluster<'_>, flow: &Flow) -> Answer {
     let [src, dst] = [flow.src, flow.dst].map(|address| cluster.oracle.host_of(address));
     let within = src.is_some() && src == dst;
-    Answer::bare(true, if within { reason::WITHIN_HOST } else { reason::OUTSIDE })
+    Answer::bare(
+        true,
+        if within {
+            reason::WITHIN_HOST
+        } else {
+            reason::OUTSIDE
+        },
+    )
 }
 
 /// Ports are 0 where there are none.

@@ -32,7 +32,13 @@ pub struct Compiled {
 /// rules ask of it is in the tables.
 #[must_use]
 pub fn verdict(desired: &Desired, ifindex: u32, direction: Direction, packet: &Probe) -> Compiled {
-    verdict_of_class(desired, ifindex, direction, packet, class_of(desired, packet.peer))
+    verdict_of_class(
+        desired,
+        ifindex,
+        direction,
+        packet,
+        class_of(desired, packet.peer),
+    )
 }
 
 /// [`verdict`] for a peer whose class is known: finding it is most of the work where there are many prefixes.

@@ -34,18 +34,26 @@ struct Questions {
 
 /// Each edge and its neighbours.
 fn around(edges: impl IntoIterator<Item = u16>) -> Vec<u16> {
-    let edges = edges.into_iter().flat_map(|edge| [edge.saturating_sub(1), edge, edge.saturating_add(1)]);
+    let edges = edges
+        .into_iter()
+        .flat_map(|edge| [edge.saturating_sub(1), edge, edge.saturating_add(1)]);
     let all: BTreeSet<u16> = edges.filter(|port| *port > 0).collect();
     all.into_iter().collect()
 }
 
 impl Questions {
     fn of(store: &Store) -> Self {
-        let (mut ports, mut types, mut sources) = (BTreeSet::from([80, 22, 53, 67]), BTreeSet::new(), BTreeSet::from([80, 4000]));
+        let (mut ports, mut types, mut sources) = (
+            BTreeSet::from([80, 22, 53, 67]),
+            BTreeSet::new(),
+            BTreeSet::from([80, 4000]),
+        );
         for rule in rules(store) {
             let edges = |peer: &crate::model::Peer| {
                 let ranges = peer.ports.iter().chain(&peer.not_ports);
-                ranges.flat_map(|range| [range.first, range.last]).collect::<Vec<_>>()
+                ranges
+                    .flat_map(|range| [range.first, range.last])
+                    .collect::<Vec<_>>()
             };
             sources.extend(edges(&rule.source));
             ports.extend(edges(&rule.destination));
@@ -54,7 +62,11 @@ impl Questions {
                 types.insert(u16::from_be_bytes([kind.unwrap_or(9), code.unwrap_or(255)]));
             }
         }
-        let named: Vec<u16> = store.pods().flat_map(|pod| &pod.ports).map(|port| port.port).collect();
+        let named: Vec<u16> = store
+            .pods()
+            .flat_map(|pod| &pod.ports)
+            .map(|port| port.port)
+            .collect();
         ports.extend(&named);
         sources.extend(&named);
         let subsets = store.backends().flat_map(|backends| &backends.subsets);
@@ -79,8 +91,19 @@ impl Questions {
         (protocol, port)
     }
 
-    fn expected(&self, oracle: &Oracle<'_>, src: &[IpAddr], dst: &[IpAddr], protocol: u8, dport: u16) -> bool {
-        let sources: &[u16] = if matches!(protocol, 6 | 17 | 132) { &self.sources } else { &[0] };
+    fn expected(
+        &self,
+        oracle: &Oracle<'_>,
+        src: &[IpAddr],
+        dst: &[IpAddr],
+        protocol: u8,
+        dport: u16,
+    ) -> bool {
+        let sources: &[u16] = if matches!(protocol, 6 | 17 | 132) {
+            &self.sources
+        } else {
+            &[0]
+        };
         let ends = src.iter().flat_map(|a| dst.iter().map(|b| (*a, *b)));
         let mut ends = ends.filter(|(a, b)| a.is_ipv4() == b.is_ipv4());
         ends.any(|(src, dst)| {
@@ -104,13 +127,19 @@ fn addresses(prepared: &Prepared, oracle: &Oracle<'_>) -> BTreeMap<Place, Vec<Ip
     let endpoints = topology.endpoints.iter().map(|x| (x.pod, x.addresses.clone()));
     let isolated = topology.isolated.iter().map(|pod| (*pod, pod.ips.clone()));
     let pods = endpoints.chain(isolated);
-    let mut found: BTreeMap<Place, Vec<IpAddr>> =
-        pods.map(|(pod, ips)| (prepared.place(&pod.namespace, &pod.name), ips)).collect();
+    let mut found: BTreeMap<Place, Vec<IpAddr>> = pods
+        .map(|(pod, ips)| (prepared.place(&pod.namespace, &pod.name), ips))
+        .collect();
     for host in store.host_endpoints() {
         let node = host.node.clone();
         let ips = found.entry(Place::Host { node }).or_default();
         ips.extend(&host.expected_ips);
-        ips.extend(store.nodes().filter(|node| node.name == host.node).flat_map(|node| &node.internal_ips));
+        ips.extend(
+            store
+                .nodes()
+                .filter(|node| node.name == host.node)
+                .flat_map(|node| &node.internal_ips),
+        );
         ips.sort_unstable();
         ips.dedup();
     }
@@ -121,15 +150,20 @@ fn agree(seeds: std::ops::Range<u64>, shape: &Shape, per_pair: usize) {
     let (mut asked, mut open) = (0, 0);
     for seed in seeds {
         let store = cluster(seed, shape);
-        let options = Options { pending: false, v6: true };
+        let options = Options {
+            pending: false,
+            v6: true,
+        };
         let analysis = of_store(store.clone(), options).unwrap();
         let prepared = Prepared::new(store, false, true, &mut Notes::default());
         let oracle = Oracle::new(&prepared.store);
         let questions = Questions::of(&prepared.store);
         let mut rng = Rng::new(seed);
         let own = addresses(&prepared, &oracle);
-        let listed: BTreeMap<(&Place, &Place), &Connections> =
-            analysis.pairs().map(|pair| ((pair.src, pair.dst), pair.connections)).collect();
+        let listed: BTreeMap<(&Place, &Place), &Connections> = analysis
+            .pairs()
+            .map(|pair| ((pair.src, pair.dst), pair.connections))
+            .collect();
         assert!(listed.keys().all(|(src, dst)| src != dst));
         let nothing = Connections::none();
         let mut check = |rng: &mut Rng, ends: [&Place; 2], ips: [&[IpAddr]; 2], found: &Connections| {
@@ -138,7 +172,10 @@ fn agree(seeds: std::ops::Range<u64>, shape: &Shape, per_pair: usize) {
                 let expected = questions.expected(&oracle, ips[0], ips[1], protocol, port);
                 let [src, dst] = ends;
                 let actual = found.contains(protocol, port);
-                assert_eq!(actual, expected, "seed {seed}: {src} to {dst} ({ips:?}), {protocol} {port}: {found}");
+                assert_eq!(
+                    actual, expected,
+                    "seed {seed}: {src} to {dst} ({ips:?}), {protocol} {port}: {found}"
+                );
                 asked += 1;
                 open += usize::from(expected);
             }
@@ -159,7 +196,10 @@ fn agree(seeds: std::ops::Range<u64>, shape: &Shape, per_pair: usize) {
                         (*own == place && net.contains(stranger)).then_some((*range, *found))
                     });
                     let ranges: Vec<_> = ranges.collect();
-                    assert!(ranges.len() < 2, "seed {seed}: {place} and {stranger}: {ranges:?}");
+                    assert!(
+                        ranges.len() < 2,
+                        "seed {seed}: {place} and {stranger}: {ranges:?}"
+                    );
                     let found = ranges.first().map_or(&nothing, |(_, found)| found);
                     let net = Place::Cidr(IpNet::from(*stranger));
                     let (ends, ips): (_, [&[IpAddr]; 2]) = if towards {
@@ -173,7 +213,10 @@ fn agree(seeds: std::ops::Range<u64>, shape: &Shape, per_pair: usize) {
         }
     }
     println!("{asked} asked, {open} open");
-    assert!(open * 20 > asked && open < asked * 4 / 5, "{open} of {asked} open: the test tells too little");
+    assert!(
+        open * 20 > asked && open < asked * 4 / 5,
+        "{open} of {asked} open: the test tells too little"
+    );
 }
 
 /// Addresses at and beside the edges of what is named, that belong to nobody.
@@ -187,11 +230,18 @@ fn strangers(
     for net in named_nets(&prepared.store) {
         let (first, last) = bounds(&net);
         let family = Family::of(net.network());
-        for edge in [first.saturating_sub(1), first, last, last.saturating_add(1).min(family.max())] {
+        for edge in [
+            first.saturating_sub(1),
+            first,
+            last,
+            last.saturating_add(1).min(family.max()),
+        ] {
             found.insert(family.address(edge));
         }
     }
-    let is_free = |address: &IpAddr| own.values().all(|ips| !ips.contains(address)) && oracle.host_of(*address).is_none();
+    let is_free = |address: &IpAddr| {
+        own.values().all(|ips| !ips.contains(address)) && oracle.host_of(*address).is_none()
+    };
     let mut found: Vec<IpAddr> = found.into_iter().filter(is_free).collect();
     rng.shuffle(&mut found);
     found.truncate(8);

@@ -101,9 +101,10 @@ impl Who {
 
     fn is(&self, place: &Place) -> bool {
         match (self, place) {
-            (Self::Named(wanted), Place::Pod { namespace, name } | Place::Workload { namespace, name, .. }) => {
-                wanted.split_once('/') == Some((namespace, name))
-            }
+            (
+                Self::Named(wanted),
+                Place::Pod { namespace, name } | Place::Workload { namespace, name, .. },
+            ) => wanted.split_once('/') == Some((namespace, name)),
             (Self::Named(wanted), Place::Host { node }) => wanted == node,
             (Self::Namespace(wanted), place) => place.namespace() == Some(wanted),
             (Self::Net(wanted), Place::Cidr(net)) => wanted.contains(net) || net.contains(wanted),
@@ -122,7 +123,9 @@ mod tests {
             namespace: "a".into(),
             name: "web".into(),
         };
-        let host = Place::Host { node: "node-1".into() };
+        let host = Place::Host {
+            node: "node-1".into(),
+        };
         let net = Place::Cidr("10.0.0.0/8".parse().unwrap());
         let found = |text: &str| {
             let who = Who::parse(text);
@@ -149,7 +152,10 @@ mod tests {
             name: "web".into(),
         }];
         let error = Filter::new(&[], &["a/wbe".into()], &[], &places).unwrap_err();
-        assert!(error.to_string().starts_with("--to a/wbe: there is no such pod"), "{error}");
+        assert!(
+            error.to_string().starts_with("--to a/wbe: there is no such pod"),
+            "{error}"
+        );
         let error = Filter::new(&[], &[], &["b".into()], &places).unwrap_err();
         assert!(error.to_string().ends_with("there are: a"), "{error}");
         assert!(Filter::new(&["192.0.2.1".into()], &[], &["a".into()], &places).is_ok());

@@ -15,13 +15,19 @@ struct Nodes<'c> {
 
 impl<'c> Nodes<'c> {
     fn of(found: &'c Connectivity) -> Self {
-        let mut numbers: BTreeMap<&Place, usize> = found.pairs().flat_map(|pair| [(pair.src, 0), (pair.dst, 0)]).collect();
+        let mut numbers: BTreeMap<&Place, usize> = found
+            .pairs()
+            .flat_map(|pair| [(pair.src, 0), (pair.dst, 0)])
+            .collect();
         let mut namespaces: BTreeMap<&str, Vec<(usize, String)>> = BTreeMap::new();
         let mut others = Vec::new();
         for (next, (place, number)) in numbers.iter_mut().enumerate() {
             *number = next;
             match place {
-                Place::Pod { namespace, name } => namespaces.entry(namespace).or_default().push((next, name.clone())),
+                Place::Pod { namespace, name } => namespaces
+                    .entry(namespace)
+                    .or_default()
+                    .push((next, name.clone())),
                 Place::Workload {
                     namespace,
                     name,
@@ -49,7 +55,11 @@ pub(super) fn dot(found: &Connectivity, out: &mut dyn Write) -> io::Result<()> {
     let nodes = Nodes::of(found);
     writeln!(out, "digraph connectivity {{\n  rankdir=LR;\n  node [shape=box];")?;
     for (place, (namespace, members)) in nodes.namespaces.iter().enumerate() {
-        writeln!(out, "  subgraph cluster_{place} {{\n    label={};", quoted(namespace))?;
+        writeln!(
+            out,
+            "  subgraph cluster_{place} {{\n    label={};",
+            quoted(namespace)
+        )?;
         for (number, label) in members {
             writeln!(out, "    n{number} [label={}];", quoted(label))?;
         }
@@ -60,7 +70,11 @@ pub(super) fn dot(found: &Connectivity, out: &mut dyn Write) -> io::Result<()> {
     }
     for pair in found.pairs() {
         let (src, dst) = (nodes.number(pair.src), nodes.number(pair.dst));
-        writeln!(out, "  n{src} -> n{dst} [label={}];", quoted(&pair.connections.to_string()))?;
+        writeln!(
+            out,
+            "  n{src} -> n{dst} [label={}];",
+            quoted(&pair.connections.to_string())
+        )?;
     }
     writeln!(out, "}}")?;
     out.flush()
@@ -95,7 +109,11 @@ pub(super) fn mermaid(found: &Connectivity, out: &mut dyn Write) -> io::Result<(
     }
     for pair in found.pairs() {
         let (src, dst) = (nodes.number(pair.src), nodes.number(pair.dst));
-        writeln!(out, "  n{src} -->|{}| n{dst}", encoded(&pair.connections.to_string()))?;
+        writeln!(
+            out,
+            "  n{src} -->|{}| n{dst}",
+            encoded(&pair.connections.to_string())
+        )?;
     }
     out.flush()
 }
@@ -125,6 +143,9 @@ mod tests {
     fn odd_names_stay_inside_their_quotes() {
         assert_eq!(quoted("a\"b\\N\n"), "\"a\\\"b\\\\N\u{fffd}\"");
         assert_eq!(encoded("a\"b]#1; <c>"), "\"a#34;b#93;#35;1#59; #60;c#62;\"");
-        assert_eq!(encoded("2001:db8::/32 (host) 1-2,*"), "\"2001:db8::/32 (host) 1-2,*\"");
+        assert_eq!(
+            encoded("2001:db8::/32 (host) 1-2,*"),
+            "\"2001:db8::/32 (host) 1-2,*\""
+        );
     }
 }

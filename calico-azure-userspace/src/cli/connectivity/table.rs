@@ -29,13 +29,20 @@ pub(super) fn write(found: &Connectivity, out: &mut dyn Write) -> io::Result<()>
         seen.others |= connections.contains("others");
         seen.types |= connections.contains("ICMP ") || connections.contains("ICMPv6 ");
         // The sender is named once.
-        let src = if last == Some(pair.src) { String::new() } else { pair.src.to_string() };
+        let src = if last == Some(pair.src) {
+            String::new()
+        } else {
+            pair.src.to_string()
+        };
         last = Some(pair.src);
         row(out, &[&src, &pair.dst.to_string(), &connections], &widths)?;
     }
     writeln!(out)?;
     let pairs = if count == 1 { "pair" } else { "pairs" };
-    writeln!(out, "{count} {pairs} may talk; no other may. TCP, UDP or SCTP without ports: all of them.")?;
+    writeln!(
+        out,
+        "{count} {pairs} may talk; no other may. TCP, UDP or SCTP without ports: all of them."
+    )?;
     seen.legend(out)?;
     out.flush()
 }
@@ -62,10 +69,19 @@ impl Seen {
 
     fn legend(&self, out: &mut dyn Write) -> io::Result<()> {
         let lines = [
-            (self.workload, "a/b (Deployment): each pod that the workload would make"),
+            (
+                self.workload,
+                "a/b (Deployment): each pod that the workload would make",
+            ),
             (self.host, "n (host): node n, as its host endpoints have it"),
-            (self.cidr, "10.0.0.0/8: the addresses in it that belong to nobody listed, and to no node"),
-            (self.types, "ICMP 8: of that type; ICMP 3/4: of that type and code"),
+            (
+                self.cidr,
+                "10.0.0.0/8: the addresses in it that belong to nobody listed, and to no node",
+            ),
+            (
+                self.types,
+                "ICMP 8: of that type; ICMP 3/4: of that type and code",
+            ),
             (self.others, "others: every protocol that the line does not name"),
         ];
         for (_, line) in lines.iter().filter(|(seen, _)| *seen) {

@@ -59,23 +59,33 @@ impl Fields<'_> {
         let protocol = required("protocol", self.protocol, protocol)?;
         let sport = number::<u16>("sport", self.sport)?;
         let mut dport = number::<u16>("dport", self.dport)?;
-        let (kind, code) = (number::<u8>("icmp_type", self.icmp_type)?, number::<u8>("icmp_code", self.icmp_code)?);
+        let (kind, code) = (
+            number::<u8>("icmp_type", self.icmp_type)?,
+            number::<u8>("icmp_code", self.icmp_code)?,
+        );
         if matches!(protocol, 1 | 58) {
             dport = u16::from_be_bytes([kind, code]);
         }
-        let hook = self.hook.map(|raw| text("hook", raw).and_then(|text| hook(&text))).transpose()?;
+        let hook = self
+            .hook
+            .map(|raw| text("hook", raw).and_then(|text| hook(&text)))
+            .transpose()?;
         let endpoint = self.endpoint.map(|raw| text("endpoint", raw)).transpose()?;
         let at = match (hook, endpoint) {
             (Some(hook), Some(endpoint)) => {
                 if !endpoint.contains('/') {
-                    return Err(format!("endpoint: expected namespace/name of a pod, found {endpoint:?}"));
+                    return Err(format!(
+                        "endpoint: expected namespace/name of a pod, found {endpoint:?}"
+                    ));
                 }
                 Some((hook, endpoint))
             }
             (None, None) => None,
             (Some(_), None) => return Err("endpoint: missing, and there is a hook".to_owned()),
             (None, Some(_)) => {
-                return Err("hook: missing, and there is an endpoint; expected \"ingress\" or \"egress\"".to_owned());
+                return Err(
+                    "hook: missing, and there is an endpoint; expected \"ingress\" or \"egress\"".to_owned(),
+                );
             }
         };
         let flow = Flow {
@@ -112,7 +122,13 @@ fn number<T: DeserializeOwned + Default + Bounds>(field: &str, raw: Option<&RawV
         return Ok(T::default());
     };
     let found = serde_json::from_str(raw.get()).ok();
-    found.ok_or_else(|| format!("{field}: expected a number from 0 to {}, found {}", T::LAST, shown(raw)))
+    found.ok_or_else(|| {
+        format!(
+            "{field}: expected a number from 0 to {}, found {}",
+            T::LAST,
+            shown(raw)
+        )
+    })
 }
 
 trait Bounds {
@@ -135,7 +151,10 @@ fn protocol(field: &str, raw: &RawValue) -> Result<u8, String> {
     };
     number.or_else(named).ok_or_else(|| {
         let known = crate::cli::protocol::NAMES.map(|(name, _)| name).join(", ");
-        format!("{field}: expected {known} or a number from 0 to 255, found {}", shown(raw))
+        format!(
+            "{field}: expected {known} or a number from 0 to 255, found {}",
+            shown(raw)
+        )
     })
 }
 
@@ -143,7 +162,9 @@ fn hook(text: &str) -> Result<Direction, String> {
     match text {
         "ingress" => Ok(Direction::Ingress),
         "egress" => Ok(Direction::Egress),
-        other => Err(format!("hook: expected \"ingress\" or \"egress\", found {other:?}")),
+        other => Err(format!(
+            "hook: expected \"ingress\" or \"egress\", found {other:?}"
+        )),
     }
 }
 

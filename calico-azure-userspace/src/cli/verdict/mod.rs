@@ -14,7 +14,7 @@ use serde_json::value::RawValue;
 
 use super::inputs::{Inputs, print_notes, written};
 use super::{ERROR, OK, Outcome, engine};
-use crate::analysis::Completed;
+use crate::analysis::completed;
 use crate::judge::{Answer, Cluster, EngineName, Judge, JudgeError, Packet};
 use crate::policy::Store;
 
@@ -58,9 +58,9 @@ impl VerdictArgs {
     fn print(self, out: &mut dyn Write, err: &mut dyn Write) -> Outcome {
         let packets = open(&self.packets)?;
         let store: Store = Inputs::read(&self.paths, err)?.resources.into_iter().collect();
-        let completed = Completed::of(store);
-        print_notes(&completed.notes, err);
-        let cluster = Cluster::new(&completed.store);
+        let (store, notes) = completed(store);
+        print_notes(&notes, err);
+        let cluster = Cluster::new(&store);
         let engine = engine::start(self.engine, &cluster, self.object.as_deref())?;
         let mut judge = Judge::new(&cluster, engine);
         let mut bad = 0_u64;

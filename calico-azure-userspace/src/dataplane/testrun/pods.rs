@@ -180,7 +180,12 @@ impl Pods {
         if self.plugged == Some(ifindex) {
             return Ok(());
         }
-        let Self { runner, plugs, plugged, .. } = self;
+        let Self {
+            runner,
+            plugs,
+            plugged,
+            ..
+        } = self;
         let io = runner.dataplane.io();
         let old = plugged.take().and_then(|old| plugs.get(&old));
         for (table, key) in old.into_iter().flat_map(|plug| &plug.owners) {

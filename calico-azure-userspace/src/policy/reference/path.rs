@@ -257,7 +257,11 @@ impl<'a> Oracle<'a> {
 
 impl Way<'_> {
     fn tape(&self) -> Tape {
-        if self.traced { Tape::recording() } else { Tape::silent() }
+        if self.traced {
+            Tape::recording()
+        } else {
+            Tape::silent()
+        }
     }
 
     fn add(&mut self, stage: Stage, at: String, verdict: Verdict) {
