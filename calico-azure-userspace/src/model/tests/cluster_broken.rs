@@ -69,11 +69,6 @@ fn a_rule_that_cannot_be_converted_accepts_nothing_and_denies_everything_otherwi
             ".to[0].namespaces.matchLabels",
             "put it in quotes",
         ),
-        (
-            "to: [{pods: «{namespaceSelector: {}}»}]",
-            ".to[0].pods",
-            "podSelector is missing",
-        ),
         ("to: [{«pod»: {}}]", ".to[0]", "did you mean \"pods\"?"),
         ("to: «[]»", ".to", "expected at least one entry"),
         ("to: «{}»", ".to", "expected a list"),
