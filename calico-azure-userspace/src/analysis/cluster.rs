@@ -36,7 +36,9 @@ pub(super) struct Subject {
 
 impl Subject {
     pub(super) fn has(&self, family: Family) -> bool {
-        self.addresses.iter().any(|address| Family::of(*address) == family)
+        self.addresses
+            .iter()
+            .any(|address| Family::of(*address) == family)
     }
 }
 
@@ -54,7 +56,11 @@ pub(super) fn on_one_node(store: &Store, topology: &Topology<'_>) -> Store {
             name: endpoint.name.clone(),
         }));
     }
-    for endpoint in topology.endpoints.iter().filter(|endpoint| !endpoint.addresses.is_empty()) {
+    for endpoint in topology
+        .endpoints
+        .iter()
+        .filter(|endpoint| !endpoint.addresses.is_empty())
+    {
         let mut pod = endpoint.pod.as_ref().clone();
         pod.ips.clone_from(&endpoint.addresses);
         pod.allowed_sources.clear();
@@ -74,9 +80,15 @@ pub(super) fn subjects(prepared: &Prepared, topology: &Topology<'_>, desired: &D
     let hosts = hosts(store);
     let has_say = has_say_in_forwarding(store);
     let mut subjects: Vec<Subject> = Vec::new();
-    let endpoints = topology.endpoints.iter().map(|endpoint| (endpoint.pod, endpoint.addresses.clone()));
+    let endpoints = topology
+        .endpoints
+        .iter()
+        .map(|endpoint| (endpoint.pod, endpoint.addresses.clone()));
     let isolated = topology.isolated.iter().map(|pod| {
-        let own = pod.ips.iter().filter(|address| topology.owner(**address).is_none());
+        let own = pod
+            .ips
+            .iter()
+            .filter(|address| topology.owner(**address).is_none());
         (*pod, own.copied().collect())
     });
     for (pod, addresses) in endpoints.chain(isolated) {
@@ -98,7 +110,9 @@ pub(super) fn subjects(prepared: &Prepared, topology: &Topology<'_>, desired: &D
     for (node, bound) in hosts {
         let addresses = host_addresses(store, node);
         subjects.push(Subject {
-            place: Place::Host { node: node.to_owned() },
+            place: Place::Host {
+                node: node.to_owned(),
+            },
             pod: String::new(),
             classes: classes(desired, &addresses),
             addresses,
@@ -120,7 +134,8 @@ fn hosts(store: &Store) -> BTreeMap<&str, bool> {
     for host in store.host_endpoints() {
         let labels = EffectiveLabels::of_host_endpoint(store, host);
         let mut policies = store.policies().filter(|policy| policy.staged.is_none());
-        let allows = host.profiles.first().is_some_and(|name| name == ALLOWS) && store.profile(ALLOWS).is_none();
+        let allows =
+            host.profiles.first().is_some_and(|name| name == ALLOWS) && store.profile(ALLOWS).is_none();
         let restricts = !allows || policies.any(|policy| policy.selector.matches(&labels));
         *hosts.entry(host.node.as_str()).or_default() |= restricts;
     }
@@ -134,8 +149,14 @@ fn has_say_in_forwarding(store: &Store) -> bool {
 }
 
 fn host_addresses(store: &Store, name: &str) -> Vec<IpAddr> {
-    let of_nodes = store.nodes().filter(|node| node.name == name).flat_map(|node| &node.internal_ips);
-    let of_hosts = store.host_endpoints().filter(|host| host.node == name).flat_map(|host| &host.expected_ips);
+    let of_nodes = store
+        .nodes()
+        .filter(|node| node.name == name)
+        .flat_map(|node| &node.internal_ips);
+    let of_hosts = store
+        .host_endpoints()
+        .filter(|host| host.node == name)
+        .flat_map(|host| &host.expected_ips);
     let addresses: BTreeSet<IpAddr> = of_nodes.chain(of_hosts).copied().collect();
     addresses.into_iter().collect()
 }
@@ -168,13 +189,19 @@ pub(super) fn outside(desired: &Desired, family: Family, owned: &HashSet<IpAddr>
         Family::V4 => {
             let wide = desired.cidr4.iter();
             let wide = wide.filter_map(|((ip, len), class)| span(wire::ipv4(*ip).into(), *len, *class));
-            let exact = desired.class4.iter().filter_map(|(ip, class)| single(wire::ipv4(*ip).into(), *class));
+            let exact = desired
+                .class4
+                .iter()
+                .filter_map(|(ip, class)| single(wire::ipv4(*ip).into(), *class));
             wide.chain(exact).collect()
         }
         Family::V6 => {
             let wide = desired.cidr6.iter();
             let wide = wide.filter_map(|((ip, len), class)| span(wire::ipv6(*ip).into(), *len, *class));
-            let exact = desired.class6.iter().filter_map(|(ip, class)| single(wire::ipv6(*ip).into(), *class));
+            let exact = desired
+                .class6
+                .iter()
+                .filter_map(|(ip, class)| single(wire::ipv6(*ip).into(), *class));
             wide.chain(exact).collect()
         }
     };

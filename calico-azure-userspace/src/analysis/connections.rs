@@ -209,13 +209,25 @@ mod tests {
     use super::*;
 
     fn set(others: bool, named: &[(u8, &[Range])]) -> Connections {
-        Connections::new(others, named.iter().map(|(protocol, ranges)| (*protocol, (*ranges).into())))
+        Connections::new(
+            others,
+            named
+                .iter()
+                .map(|(protocol, ranges)| (*protocol, (*ranges).into())),
+        )
     }
 
     #[test]
     fn what_is_the_same_set_is_equal() {
-        assert_eq!(set(true, &[(TCP, &[(0, u16::MAX)]), (47, &[(0, 0)])]), Connections::all());
-        assert_eq!(set(false, &[(TCP, &[(0, 0)]), (UDP, &[])]), Connections::none(), "port 0 is no port");
+        assert_eq!(
+            set(true, &[(TCP, &[(0, u16::MAX)]), (47, &[(0, 0)])]),
+            Connections::all()
+        );
+        assert_eq!(
+            set(false, &[(TCP, &[(0, 0)]), (UDP, &[])]),
+            Connections::none(),
+            "port 0 is no port"
+        );
         assert_ne!(set(true, &[(ICMP, &[(1, u16::MAX)])]), Connections::all());
     }
 

@@ -2,10 +2,10 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
+use super::Connectivity;
 use super::connections::{Connections, NONE, Number, Pool};
 use super::place::Place;
 use super::spans::{Family, Span, joined, nets};
-use super::Connectivity;
 use crate::policy::Direction;
 
 /// How a pair changed.
@@ -55,7 +55,11 @@ pub fn diff(old: &Connectivity, new: &Connectivity) -> Difference {
     let between = [old, new].map(|state| {
         let own = state.own();
         let pairs = state.pairs.iter().filter_map(|(src, dst, number)| {
-            let at = |place: u32| state.places.get(usize::try_from(place).ok().filter(|place| *place < own)?);
+            let at = |place: u32| {
+                state
+                    .places
+                    .get(usize::try_from(place).ok().filter(|place| *place < own)?)
+            };
             Some(((at(*src)?, at(*dst)?), *number))
         });
         pairs.collect::<BTreeMap<_, _>>()

@@ -164,8 +164,10 @@ impl Connectivity {
         places.extend(ranges);
         let of_place = |place: usize| u32::try_from(place).unwrap_or(u32::MAX);
         let numbers: HashMap<&Place, u32> = places.iter().skip(own).zip(of_place(own)..).collect();
-        let mut pairs: Vec<(u32, u32, Number)> =
-            between.into_iter().map(|(a, b, number)| (of_place(a), of_place(b), number)).collect();
+        let mut pairs: Vec<(u32, u32, Number)> = between
+            .into_iter()
+            .map(|(a, b, number)| (of_place(a), of_place(b), number))
+            .collect();
         for (place, spans) in outside.iter().enumerate() {
             for ((family, direction), spans) in spans {
                 for (cidr, number) in cut.get(&(address(spans), *family)).into_iter().flatten() {
@@ -208,10 +210,11 @@ impl Connectivity {
     pub fn retain(&mut self, keep: impl Fn(&Place, &Place) -> bool) {
         let places = &self.places;
         let place = |number: u32| places.get(usize::try_from(number).ok()?);
-        self.pairs.retain(|(src, dst, _)| match (place(*src), place(*dst)) {
-            (Some(src), Some(dst)) => keep(src, dst),
-            _ => false,
-        });
+        self.pairs
+            .retain(|(src, dst, _)| match (place(*src), place(*dst)) {
+                (Some(src), Some(dst)) => keep(src, dst),
+                _ => false,
+            });
     }
 
     /// How many places have an address of their own.

@@ -18,7 +18,10 @@ pub(super) fn named_nets(store: &Store) -> Vec<IpNet> {
 }
 
 fn addresses(backends: &Backends) -> impl Iterator<Item = std::net::IpAddr> {
-    backends.subsets.iter().flat_map(|subset| subset.addresses.iter().copied())
+    backends
+        .subsets
+        .iter()
+        .flat_map(|subset| subset.addresses.iter().copied())
 }
 
 /// Every CIDR of a rule, network set or failsafe port.
@@ -33,14 +36,22 @@ pub(super) fn nets_of_policy(store: &Store) -> Vec<IpNet> {
     for configuration in store.all_felix_configurations() {
         let failsafes = [&configuration.failsafe_inbound, &configuration.failsafe_outbound];
         let failsafes = failsafes.into_iter().flatten().flatten();
-        nets.extend(failsafes.filter_map(|failsafe| failsafe.net).map(|net| net.trunc()));
+        nets.extend(
+            failsafes
+                .filter_map(|failsafe| failsafe.net)
+                .map(|net| net.trunc()),
+        );
     }
     nets.into_iter().collect()
 }
 
 /// Every rule of every policy, staged or not, and of every profile.
 pub(super) fn rules(store: &Store) -> impl Iterator<Item = &Rule> {
-    let policies = store.policies().flat_map(|policy| [&policy.ingress, &policy.egress]);
-    let profiles = store.profiles().flat_map(|profile| profile.ingress.iter().chain(&profile.egress));
+    let policies = store
+        .policies()
+        .flat_map(|policy| [&policy.ingress, &policy.egress]);
+    let profiles = store
+        .profiles()
+        .flat_map(|profile| profile.ingress.iter().chain(&profile.egress));
     policies.flatten().flatten().chain(profiles)
 }

@@ -46,7 +46,10 @@ impl<'a> Pairing<'a> {
         subjects: &'a [Subject],
         oracle: &'a Oracle<'a>,
     ) -> Self {
-        let owned: HashSet<IpAddr> = subjects.iter().flat_map(|subject| subject.addresses.clone()).collect();
+        let owned: HashSet<IpAddr> = subjects
+            .iter()
+            .flat_map(|subject| subject.addresses.clone())
+            .collect();
         let classes = Family::ALL.map(|family| (family, super::cluster::outside(desired, family, &owned)));
         let any_bound = subjects.iter().any(|subject| subject.bound);
         let cuts = any_bound.then(|| cuts(store, oracle, &owned)).unwrap_or_default();
@@ -60,7 +63,11 @@ impl<'a> Pairing<'a> {
             classes: classes.into(),
             of_set: HashMap::new(),
             cuts,
-            alike: if any_bound { alike(store, subjects) } else { Vec::new() },
+            alike: if any_bound {
+                alike(store, subjects)
+            } else {
+                Vec::new()
+            },
             asked: HashMap::new(),
             asked_outside: HashMap::new(),
         }
@@ -75,7 +82,9 @@ impl<'a> Pairing<'a> {
             .iter()
             .map(|subject| {
                 let next = groups.len();
-                *groups.entry((subject.egress, subject.ingress, &subject.classes)).or_insert(next)
+                *groups
+                    .entry((subject.egress, subject.ingress, &subject.classes))
+                    .or_insert(next)
             })
             .collect();
         let mut known: Vec<Option<Number>> = vec![None; groups.len() * groups.len()];
@@ -116,11 +125,19 @@ impl<'a> Pairing<'a> {
         if (src.is_host || dst.is_host) && src.node == dst.node {
             if src.is_host {
                 // A host reaches its own pods, if they have an address.
-                let meet = Family::ALL.iter().any(|family| src.has(*family) && dst.has(*family));
-                return Some(if meet { self.pool.number(Connections::all()) } else { NONE });
+                let meet = Family::ALL
+                    .iter()
+                    .any(|family| src.has(*family) && dst.has(*family));
+                return Some(if meet {
+                    self.pool.number(Connections::all())
+                } else {
+                    NONE
+                });
             }
             let mut settings = self.store.felix_configurations(&src.node);
-            let action = settings.find_map(|x| x.endpoint_to_host).unwrap_or(EndpointToHost::Drop);
+            let action = settings
+                .find_map(|x| x.endpoint_to_host)
+                .unwrap_or(EndpointToHost::Drop);
             if action == EndpointToHost::Drop {
                 return Some(NONE);
             }
@@ -217,7 +234,11 @@ impl<'a> Pairing<'a> {
 
 /// Addresses of one family.
 fn meetings<'m>(src: &'m [IpAddr], dst: &'m [IpAddr]) -> impl Iterator<Item = (IpAddr, IpAddr)> + 'm {
-    let of_family = |a: IpAddr| dst.iter().filter(move |b| b.is_ipv4() == a.is_ipv4()).map(move |b| (a, *b));
+    let of_family = |a: IpAddr| {
+        dst.iter()
+            .filter(move |b| b.is_ipv4() == a.is_ipv4())
+            .map(move |b| (a, *b))
+    };
     src.iter().flat_map(move |a| of_family(*a))
 }
 
@@ -229,7 +250,12 @@ fn cuts(
     let single = |net: &IpNet| net.prefix_len() == net.max_prefix_len() && owned.contains(&net.network());
     let mut nets: BTreeSet<IpNet> = nets_of_policy(store).into_iter().collect();
     let subsets = store.backends().flat_map(|backends| &backends.subsets);
-    nets.extend(subsets.flat_map(|subset| &subset.addresses).copied().map(IpNet::from));
+    nets.extend(
+        subsets
+            .flat_map(|subset| &subset.addresses)
+            .copied()
+            .map(IpNet::from),
+    );
     nets.retain(|net| !single(net));
     let is_free = |address: &IpAddr| !owned.contains(address);
     let mut cuts = HashMap::new();
@@ -239,7 +265,11 @@ fn cuts(
             // Of a node that is nobody here, rather than of somebody.
             let mut plain = within().take(owned.len().saturating_add(1)).filter(is_free);
             let is_plain = |address: &IpAddr| oracle.host_of(*address).is_none();
-            within().take(owned.len().saturating_add(1)).filter(is_free).find(is_plain).or_else(|| plain.next())
+            within()
+                .take(owned.len().saturating_add(1))
+                .filter(is_free)
+                .find(is_plain)
+                .or_else(|| plain.next())
         };
         let spans = cut_at(family, nets.iter()).into_iter().map(|span| Span {
             first: span.first,
@@ -268,7 +298,10 @@ fn alike(store: &Store, subjects: &[Subject]) -> Vec<u32> {
                 // Derived backends have a subset for each pod, so ports tell and the place does not.
                 let derived = format!("{place}/{:?}", x.ports);
                 let is_derived = backends.key.name.contains('(');
-                behind.entry(*address).or_default().push(if is_derived { derived } else { ports });
+                behind
+                    .entry(*address)
+                    .or_default()
+                    .push(if is_derived { derived } else { ports });
             }
         }
     }
@@ -281,11 +314,21 @@ fn alike(store: &Store, subjects: &[Subject]) -> Vec<u32> {
             Some(pod) => format!(
                 "{:?}",
                 (
-                    (&pod.namespace, &pod.service_account, &pod.labels, &pod.profiles, &pod.ports),
+                    (
+                        &pod.namespace,
+                        &pod.service_account,
+                        &pod.labels,
+                        &pod.profiles,
+                        &pod.ports
+                    ),
                     hosts.get(subject.node.as_str()),
                     (subject.egress, subject.ingress),
                     subject.addresses.iter().map(span_of).collect::<Vec<_>>(),
-                    subject.addresses.iter().map(|address| behind.get(address)).collect::<Vec<_>>(),
+                    subject
+                        .addresses
+                        .iter()
+                        .map(|address| behind.get(address))
+                        .collect::<Vec<_>>(),
                 )
             ),
             None => place.to_string(),

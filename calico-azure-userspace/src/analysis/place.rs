@@ -59,7 +59,9 @@ impl Serialize for Place {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         let mut map = serializer.serialize_map(None)?;
         match self {
-            Self::Pod { namespace, name } => map.serialize_entry("pod", &format_args!("{namespace}/{name}"))?,
+            Self::Pod { namespace, name } => {
+                map.serialize_entry("pod", &format_args!("{namespace}/{name}"))?
+            }
             Self::Workload {
                 namespace,
                 name,

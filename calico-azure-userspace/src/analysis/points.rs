@@ -33,7 +33,8 @@ impl Points {
             let ranges = |peer: &crate::model::Peer| [peer.ports.clone(), peer.not_ports.clone()].concat();
             cut(&mut sources, ranges(&rule.source));
             cut(&mut ports, ranges(&rule.destination));
-            let named = |peer: &crate::model::Peer| !peer.named_ports.is_empty() || !peer.not_named_ports.is_empty();
+            let named =
+                |peer: &crate::model::Peer| !peer.named_ports.is_empty() || !peer.not_named_ports.is_empty();
             names_on_source |= named(&rule.source);
             names_on_destination |= named(&rule.destination);
             for icmp in [rule.icmp, rule.not_icmp].into_iter().flatten() {
@@ -50,10 +51,19 @@ impl Points {
             cut(&mut ports, named);
         }
         let subsets = store.backends().flat_map(|backends| &backends.subsets);
-        cut(&mut ports, subsets.flat_map(|subset| &subset.ports).map(|(_, port)| single(*port)).collect());
+        cut(
+            &mut ports,
+            subsets
+                .flat_map(|subset| &subset.ports)
+                .map(|(_, port)| single(*port))
+                .collect(),
+        );
         let failsafes: Vec<Failsafe> = failsafes(store);
         protocols.extend(failsafes.iter().map(|failsafe| failsafe.protocol));
-        cut(&mut ports, failsafes.iter().map(|failsafe| single(failsafe.port)).collect());
+        cut(
+            &mut ports,
+            failsafes.iter().map(|failsafe| single(failsafe.port)).collect(),
+        );
 
         let (ports, types) = (between(&ports), between(&types));
         let ranges = |protocol| match protocol {
@@ -62,7 +72,10 @@ impl Points {
             _ => vec![(0, 0)],
         };
         Self {
-            named: protocols.iter().map(|protocol| (*protocol, ranges(*protocol))).collect(),
+            named: protocols
+                .iter()
+                .map(|protocol| (*protocol, ranges(*protocol)))
+                .collect(),
             unnamed: (2..=u8::MAX).find(|protocol| !protocols.contains(protocol)),
             sources: between(&sources).into_iter().map(|(first, _)| first).collect(),
         }
@@ -83,7 +96,10 @@ impl Points {
         let named = self.named.iter().map(|(protocol, all)| {
             let sources: &[u16] = if has_ports(*protocol) { &self.sources } else { &[0] };
             let open = |range: &&Range| sources.iter().any(|sport| allows(*protocol, *sport, range.0));
-            (*protocol, ranges::union(all.iter().filter(open).copied().collect()))
+            (
+                *protocol,
+                ranges::union(all.iter().filter(open).copied().collect()),
+            )
         });
         Connections::new(self.unnamed.is_some_and(|protocol| allows(protocol, 0, 0)), named)
     }
@@ -93,7 +109,11 @@ fn failsafes(store: &Store) -> Vec<Failsafe> {
     let configured = store.all_felix_configurations();
     let configured = configured.flat_map(|x| [&x.failsafe_inbound, &x.failsafe_outbound]);
     let configured = configured.flatten().flatten().copied();
-    FAILSAFE_INBOUND.into_iter().chain(FAILSAFE_OUTBOUND).chain(configured).collect()
+    FAILSAFE_INBOUND
+        .into_iter()
+        .chain(FAILSAFE_OUTBOUND)
+        .chain(configured)
+        .collect()
 }
 
 fn single(port: u16) -> PortRange {

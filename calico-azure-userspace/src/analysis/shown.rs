@@ -31,8 +31,9 @@ impl Connections {
         let number = |protocol: &u8| NAMED.iter().all(|(named, _)| named != protocol);
         let protocols = NAMED.map(|(protocol, _)| protocol).into_iter();
         let protocols: Vec<u8> = protocols.chain(self.named().filter(number)).collect();
-        let (listed, missing): (Vec<u8>, Vec<u8>) =
-            protocols.into_iter().partition(|protocol| !self.of(*protocol).is_empty());
+        let (listed, missing): (Vec<u8>, Vec<u8>) = protocols
+            .into_iter()
+            .partition(|protocol| !self.of(*protocol).is_empty());
         let mut parts: Vec<Part> = listed.into_iter().map(|protocol| self.part(protocol)).collect();
         if self.others() {
             parts.push(Part {
@@ -144,11 +145,19 @@ mod tests {
     use super::*;
 
     fn set(others: bool, named: &[(u8, &[Range])]) -> Connections {
-        Connections::new(others, named.iter().map(|(protocol, ranges)| (*protocol, (*ranges).into())))
+        Connections::new(
+            others,
+            named
+                .iter()
+                .map(|(protocol, ranges)| (*protocol, (*ranges).into())),
+        )
     }
 
     fn shown(connections: &Connections) -> (String, String) {
-        (connections.to_string(), serde_json::to_string(connections).unwrap())
+        (
+            connections.to_string(),
+            serde_json::to_string(connections).unwrap(),
+        )
     }
 
     #[test]
@@ -159,7 +168,10 @@ mod tests {
 
     #[test]
     fn ports_are_sorted_ranges_and_all_of_them_a_range_too() {
-        let (text, json) = shown(&set(false, &[(17, &[(0, 65535)]), (6, &[(80, 80), (443, 450)]), (47, &[(0, 0)])]));
+        let (text, json) = shown(&set(
+            false,
+            &[(17, &[(0, 65535)]), (6, &[(80, 80), (443, 450)]), (47, &[(0, 0)])],
+        ));
         assert_eq!(text, "TCP 80,443-450; UDP; 47");
         let expected = r#"[{"protocol":"TCP","ports":["80","443-450"]},{"protocol":"UDP","ports":["1-65535"]},{"protocol":"47"}]"#;
         assert_eq!(json, expected);
@@ -179,11 +191,17 @@ mod tests {
             ((1, u16::MAX), "0/1-255,1-255"),
             ((0, u16::MAX - 1), "0-254,255/0-254"),
         ] {
-            assert_eq!(set(false, &[(1, &[range])]).to_string(), format!("ICMP {expected}"));
+            assert_eq!(
+                set(false, &[(1, &[range])]).to_string(),
+                format!("ICMP {expected}")
+            );
         }
         let (text, json) = shown(&set(false, &[(1, &[echo]), (58, &[(0, u16::MAX)])]));
         assert_eq!(text, "ICMP 8; ICMPv6");
-        assert_eq!(json, r#"[{"protocol":"ICMP","types":["8"]},{"protocol":"ICMPv6"}]"#);
+        assert_eq!(
+            json,
+            r#"[{"protocol":"ICMP","types":["8"]},{"protocol":"ICMPv6"}]"#
+        );
     }
 
     #[test]
@@ -195,6 +213,9 @@ mod tests {
         );
         let json = serde_json::to_value(&connections).unwrap();
         let last = json.as_array().unwrap().last().unwrap();
-        assert_eq!(*last, serde_json::json!({"protocol": "others", "except": ["ICMPv6", "47"]}));
+        assert_eq!(
+            *last,
+            serde_json::json!({"protocol": "others", "except": ["ICMPv6", "47"]})
+        );
     }
 }

@@ -120,7 +120,9 @@ pub(super) fn joined<V: PartialEq>(spans: impl IntoIterator<Item = Span<V>>) -> 
     let mut joined: Vec<Span<V>> = Vec::new();
     for span in spans {
         match joined.last_mut() {
-            Some(previous) if previous.value == span.value && previous.last.checked_add(1) == Some(span.first) => {
+            Some(previous)
+                if previous.value == span.value && previous.last.checked_add(1) == Some(span.first) =>
+            {
                 previous.last = span.last;
             }
             _ => joined.push(span),
@@ -158,7 +160,12 @@ mod tests {
 
     #[test]
     fn the_longest_prefix_decides() {
-        let prefixes = [("10.0.0.0/8", 1), ("10.0.0.0/9", 2), ("10.255.255.255/32", 3), ("255.0.0.0/8", 4)];
+        let prefixes = [
+            ("10.0.0.0/8", 1),
+            ("10.0.0.0/9", 2),
+            ("10.255.255.255/32", 3),
+            ("255.0.0.0/8", 4),
+        ];
         let prefixes = prefixes.map(|(text, value)| {
             let (first, last) = bounds(&net(text));
             (first, last, value)
@@ -174,7 +181,10 @@ mod tests {
         ];
         assert_eq!(shown(Family::V4, &spans), expected);
         let all = by_longest_prefix(Family::V6, vec![(0, u128::MAX, 1), (u128::MAX, u128::MAX, 2)], 0);
-        let expected = ["::-ffff:ffff:ffff:ffff:ffff:ffff:ffff:fffe 1", "ffff:ffff:ffff:ffff:ffff:ffff:ffff:ffff-ffff:ffff:ffff:ffff:ffff:ffff:ffff:ffff 2"];
+        let expected = [
+            "::-ffff:ffff:ffff:ffff:ffff:ffff:ffff:fffe 1",
+            "ffff:ffff:ffff:ffff:ffff:ffff:ffff:ffff-ffff:ffff:ffff:ffff:ffff:ffff:ffff:ffff 2",
+        ];
         assert_eq!(shown(Family::V6, &all), expected);
     }
 
@@ -191,31 +201,49 @@ mod tests {
                 .collect();
             nets.sort_unstable();
             nets.dedup();
-            let prefixes = nets.iter().map(|net| (bounds(net).0, bounds(net).1, Some(*net))).collect();
+            let prefixes = nets
+                .iter()
+                .map(|net| (bounds(net).0, bounds(net).1, Some(*net)))
+                .collect();
             let spans = by_longest_prefix(Family::V4, prefixes, None);
             let mut next = 0;
             for span in &spans {
                 assert_eq!(span.first, next);
                 for end in [span.first, span.last] {
                     let address = Family::V4.address(end);
-                    let longest = nets.iter().filter(|net| net.contains(&address)).max_by_key(|net| net.prefix_len());
+                    let longest = nets
+                        .iter()
+                        .filter(|net| net.contains(&address))
+                        .max_by_key(|net| net.prefix_len());
                     assert_eq!(span.value.as_ref(), longest, "{address} of {nets:?}");
                 }
                 next = span.last + 1;
             }
             assert_eq!(next, u128::from(u32::MAX) + 1);
             let cuts = cut_at(Family::V4, nets.iter());
-            assert!(joined(spans).iter().all(|span| cuts.iter().any(|cut| cut.first == span.first)));
+            assert!(
+                joined(spans)
+                    .iter()
+                    .all(|span| cuts.iter().any(|cut| cut.first == span.first))
+            );
         }
     }
 
     #[test]
     fn spans_become_the_fewest_prefixes() {
-        let (first, last) = (number("10.0.0.1".parse().unwrap()), number("10.0.0.8".parse().unwrap()));
+        let (first, last) = (
+            number("10.0.0.1".parse().unwrap()),
+            number("10.0.0.8".parse().unwrap()),
+        );
         let found: Vec<String> = nets(Family::V4, first, last).map(|net| net.to_string()).collect();
-        assert_eq!(found, ["10.0.0.1/32", "10.0.0.2/31", "10.0.0.4/30", "10.0.0.8/32"]);
+        assert_eq!(
+            found,
+            ["10.0.0.1/32", "10.0.0.2/31", "10.0.0.4/30", "10.0.0.8/32"]
+        );
         for family in Family::ALL {
-            let all: Vec<u8> = nets(family, 0, family.max()).map(|net| net.prefix_len()).collect();
+            let all: Vec<u8> = nets(family, 0, family.max())
+                .map(|net| net.prefix_len())
+                .collect();
             assert_eq!(all, [0]);
         }
     }

@@ -66,7 +66,9 @@ impl<'d> Tables<'d> {
         }
         let word = |class| self.desired.policy.get(&PolicyKey { set, class });
         let word = word(class).or_else(|| word(default_class));
-        word.map_or(CLOSED, |word| (*word & u64::from(u32::MAX)).try_into().unwrap_or(CLOSED))
+        word.map_or(CLOSED, |word| {
+            (*word & u64::from(u32::MAX)).try_into().unwrap_or(CLOSED)
+        })
     }
 
     /// What both tables allow, the sender's and the receiver's: with one source port for both.
@@ -110,7 +112,9 @@ impl<'d> Tables<'d> {
         let Plain { others, named } = self.plain(table);
         if word::table_hints(table.into()) & word::hint::SOURCE == 0 {
             let allowed = |(protocol, runs): (u8, Vec<(Range, u64)>)| {
-                let open = runs.iter().filter(|(_, decision)| word::decision_allows(*decision));
+                let open = runs
+                    .iter()
+                    .filter(|(_, decision)| word::decision_allows(*decision));
                 let open = ranges::union(open.map(|(range, _)| *range).collect());
                 let slice = Slice {
                     sources: ranges::ALL.into(),
@@ -173,7 +177,8 @@ impl<'d> Tables<'d> {
         let runs = |protocol: u8| {
             let of = |level| {
                 let own = of_level(level).filter(move |entry| entry.1 == protocol);
-                own.map(|entry| (entry.2, entry.3)).collect::<BTreeMap<u16, u64>>()
+                own.map(|entry| (entry.2, entry.3))
+                    .collect::<BTreeMap<u16, u64>>()
             };
             let whole = of(LEVEL_PROTOCOL).values().copied().next().unwrap_or(others);
             (protocol, runs(whole, &of(LEVEL_BLOCK), &of(LEVEL_PORT)))
@@ -199,7 +204,10 @@ fn runs(whole: u64, blocks: &BTreeMap<u16, u64>, ports: &BTreeMap<u16, u64>) -> 
         _ => runs.push((range, decision)),
     };
     for block in 0..=u8::MAX {
-        let (first, last) = (u16::from_be_bytes([block, 0]), u16::from_be_bytes([block, u8::MAX]));
+        let (first, last) = (
+            u16::from_be_bytes([block, 0]),
+            u16::from_be_bytes([block, u8::MAX]),
+        );
         let base = blocks.get(&u16::from(block)).copied().unwrap_or(whole);
         let mut next = u32::from(first);
         for (port, decision) in ports.range(first..=last) {
@@ -238,7 +246,9 @@ impl Table {
             let (ours, theirs) = (self.of(protocol), other.of(protocol));
             let mut open = Vec::new();
             for a in &ours {
-                let meeting = theirs.iter().filter(|b| !ranges::common(&a.sources, &b.sources).is_empty());
+                let meeting = theirs
+                    .iter()
+                    .filter(|b| !ranges::common(&a.sources, &b.sources).is_empty());
                 open.extend(meeting.flat_map(|b| ranges::common(&a.open, &b.open)));
             }
             (protocol, ranges::union(open))

@@ -10,11 +10,18 @@ use crate::policy::topology::Topology;
 
 pub(super) fn report(store: &Store, topology: &Topology<'_>, notes: &mut Notes) {
     let mut seen = HashSet::new();
-    let pods = topology.endpoints.iter().map(|endpoint| endpoint.pod).chain(topology.isolated.iter().copied());
-    let pods = pods.filter(|pod| seen.insert((&pod.namespace, &pod.service_account, &pod.labels, &pod.profiles)));
+    let pods = topology
+        .endpoints
+        .iter()
+        .map(|endpoint| endpoint.pod)
+        .chain(topology.isolated.iter().copied());
+    let pods =
+        pods.filter(|pod| seen.insert((&pod.namespace, &pod.service_account, &pod.labels, &pod.profiles)));
     let pods: Vec<_> = pods.map(|pod| EffectiveLabels::of_pod(store, pod)).collect();
     let hosts = store.host_endpoints();
-    let hosts: Vec<_> = hosts.map(|host| EffectiveLabels::of_host_endpoint(store, host)).collect();
+    let hosts: Vec<_> = hosts
+        .map(|host| EffectiveLabels::of_host_endpoint(store, host))
+        .collect();
     let idle = store.policies().filter(|policy| {
         let of_pods = matches!(policy.host, HostRole::Normal | HostRole::Forward);
         policy.staged.is_none()

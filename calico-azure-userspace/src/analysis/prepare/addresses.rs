@@ -38,7 +38,11 @@ pub(super) fn add(store: &mut Store, v6: bool, notes: &mut Notes) {
         let names: Vec<String> = pods.iter().map(|pod| pod_name(pod)).collect();
         notes.note(format!(
             "{} without an address: taken to have one that lies in no CIDR of the inputs: {}",
-            if names.len() == 1 { "a pod".to_owned() } else { format!("{} pods", names.len()) },
+            if names.len() == 1 {
+                "a pod".to_owned()
+            } else {
+                format!("{} pods", names.len())
+            },
             some(&names)
         ));
     }
@@ -46,7 +50,12 @@ pub(super) fn add(store: &mut Store, v6: bool, notes: &mut Notes) {
     let mut taken = named_nets(store);
     taken.extend(owned(store).map(IpNet::from));
     let mut v4 = free(Family::V4, &taken, count).into_iter();
-    let mut v6 = if v6 { free(Family::V6, &taken, count) } else { Vec::new() }.into_iter();
+    let mut v6 = if v6 {
+        free(Family::V6, &taken, count)
+    } else {
+        Vec::new()
+    }
+    .into_iter();
     let mut next = || v4.next().into_iter().chain(v6.next()).collect::<Vec<IpAddr>>();
     for pod in pods {
         let pod = Pod {
@@ -114,13 +123,26 @@ mod tests {
 
     fn found(family: Family, taken: &[&str], count: usize) -> Vec<String> {
         let taken: Vec<IpNet> = taken.iter().map(|net| net.parse().unwrap()).collect();
-        free(family, &taken, count).iter().map(ToString::to_string).collect()
+        free(family, &taken, count)
+            .iter()
+            .map(ToString::to_string)
+            .collect()
     }
 
     #[test]
     fn addresses_lie_outside_what_is_named() {
-        let taken = ["240.0.0.2/31", "240.0.0.0/30", "240.0.0.5/32", "0.0.0.0/0", "10.0.0.0/8", "::/0"];
-        assert_eq!(found(Family::V4, &taken, 3), ["240.0.0.4", "240.0.0.6", "240.0.0.7"]);
+        let taken = [
+            "240.0.0.2/31",
+            "240.0.0.0/30",
+            "240.0.0.5/32",
+            "0.0.0.0/0",
+            "10.0.0.0/8",
+            "::/0",
+        ];
+        assert_eq!(
+            found(Family::V4, &taken, 3),
+            ["240.0.0.4", "240.0.0.6", "240.0.0.7"]
+        );
         assert_eq!(found(Family::V4, &["128.0.0.0/1"], 2), ["1.0.0.0", "1.0.0.1"]);
         assert_eq!(found(Family::V6, &["4000::/120"], 1), ["4000::100"]);
         assert_eq!(found(Family::V6, &["255.0.0.0/8"], 1), ["4000::1"]);

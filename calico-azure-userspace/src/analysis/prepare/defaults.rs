@@ -12,7 +12,10 @@ pub(super) fn add(store: &mut Store, notes: &mut Notes) {
     let of_pods = store.pods().map(|pod| pod.namespace.clone());
     let of_sets = store.network_sets().filter_map(|set| set.namespace.clone());
     let used: BTreeSet<String> = of_pods.chain(of_sets).collect();
-    let missing: Vec<String> = used.into_iter().filter(|name| store.namespace(name).is_none()).collect();
+    let missing: Vec<String> = used
+        .into_iter()
+        .filter(|name| store.namespace(name).is_none())
+        .collect();
     if !missing.is_empty() {
         notes.note(format!(
             "no Namespace object for {}: taken to have no label but {NAME}",
@@ -29,7 +32,9 @@ pub(super) fn add(store: &mut Store, notes: &mut Notes) {
         store.apply(Event::Upsert(Resource::Namespace(namespace)));
     }
     // The API server takes no pod whose account is not there.
-    let accounts = store.pods().map(|pod| (pod.namespace.clone(), pod.service_account.clone()));
+    let accounts = store
+        .pods()
+        .map(|pod| (pod.namespace.clone(), pod.service_account.clone()));
     for (namespace, name) in accounts.collect::<BTreeSet<_>>() {
         if store.service_account(&namespace, &name).is_none() {
             store.apply(Event::Upsert(Resource::ServiceAccount(ServiceAccount {

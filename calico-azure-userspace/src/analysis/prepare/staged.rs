@@ -5,7 +5,11 @@ use crate::policy::store::{Event, Store};
 
 /// `Set` puts the policy in the place of the enforced one of its name, or adds it; `Delete` takes that one away.
 pub(super) fn apply(store: &mut Store) {
-    let staged: Vec<_> = store.policies().filter(|policy| policy.staged.is_some()).cloned().collect();
+    let staged: Vec<_> = store
+        .policies()
+        .filter(|policy| policy.staged.is_some())
+        .cloned()
+        .collect();
     for policy in staged {
         let key = Key {
             kind: policy.key.kind.enforced().unwrap_or(policy.key.kind),

@@ -71,7 +71,10 @@ fn makes_through(workload: &Workload, kind: &str, name: &str) -> bool {
 fn makes_workload(maker: &Workload, made: &Workload) -> bool {
     maker.key.namespace == made.key.namespace
         && makes_through(maker, made.key.kind.as_str(), &made.key.name)
-        && maker.selector.as_ref().is_none_or(|selector| selector.matches(&made.template.labels))
+        && maker
+            .selector
+            .as_ref()
+            .is_none_or(|selector| selector.matches(&made.template.labels))
 }
 
 #[cfg(test)]
@@ -114,7 +117,10 @@ mod tests {
     fn added(resources: impl IntoIterator<Item = Resource>) -> Vec<String> {
         let mut store: Store = resources.into_iter().collect();
         let places = add_pods(&mut store);
-        assert_eq!(store.pods().filter(|pod| pod.name.contains('(')).count(), places.len());
+        assert_eq!(
+            store.pods().filter(|pod| pod.name.contains('(')).count(),
+            places.len()
+        );
         places.values().map(ToString::to_string).collect()
     }
 
@@ -123,7 +129,11 @@ mod tests {
         let web = || workload(Kind::Deployment, "web", Some("web"));
         assert_eq!(added([web()]), ["a/web (Deployment)"]);
         assert_eq!(added([web(), pod("a", None, "db")]), ["a/web (Deployment)"]);
-        assert_eq!(added([web(), pod("b", None, "web")]), ["a/web (Deployment)"], "elsewhere");
+        assert_eq!(
+            added([web(), pod("b", None, "web")]),
+            ["a/web (Deployment)"],
+            "elsewhere"
+        );
     }
 
     #[test]

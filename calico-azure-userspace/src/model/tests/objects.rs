@@ -434,6 +434,8 @@ fn probe() {
     ] {
         let l = load(text);
         println!("=== {text:?}\n{:?}", l.resources);
-        for p in &l.problems { println!("{p}"); }
+        for p in &l.problems {
+            println!("{p}");
+        }
     }
 }
