@@ -13,7 +13,13 @@ pub(super) struct Tool {
     packages: &'static [&'static [&'static str]],
 }
 
-const TOOLS: [Tool; 11] = [
+const TOOLS: [Tool; 12] = [
+    // For the fuzzer.
+    Tool {
+        name: "c++",
+        files: &[],
+        packages: &[&["g++"]],
+    },
     Tool {
         name: "ip",
         files: &[],

@@ -63,9 +63,14 @@ pub const NODE: &str = "node-1";
 /// All events that make a cluster, in no meaningful order.
 #[must_use]
 pub fn events(seed: u64, shape: &Shape) -> Vec<Event> {
-    let mut rng = Rng::new(seed);
-    let mut events = cluster::events(&mut rng, shape);
-    events.extend(policies::events(&mut rng, shape));
+    events_drawn(&mut Rng::new(seed), shape)
+}
+
+/// [`events`] of a cluster that `rng` chooses.
+#[must_use]
+pub fn events_drawn(rng: &mut Rng, shape: &Shape) -> Vec<Event> {
+    let mut events = cluster::events(rng, shape);
+    events.extend(policies::events(rng, shape));
     events
 }
 

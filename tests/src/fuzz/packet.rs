@@ -1,0 +1,349 @@
+//! Packets: a few frames in a row through the verdict engine. What passes parses strictly, and the reference allows it
+//! or its flow.
+//!
+//! An input is frames, each after a byte for where it is seen and two for its length.
+
+use std::collections::{HashMap, HashSet};
+use std::net::IpAddr;
+
+use calico_azure_ebpf::abi::Reason;
+use calico_azure_ebpf::packet::SlicePacket;
+use calico_azure_ebpf::verdict::{Outcome, fabric, workload};
+use calico_azure_userspace::dataplane::host::HostTables;
+use calico_azure_userspace::dataplane::{Image, plan};
+use calico_azure_userspace::model::{Action, Icmp, Resource, Rule};
+use calico_azure_userspace::policy::reference::Oracle;
+use calico_azure_userspace::policy::{Compiler, Direction, Probe, Store};
+
+use super::strict::{Fragment, Reading, Strict, Transport, read};
+use crate::harness::scenario::{A, B, FABRIC, address, policy, rule, store};
+use crate::harness::settings;
+
+/// Frames of one input.
+const FRAMES: usize = 12;
+
+/// `b` takes TCP port 80, some UDP, pings; `a` may send a bit more than that.
+fn policies() -> [Resource; 2] {
+    let numbered = |rules: Vec<Rule>| -> Vec<Rule> {
+        let numbers = (0..).zip(rules);
+        numbers.map(|(index, rule)| Rule { index, ..rule }).collect()
+    };
+    let ping = |protocol, kind| Rule {
+        icmp: Some(Icmp {
+            kind: Some(kind),
+            code: None,
+        }),
+        ..rule(Action::Allow, Some(protocol), &[])
+    };
+    let common = [
+        rule(Action::Allow, Some(6), &[(80, 80)]),
+        rule(Action::Allow, Some(17), &[(53, 53), (1024, 2047)]),
+        ping(1, 8),
+        ping(58, 128),
+    ];
+    let sends = [
+        rule(Action::Allow, Some(6), &[(443, 443)]),
+        rule(Action::Allow, Some(132), &[(0, 65535)]),
+        rule(Action::Allow, Some(47), &[]),
+    ];
+    let out = numbered(common.iter().chain(&sends).cloned().collect());
+    [
+        policy("b", "b", Some(numbered(common.to_vec())), None),
+        policy("a", "a", None, Some(out)),
+    ]
+}
+
+thread_local! {
+    static IMAGE: (Store, Image) = {
+        let store = store(policies());
+        let image = Compiler::default()
+            .compile(&store)
+            .map_err(anyhow::Error::from)
+            .and_then(|output| {
+                let mut image = Image::default();
+                let plan = plan(&image, &output.desired, settings())?;
+                for op in plan.prepare.iter().chain(&plan.flip).chain(&plan.settle) {
+                    image.follow(op);
+                }
+                Ok(image)
+            });
+        (store, image.unwrap_or_else(|error| panic!("the scenario compiles: {error}")))
+    };
+}
+
+pub(super) fn check(data: &[u8]) {
+    IMAGE.with(|(store, image)| {
+        let mut seen = Seen {
+            store,
+            oracle: Oracle::new(store),
+            flows: HashSet::new(),
+            fragments: HashMap::new(),
+        };
+        let tables = HostTables::new(image.clone());
+        for (at, bytes) in frames(data).take(FRAMES) {
+            seen.frame(&tables, At::of(at), bytes);
+        }
+    });
+}
+
+/// Each frame with the byte that says where it is seen.
+pub(super) fn frames(data: &[u8]) -> impl Iterator<Item = (u8, &[u8])> {
+    let mut rest = data;
+    std::iter::from_fn(move || {
+        let (&[at, low, high], after) = rest.split_first_chunk::<3>()?;
+        let length = usize::from(u16::from_le_bytes([low, high])).min(after.len());
+        let (frame, after) = after.split_at(length);
+        rest = after;
+        Some((at, frame))
+    })
+}
+
+/// Where a frame is seen.
+#[derive(Clone, Copy, Debug)]
+struct At {
+    hook: Hook,
+    ifindex: u32,
+    ingress_ifindex: u32,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Hook {
+    From,
+    To,
+    Arrives,
+    Leaves,
+}
+
+impl At {
+    fn of(byte: u8) -> Self {
+        let pod = if byte & 4 == 0 { A } else { B };
+        // Nobody lives behind the last one.
+        let pod = if byte & 24 == 24 { 99 } else { pod };
+        let (hook, ifindex) = match byte & 3 {
+            0 => (Hook::From, pod),
+            1 => (Hook::To, pod),
+            2 => (Hook::Arrives, FABRIC),
+            _ => (Hook::Leaves, FABRIC),
+        };
+        Self {
+            hook,
+            ifindex,
+            ingress_ifindex: u32::from(byte & 32 == 0),
+        }
+    }
+}
+
+/// Both sides of a flow in one order, and its protocol: the same for each of its packets.
+type Flow = ([(IpAddr, u16); 2], u8);
+
+/// What an independent observer remembers of earlier frames.
+struct Seen<'a> {
+    store: &'a Store,
+    oracle: Oracle<'a>,
+    /// Flows that passed at an interface.
+    flows: HashSet<(u32, Flow)>,
+    /// First fragments that passed anywhere.
+    fragments: HashMap<(IpAddr, IpAddr, u32, u8), Transport>,
+}
+
+impl Seen<'_> {
+    fn frame(&mut self, tables: &HostTables, at: At, bytes: &[u8]) {
+        let packet = SlicePacket {
+            bytes,
+            ifindex: at.ifindex,
+            ingress_ifindex: at.ingress_ifindex,
+        };
+        let outcome = match at.hook {
+            Hook::From => workload::from_workload(&packet, tables),
+            Hook::To => workload::to_workload(&packet, tables),
+            Hook::Arrives => fabric::from_fabric(&packet, tables),
+            Hook::Leaves => fabric::to_fabric(&packet, tables),
+        };
+        let reading = read(bytes);
+        if outcome.reason.passes() {
+            let why = self.why(at, &reading, outcome);
+            assert!(
+                why.is_ok(),
+                "{} at {at:?}: {outcome:?} of {reading:?}\n{bytes:02x?}",
+                why.unwrap_err()
+            );
+        } else {
+            self.refused(at, &reading, outcome, bytes);
+        }
+    }
+
+    /// Nothing that passes may be without a reason of its own.
+    fn why(&mut self, at: At, reading: &Reading, outcome: Outcome) -> Result<(), &'static str> {
+        let own_traffic = at.hook == Hook::Leaves && at.ingress_ifindex == 0;
+        let packet = match reading {
+            Reading::Bad(_) if own_traffic => return expect(outcome, Reason::FabricPass),
+            Reading::Bad(what) => return Err(what),
+            Reading::Other(0x0806) if matches!(at.hook, Hook::From | Hook::To) => {
+                return expect(outcome, Reason::AlwaysAllowed);
+            }
+            Reading::Other(_) if matches!(at.hook, Hook::From | Hook::To) => return Err("not IP"),
+            Reading::Other(_) => return expect(outcome, Reason::FabricPass),
+            Reading::Ip(packet) => packet,
+        };
+        match at.hook {
+            Hook::Leaves | Hook::Arrives => {
+                expect(outcome, Reason::FabricPass)?;
+                if own_traffic || is_link_control(packet) {
+                    return Ok(());
+                }
+                let ours = self.ours(packet.src);
+                if at.hook == Hook::Arrives && ours {
+                    return Err("one of our own addresses comes from outside");
+                }
+                if at.hook == Hook::Leaves && !ours {
+                    return Err("a source leaves that the fabric does not know");
+                }
+                Ok(())
+            }
+            Hook::From | Hook::To => self.at_pod(at, packet, outcome),
+        }
+    }
+
+    /// Whether an address belongs to this node or its pods.
+    fn ours(&self, address: IpAddr) -> bool {
+        let mut nodes = self.store.nodes().filter(|node| node.name == "n1");
+        nodes.any(|node| {
+            node.internal_ips.contains(&address) || node.pod_cidrs.iter().any(|cidr| cidr.contains(&address))
+        })
+    }
+
+    fn at_pod(&mut self, at: At, packet: &Strict, outcome: Outcome) -> Result<(), &'static str> {
+        let name = match at.ifindex {
+            A => "a",
+            B => "b",
+            _ => return Err("there is no such endpoint"),
+        };
+        let owned = [false, true].map(|v6| address(name, v6)).contains(&packet.src);
+        if outcome.reason == Reason::AlwaysAllowed {
+            let from_nowhere = match packet.src {
+                IpAddr::V4(src) => src.is_unspecified(),
+                IpAddr::V6(src) => src.is_unspecified() || src.is_unicast_link_local(),
+            };
+            return match at.hook {
+                Hook::From if !owned && !from_nowhere => Err("link control with another's source"),
+                Hook::From if router_speaks(packet) => Err("a pod speaks as a router"),
+                _ if is_link_control(packet) => Ok(()),
+                Hook::From if is_dhcp(packet) => Ok(()),
+                _ => Err("this is no link control"),
+            };
+        }
+        if at.hook == Hook::From && !owned {
+            return Err("spoofed source");
+        }
+        let key = |id| (packet.src, packet.dst, id, packet.protocol);
+        let transport = match (packet.transport, packet.fragment) {
+            (Some(transport), Fragment::First(id)) => {
+                self.fragments.insert(key(id), transport);
+                transport
+            }
+            (Some(transport), _) => transport,
+            (None, Fragment::Later(id)) => *self
+                .fragments
+                .get(&key(id))
+                .ok_or("fragment of nothing that passed")?,
+            (None, _) => return Err("nothing was read"),
+        };
+        let flow = (at.ifindex, flow(packet, transport));
+        let known = self.flows.contains(&flow);
+        let from_host = at.hook == Hook::To && at.ingress_ifindex == 0;
+        match outcome.reason {
+            Reason::FromHost if from_host => {}
+            Reason::Established if known && !(transport.syn && packet.transport.is_some()) => {}
+            Reason::PolicyAllow if self.allowed(name, at.hook, packet, transport, known) => {}
+            Reason::FromHost => return Err("this is not from the host"),
+            Reason::Established => return Err("nothing established it"),
+            Reason::PolicyAllow => return Err("policy does not allow it"),
+            _ => return Err("no reason to pass here"),
+        }
+        self.flows.insert(flow);
+        Ok(())
+    }
+
+    /// Whether the pod's policy allows the packet, or the flow that it answers.
+    fn allowed(&self, name: &str, hook: Hook, packet: &Strict, transport: Transport, known: bool) -> bool {
+        let Some(pod) = self.store.pod("ns", name) else {
+            return false;
+        };
+        let (direction, peer, own) = match hook {
+            Hook::From => (Direction::Egress, packet.dst, packet.src),
+            _ => (Direction::Ingress, packet.src, packet.dst),
+        };
+        let ask = |direction, sport, dport| {
+            let probe = Probe {
+                peer,
+                own,
+                protocol: packet.protocol,
+                sport,
+                dport,
+            };
+            self.oracle.decide(pod, direction, &probe).0
+        };
+        let back = match direction {
+            Direction::Egress => Direction::Ingress,
+            Direction::Ingress => Direction::Egress,
+        };
+        ask(direction, transport.sport, transport.dport)
+            || known && ask(back, transport.dport, transport.sport)
+    }
+
+    /// A new flow that policy allows, and that nothing else is wrong with, must not be refused.
+    fn refused(&self, at: At, reading: &Reading, outcome: Outcome, bytes: &[u8]) {
+        let (Reading::Ip(packet), Reason::PolicyDeny, A | B) = (reading, outcome.reason, at.ifindex) else {
+            assert_ne!(outcome.reason, Reason::TableRace, "{at:?}: {bytes:02x?}");
+            assert_ne!(outcome.reason, Reason::TableMissing, "{at:?}: {bytes:02x?}");
+            return;
+        };
+        let Some(transport) = packet.transport else { return };
+        let known = self.flows.contains(&(at.ifindex, flow(packet, transport)));
+        let name = if at.ifindex == A { "a" } else { "b" };
+        assert!(
+            known || !self.allowed(name, at.hook, packet, transport, false),
+            "policy allows this at {at:?}: {packet:?}\n{bytes:02x?}"
+        );
+    }
+}
+
+fn expect(outcome: Outcome, reason: Reason) -> Result<(), &'static str> {
+    if outcome.reason == reason {
+        Ok(())
+    } else {
+        Err("no reason to pass here")
+    }
+}
+
+fn flow(packet: &Strict, transport: Transport) -> Flow {
+    let [sport, dport] = transport.flow;
+    let mut sides = [(packet.src, sport), (packet.dst, dport)];
+    sides.sort_unstable();
+    (sides, packet.protocol)
+}
+
+/// Neighbour discovery or MLD.
+fn is_link_control(packet: &Strict) -> bool {
+    let (Some(transport), Fragment::Whole, 58) = (packet.transport, packet.fragment, packet.protocol) else {
+        return false;
+    };
+    match transport.dport >> 8 {
+        133..=137 => packet.hop_limit == 255,
+        130..=132 | 143 => packet.hop_limit == 1,
+        _ => false,
+    }
+}
+
+/// Router advertisement or redirect.
+fn router_speaks(packet: &Strict) -> bool {
+    let kind = packet.transport.map(|transport| transport.dport >> 8);
+    packet.protocol == 58 && matches!(kind, Some(134 | 137))
+}
+
+fn is_dhcp(packet: &Strict) -> bool {
+    let ports = packet
+        .transport
+        .map(|transport| (transport.sport, transport.dport));
+    packet.protocol == 17 && packet.fragment == Fragment::Whole && ports == Some((68, 67))
+}
