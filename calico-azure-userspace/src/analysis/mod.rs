@@ -45,7 +45,7 @@ use cluster::subjects;
 use connections::{NONE, Number, Pool};
 use notes::Notes;
 use pairs::{Outside, Pairing};
-pub use prepare::completed;
+pub use prepare::{Inhabited, completed};
 use prepare::{Prepared, names_v6};
 use spans::{Family, nets};
 

@@ -5,12 +5,14 @@ use std::path::PathBuf;
 
 use super::{ERROR, FINDING, OK};
 use crate::analysis::Note;
-use crate::model::load::load_paths;
+use crate::model::load::{Origin, load_paths};
 use crate::model::{Resource, Severity};
 
 /// What was read.
 pub(super) struct Inputs {
     pub(super) resources: Vec<Resource>,
+    /// Where each of them is.
+    pub(super) origins: Vec<Origin>,
     /// Some objects are not what they were meant to be; they count as they would be enforced.
     pub(super) invalid: bool,
 }
@@ -39,6 +41,7 @@ impl Inputs {
         }
         Ok(Self {
             resources: loaded.resources,
+            origins: loaded.origins,
             invalid: problems.iter().any(|problem| problem.severity == Severity::Error),
         })
     }

@@ -5,9 +5,11 @@ pub mod check;
 mod cleanup;
 mod connectivity;
 mod diff;
+mod engine;
 mod inputs;
 mod load;
 mod object;
+mod protocol;
 mod show;
 mod verdict;
 
@@ -47,10 +49,9 @@ enum Command {
     Agent(agent::AgentArgs),
     /// Validate manifests.
     Check(CheckArgs),
-    /// Judge packets, one JSON object a line, by what manifests say.
-    Verdict(verdict::VerdictArgs),
     Connectivity(connectivity::ConnectivityArgs),
     Diff(diff::DiffArgs),
+    Verdict(verdict::VerdictArgs),
     /// Load the programs and attach them to interfaces, without an agent.
     Load(load::LoadArgs),
     /// Remove every program, map and pin of a node, and nothing else.
@@ -125,9 +126,9 @@ pub fn main() -> ExitCode {
             args.run()
         }
         Command::Check(args) => Ok(check::run(&args.paths, args.output == Format::Json, &mut out)),
-        Command::Verdict(args) => args.run(&mut out),
         Command::Connectivity(args) => args.run(&mut out),
         Command::Diff(args) => args.run(&mut out),
+        Command::Verdict(args) => args.run(&mut out),
         Command::Load(args) => args.run(&mut out),
         Command::Cleanup(args) => args.run(&mut out),
         Command::Status(args) => args.run(&mut out),

@@ -16,6 +16,7 @@ pub mod plan;
 mod prefix_keys;
 pub mod ring;
 pub mod syscall;
+pub mod testrun;
 
 pub use apply::{Applied, ApplyError, Dataplane, Published};
 pub use image::Image;

@@ -10,6 +10,7 @@
 mod addresses;
 mod defaults;
 mod hosts;
+mod inhabited;
 mod services;
 mod staged;
 mod workloads;
@@ -17,6 +18,7 @@ mod workloads;
 use std::collections::BTreeMap;
 
 pub(super) use addresses::names_v6;
+pub use inhabited::Inhabited;
 
 use super::notes::{Note, Notes};
 use super::place::Place;

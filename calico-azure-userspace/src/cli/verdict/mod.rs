@@ -1,116 +1,156 @@
-//! `verdict`: judges packets, one JSON object a line.
+//! `verdict`: packets in, verdicts out.
 
-pub(super) mod judge;
-pub(super) mod packet;
+mod line;
+#[cfg(test)]
+mod tests;
 
 use std::fs::File;
-use std::io::{self, BufRead, BufReader, BufWriter, Write};
-use std::path::PathBuf;
+use std::io::{self, BufRead, BufReader, BufWriter, Read, Write};
+use std::path::{Path, PathBuf};
 
 use clap::Args;
-use serde_json::{Value, json};
+use serde::Serialize;
+use serde_json::value::RawValue;
 
-use self::judge::{Engine, Judge};
-use self::packet::Line;
-use super::{ERROR, OK, Outcome};
-use crate::analysis;
-use crate::model::load::load_paths;
+use super::inputs::{Inputs, print_notes, written};
+use super::{ERROR, OK, Outcome, engine};
+use crate::analysis::completed;
+use crate::judge::{Answer, Cluster, EngineName, Judge, JudgeError, Packet};
 use crate::policy::Store;
 
+/// What becomes of packets: a line of JSON for each, in the same order.
+///
+/// In: {"id":…,"src":"10.0.0.1","dst":"10.0.0.2","protocol":"tcp","sport":…,"dport":…,"icmp_type":…,"icmp_code":…,
+///     "hook":"ingress","endpoint":"namespace/pod"}
+/// Out: {"id":…,"verdict":"allow"|"deny","reason":…,"rule":…}, or {"id":…,"error":…}
+///
+/// Each packet is the first of a flow, after service translation. `hook` (ingress or egress) and `endpoint` together
+/// ask that endpoint's policy alone; without them, everybody on the way from src to dst: the answer is that of the
+/// first who denied, else of the last who was asked. `id` is any JSON value, `protocol` a name or a number; numbers
+/// that are missing are 0. A pod needs an address to be found by it; it need not be scheduled.
+///
+/// Host endpoints are judged by their policies with every engine: the tables of pods do not hold them.
+///
+/// Exit code: 0, or 2 if a line was not understood or the manifests could not be read.
 #[derive(Debug, Args)]
+#[command(verbatim_doc_comment)]
 pub(super) struct VerdictArgs {
-    /// How packets are judged.
-    #[arg(long, value_enum)]
-    engine: Engine,
-    /// A file of packets, one JSON object a line; - for standard input.
-    #[arg(long, value_name = "FILE")]
+    /// Who judges.
+    #[arg(long, value_enum, default_value = "compiled")]
+    engine: EngineName,
+    /// Lines of JSON, `-` for standard input.
+    #[arg(long, value_name = "FILE|-")]
     packets: PathBuf,
-    /// Files and directories of manifests.
+    /// An eBPF object instead of the one in this binary.
+    #[arg(long, value_name = "FILE")]
+    object: Option<PathBuf>,
+    /// Manifests: files and directories.
     #[arg(required = true)]
     paths: Vec<PathBuf>,
 }
 
-/// Reads manifests for a command that asks what they mean: problems go to standard error, invalid objects are what they
-/// would be when enforced. `Err` if a file cannot be read.
-pub(super) fn manifests(paths: &[PathBuf]) -> Result<Store, Box<dyn std::error::Error>> {
-    let loaded = load_paths(paths);
-    let mut problems = io::stderr().lock();
-    for problem in loaded.problems.iter().chain(&loaded.missing_tiers()) {
-        let _closed = writeln!(problems, "{problem}\n");
-    }
-    if loaded.unreadable {
-        return Err(
-            "some of the manifests cannot be read (see above), so the answers would mean nothing".into(),
-        );
-    }
-    let (store, notes) = analysis::completed(loaded.resources.into_iter().collect());
-    for note in notes {
-        let _closed = writeln!(problems, "{note}");
-    }
-    Ok(store)
-}
-
 impl VerdictArgs {
     pub(super) fn run(self, out: &mut dyn Write) -> Outcome {
-        let store = manifests(&self.paths)?;
-        let judge = Judge::new(&store)?;
-        let mut out = BufWriter::new(out);
-        let fine = if self.packets.as_os_str() == "-" {
-            answer(
-                &judge,
-                self.engine,
-                io::stdin().lock(),
-                "standard input",
-                &mut out,
-            )
-        } else {
-            let name = self.packets.display().to_string();
-            let file = File::open(&self.packets).map_err(|error| format!("{name}: {error}"))?;
-            answer(&judge, self.engine, BufReader::new(file), &name, &mut out)
-        };
-        match fine.and_then(|fine| out.flush().map(|()| fine)) {
-            // Whoever closed the pipe has seen enough.
-            Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(OK),
-            Err(error) => Err(error.into()),
-            Ok(fine) => Ok(if fine { OK } else { ERROR }),
-        }
+        let mut err = io::stderr().lock();
+        self.print(out, &mut err)
+    }
+
+    fn print(self, out: &mut dyn Write, err: &mut dyn Write) -> Outcome {
+        let packets = open(&self.packets)?;
+        let store: Store = Inputs::read(&self.paths, err)?.resources.into_iter().collect();
+        let (store, notes) = completed(store);
+        print_notes(&notes, err);
+        let cluster = Cluster::new(&store);
+        let engine = engine::start(self.engine, &cluster, self.object.as_deref())?;
+        let mut judge = Judge::new(&cluster, engine);
+        let mut bad = 0_u64;
+        let result = judge_all(packets, |packet| judge.answer(packet), out, err, &mut bad)?;
+        Ok(written(result, if bad == 0 { OK } else { ERROR }))
     }
 }
 
-/// Whether every line was a packet that could be judged.
-fn answer(
-    judge: &Judge<'_>,
-    engine: Engine,
-    packets: impl BufRead,
-    name: &str,
-    out: &mut impl Write,
-) -> io::Result<bool> {
-    let mut fine = true;
-    for (number, line) in (1..).zip(packets.lines()) {
-        let line = line?;
-        if line.trim().is_empty() {
+fn open(path: &Path) -> Result<Box<dyn Read>, String> {
+    if path == Path::new("-") {
+        return Ok(Box::new(io::stdin()));
+    }
+    match File::open(path) {
+        Ok(file) => Ok(Box::new(file)),
+        Err(error) => Err(format!("--packets {}: {error}", path.display())),
+    }
+}
+
+#[derive(Serialize)]
+struct Said<'a> {
+    id: Option<&'a RawValue>,
+    verdict: &'static str,
+    reason: &'static str,
+    rule: Option<String>,
+}
+
+#[derive(Serialize)]
+struct NotSaid<'a> {
+    id: Option<&'a RawValue>,
+    error: &'a str,
+}
+
+/// Answers every line. Errors of one line go to `err` and are counted; the outer error ends it, the inner one is of
+/// writing the answers.
+fn judge_all(
+    packets: impl Read,
+    mut judge: impl FnMut(&Packet) -> Result<Answer, JudgeError>,
+    out: &mut dyn Write,
+    err: &mut dyn Write,
+    bad: &mut u64,
+) -> Result<io::Result<()>, Box<dyn std::error::Error>> {
+    let mut packets = BufReader::with_capacity(1 << 16, packets);
+    let mut out = BufWriter::with_capacity(1 << 16, out);
+    let mut text = Vec::new();
+    for number in 1_u64.. {
+        // Whoever waits for answers before asking on gets them.
+        if packets.buffer().is_empty()
+            && let Err(error) = out.flush()
+        {
+            return Ok(Err(error));
+        }
+        text.clear();
+        let read = packets.read_until(b'\n', &mut text);
+        if read.map_err(|error| format!("--packets: {error}"))? == 0 {
+            break;
+        }
+        if text.iter().all(u8::is_ascii_whitespace) {
             continue;
         }
-        let answer = match one(judge, engine, &line) {
-            Ok(answer) => answer,
-            Err((id, error)) => {
-                fine = false;
-                let _closed = writeln!(io::stderr(), "{name}:{number}: {error}");
-                json!({"id": id, "error": error})
+        let (id, packet) = line::read(&text);
+        let answer = match packet.map(|packet| judge(&packet)) {
+            Ok(Ok(answer)) => Ok(answer),
+            Ok(Err(JudgeError::Packet(error))) | Err(error) => Err(error),
+            Ok(Err(fatal)) => return Err(Box::new(fatal)),
+        };
+        let result = match &answer {
+            Ok(answer) => write_line(&mut out, &said(id, answer)),
+            Err(error) => {
+                *bad += 1;
+                let _closed = writeln!(err, "line {number}: {error}");
+                write_line(&mut out, &NotSaid { id, error })
             }
         };
-        serde_json::to_writer(&mut *out, &answer)?;
-        out.write_all(b"\n")?;
+        if let Err(error) = result {
+            return Ok(Err(error));
+        }
     }
-    Ok(fine)
+    Ok(out.flush())
 }
 
-fn one(judge: &Judge<'_>, engine: Engine, text: &str) -> Result<Value, (Value, String)> {
-    let line = Line::parse(text).map_err(|error| (Value::Null, error.to_string()))?;
-    let answer = line.packet().map_err(|error| error.to_string());
-    let answer = answer.and_then(|packet| judge.answer(engine, &packet).map_err(|error| error.to_string()));
-    let answer = answer.map_err(|error| (line.id.clone(), error))?;
-    let verdict = if answer.allow { "allow" } else { "deny" };
-    let rule = answer.rule.map(|rule| rule.to_string());
-    Ok(json!({"id": line.id, "verdict": verdict, "reason": answer.reason, "rule": rule}))
+fn said<'a>(id: Option<&'a RawValue>, answer: &Answer) -> Said<'a> {
+    Said {
+        id,
+        verdict: if answer.allow { "allow" } else { "deny" },
+        reason: answer.reason,
+        rule: answer.rule.as_ref().map(ToString::to_string),
+    }
+}
+
+fn write_line(out: &mut impl Write, line: &impl Serialize) -> io::Result<()> {
+    serde_json::to_writer(&mut *out, line)?;
+    out.write_all(b"\n")
 }
