@@ -17,6 +17,7 @@
 mod cluster;
 mod connections;
 mod diff;
+pub mod example;
 mod named;
 mod notes;
 mod pairs;
@@ -134,7 +135,11 @@ fn of_store(store: Store, options: Options) -> Result<Connectivity, CompileError
 /// What is known only when everything is read.
 fn report(store: &Store, topology: &Topology<'_>, compiling: &[Problem], notes: &mut Notes) {
     let problems: BTreeSet<&Problem> = topology.problems.iter().chain(compiling).collect();
-    for problem in problems {
+    // Who read the manifests knows of missing tiers, and where they are named.
+    for problem in problems
+        .into_iter()
+        .filter(|problem| !matches!(problem, Problem::TierMissing { .. }))
+    {
         notes.warning(problem.to_string());
     }
     unused::report(store, topology, notes);
