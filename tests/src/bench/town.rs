@@ -237,7 +237,7 @@ impl Town {
             place,
             app_of(place),
             place,
-            if i % 2 == 0 { 8081 } else { 8080 },
+            if i.is_multiple_of(2) { 8081 } else { 8080 },
         )]
     }
 
@@ -248,7 +248,7 @@ impl Town {
         vec![policy(
             place,
             app_of(place),
-            place + if i % 2 == 0 { 5 } else { 0 },
+            place + if i.is_multiple_of(2) { 5 } else { 0 },
             8080,
         )]
     }
@@ -258,7 +258,7 @@ impl Town {
         let place = i / 2 % LOCAL;
         vec![policy(
             place,
-            app_of(place) + if i % 2 == 0 { 1 } else { 0 },
+            app_of(place) + if i.is_multiple_of(2) { 1 } else { 0 },
             place,
             8080,
         )]
@@ -266,12 +266,12 @@ impl Town {
 
     /// Of a policy that governs every local pod.
     pub(super) fn edit_global(&self, i: usize) -> Vec<Event> {
-        vec![global(if i % 2 == 0 { 9101 } else { 9100 })]
+        vec![global(if i.is_multiple_of(2) { 9101 } else { 9100 })]
     }
 
     pub(super) fn remote_pod(&self, i: usize) -> Vec<Event> {
         let pod = pod(PODS + small(i) / 2 % LOCAL);
-        vec![if i % 2 == 0 {
+        vec![if i.is_multiple_of(2) {
             Event::Upsert(Resource::Pod(pod))
         } else {
             delete(pod)
@@ -299,7 +299,7 @@ impl Town {
     }
 
     fn local(i: usize, pod: Pod) -> Vec<Event> {
-        if i % 2 == 0 {
+        if i.is_multiple_of(2) {
             vec![Event::Upsert(Resource::Pod(pod)), interfaces(LOCAL + 1)]
         } else {
             vec![delete(pod), interfaces(LOCAL)]
@@ -310,7 +310,7 @@ impl Town {
     pub(super) fn relabel(&self, i: usize) -> Vec<Event> {
         let team = small(i) / 2 % LOCAL;
         let mut pod = pod(team + team % APPS * NAMESPACES + NAMESPACES * APPS);
-        if i % 2 == 0 {
+        if i.is_multiple_of(2) {
             pod.labels.insert("app".into(), "app-other".into());
         }
         vec![Event::Upsert(Resource::Pod(pod))]
@@ -318,7 +318,7 @@ impl Town {
 
     /// Half a thousand pods come into or go out of what rules everywhere ask for.
     pub(super) fn namespace(&self, i: usize) -> Vec<Event> {
-        vec![namespace_event(20, if i % 2 == 0 { "dns" } else { "work" })]
+        vec![namespace_event(20, if i.is_multiple_of(2) { "dns" } else { "work" })]
     }
 
     /// Not one of its prefixes stays.
