@@ -6,6 +6,7 @@ use std::sync::PoisonError;
 use std::time::Instant;
 
 use super::events::SharedContext;
+use super::names;
 use super::protect::{self, SharedProtector};
 use super::status::{self, Status, StatusEndpoint};
 use super::{AgentConfig, AgentError};
@@ -179,6 +180,9 @@ impl Core {
             .dataplane
             .settle(published)
             .map_err(|error| error.to_string())?;
+        if self.pending.everything || !self.pending.rules.is_empty() {
+            self.write_names();
+        }
         self.pending = Change::default();
         // Only now may ids that the kernel has forgotten be given out again.
         self.compiler.applied();
@@ -258,6 +262,12 @@ impl Core {
                 ifindex: *ifindex,
             })
             .collect();
+    }
+
+    fn write_names(&self) {
+        if let Err(error) = names::write(&self.config, self.compiler.rules()) {
+            tracing::error!(%error, "cannot write the file of rules' names");
+        }
     }
 
     pub(super) fn write_status(&mut self) {

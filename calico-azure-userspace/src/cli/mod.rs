@@ -6,7 +6,9 @@ mod cleanup;
 mod connectivity;
 mod diff;
 mod engine;
+mod explain;
 mod inputs;
+mod live;
 mod load;
 mod object;
 mod protocol;
@@ -51,6 +53,7 @@ enum Command {
     Check(CheckArgs),
     Connectivity(connectivity::ConnectivityArgs),
     Diff(diff::DiffArgs),
+    Explain(explain::ExplainArgs),
     Verdict(verdict::VerdictArgs),
     /// Load the programs and attach them to interfaces, without an agent.
     Load(load::LoadArgs),
@@ -128,6 +131,7 @@ pub fn main() -> ExitCode {
         Command::Check(args) => Ok(check::run(&args.paths, args.output == Format::Json, &mut out)),
         Command::Connectivity(args) => args.run(&mut out),
         Command::Diff(args) => args.run(&mut out),
+        Command::Explain(args) => args.run(&mut out),
         Command::Verdict(args) => args.run(&mut out),
         Command::Load(args) => args.run(&mut out),
         Command::Cleanup(args) => args.run(&mut out),

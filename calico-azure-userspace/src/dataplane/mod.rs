@@ -9,6 +9,7 @@ pub mod host;
 pub mod image;
 pub mod io;
 pub mod kernel;
+pub mod live;
 pub mod maps;
 mod op;
 pub mod pins;

@@ -4,8 +4,9 @@ use std::collections::{BTreeMap, HashMap};
 use std::net::IpAddr;
 use std::sync::Arc;
 
+use super::answer::{Answer, reason};
 use crate::model::{Key, Kind, Pod, Resource};
-use crate::policy::reference::Oracle;
+use crate::policy::reference::{Flow, Oracle};
 use crate::policy::store::{Event, Store};
 use crate::policy::topology::{interface_name, pod_name, source_spoofing};
 use crate::policy::{Interface, Interfaces, NodeFacts};
@@ -105,6 +106,25 @@ impl<'a> Cluster<'a> {
         &self.oracle
     }
 
+    /// What becomes of a packet about which nobody is asked.
+    #[must_use]
+    pub fn unasked(&self, flow: &Flow) -> Answer {
+        let [src, dst] = [flow.src, flow.dst].map(|address| self.place(address));
+        if src == dst && matches!(src, Place::Pod(_)) {
+            return Answer::bare(true, reason::WITHIN_POD);
+        }
+        let [src, dst] = [flow.src, flow.dst].map(|address| self.oracle.host_of(address));
+        let within = src.is_some() && src == dst;
+        Answer::bare(
+            true,
+            if within {
+                reason::WITHIN_HOST
+            } else {
+                reason::OUTSIDE
+            },
+        )
+    }
+
     pub(super) fn place(&self, address: IpAddr) -> Place {
         match self.by_address.get(&address) {
             Some(place) => Place::Pod(*place),
@@ -119,10 +139,6 @@ impl<'a> Cluster<'a> {
 
     pub(super) fn member(&self, place: usize) -> Option<&Member<'a>> {
         self.pods.get(place)
-    }
-
-    pub(super) fn names(&self) -> impl Iterator<Item = (&str, usize)> {
-        self.by_name.iter().map(|(name, place)| (name.as_str(), *place))
     }
 
     /// Whether the pod may send from the address: one of its own, or an allowed source prefix of it.

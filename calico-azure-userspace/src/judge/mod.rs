@@ -14,6 +14,7 @@ mod cluster;
 mod compiled;
 mod engine;
 mod kernel;
+mod live;
 mod way;
 
 pub use answer::{Answer, reason};
@@ -21,6 +22,7 @@ pub use cluster::Cluster;
 pub use compiled::Compiled;
 pub use engine::{Engine, JudgeError, Reference, Said};
 pub use kernel::InKernel;
+pub use live::{LiveStep, LiveTables};
 pub use way::{Judge, Packet, Step};
 
 /// How judges are called on the command line.

@@ -84,14 +84,14 @@ impl<'c, 'a, E: Engine> Judge<'c, 'a, E> {
         let cluster = self.cluster;
         let (src, dst) = (cluster.place(flow.src), cluster.place(flow.dst));
         if src == dst && matches!(src, Place::Pod(_)) {
-            return Ok(Answer::bare(true, reason::WITHIN_POD));
+            return Ok(cluster.unasked(flow));
         }
         if cluster.hosts || src == Place::Special || dst == Place::Special {
             let steps = self.steps(flow)?;
             let denied = steps.iter().position(|step| !step.answer.allow);
             let decides = denied.or(steps.len().checked_sub(1));
             let answer = decides.and_then(|place| steps.into_iter().nth(place));
-            return Ok(answer.map_or_else(|| unasked(cluster, flow), |step| step.answer));
+            return Ok(answer.map_or_else(|| cluster.unasked(flow), |step| step.answer));
         }
         let mut answer = Answer::bare(true, reason::OUTSIDE);
         for (place, direction) in [(src, Direction::Egress), (dst, Direction::Ingress)] {
@@ -120,23 +120,8 @@ impl<'c, 'a, E: Engine> Judge<'c, 'a, E> {
     }
 }
 
-/// Why nobody was asked.
-#[must_use]
-pub(super) fn unasked(cluster: &Cluster<'_>, flow: &Flow) -> Answer {
-    let [src, dst] = [flow.src, flow.dst].map(|address| cluster.oracle.host_of(address));
-    let within = src.is_some() && src == dst;
-    Answer::bare(
-        true,
-        if within {
-            reason::WITHIN_HOST
-        } else {
-            reason::OUTSIDE
-        },
-    )
-}
-
 /// Ports are 0 where there are none.
-fn normal(flow: Flow) -> Flow {
+pub(super) fn normal(flow: Flow) -> Flow {
     match flow.protocol {
         // TCP, UDP, SCTP, UDPLite.
         6 | 17 | 132 | 136 => flow,

@@ -17,6 +17,7 @@ mod core;
 mod kinds;
 mod kubernetes;
 pub mod load;
+pub mod locate;
 mod metadata;
 mod object;
 mod pod;
@@ -35,3 +36,4 @@ mod yaml;
 
 pub use problem::{Excerpt, Problem, Severity};
 pub use types::*;
+pub(crate) use words::closest;

@@ -10,7 +10,7 @@ pub(super) fn quote(text: &str) -> String {
 }
 
 /// The candidate that was probably meant.
-pub(super) fn closest<'c>(text: &str, candidates: impl IntoIterator<Item = &'c str>) -> Option<&'c str> {
+pub(crate) fn closest<'c>(text: &str, candidates: impl IntoIterator<Item = &'c str>) -> Option<&'c str> {
     let distances = candidates.into_iter().map(|candidate| {
         let ignoring_case = text.eq_ignore_ascii_case(candidate);
         (

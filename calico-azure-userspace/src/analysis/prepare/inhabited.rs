@@ -3,8 +3,10 @@
 use std::collections::BTreeMap;
 
 use super::Prepared;
+use super::workloads::makes;
 use crate::analysis::notes::{Note, Notes};
 use crate::analysis::place::Place;
+use crate::model::Workload;
 use crate::policy::store::{Name, Store};
 
 /// A cluster that could run, in which everybody can be asked about.
@@ -30,11 +32,20 @@ impl Inhabited {
         }
     }
 
-    /// Names of the pods that stand for a workload.
-    pub fn stand_ins(&self, namespace: &str, workload: &str) -> impl Iterator<Item = &str> {
-        let of_workload = self.stand_ins.iter().filter(move |(_, place)| {
-            matches!(place, Place::Workload { namespace: own, name, .. } if own == namespace && name == workload)
-        });
-        of_workload.map(|((_, pod), _)| pod.as_str())
+    /// Names of a workload's pods: those that are there, else the one that stands for them.
+    #[must_use]
+    pub fn pods_of(&self, namespace: &str, workload: &str) -> Vec<String> {
+        let key = |x: &Workload| x.key.namespace.as_deref() == Some(namespace) && x.key.name == workload;
+        let workloads: Vec<_> = self.store.workloads().filter(|x| key(x)).collect();
+        let pods = self.store.pods().filter(|pod| pod.namespace == namespace);
+        let real = pods.filter(|pod| workloads.iter().any(|workload| makes(workload, pod)));
+        let mut names: Vec<String> = real.map(|pod| pod.name.clone()).collect();
+        if names.is_empty() {
+            let of_workload = self.stand_ins.iter().filter(|(_, place)| {
+                matches!(place, Place::Workload { namespace: own, name, .. } if own == namespace && name == workload)
+            });
+            names.extend(of_workload.map(|((_, pod), _)| pod.clone()));
+        }
+        names
     }
 }

@@ -13,9 +13,10 @@ use serde::Serialize;
 use serde_json::value::RawValue;
 
 use super::inputs::{Inputs, print_notes, written};
+use super::live::LiveArgs;
 use super::{ERROR, OK, Outcome, engine};
 use crate::analysis::completed;
-use crate::judge::{Answer, Cluster, EngineName, Judge, JudgeError, Packet};
+use crate::judge::{Answer, Cluster, EngineName, Judge, JudgeError, LiveStep, Packet};
 use crate::policy::Store;
 
 /// What becomes of packets: a line of JSON for each, in the same order.
@@ -28,6 +29,8 @@ use crate::policy::Store;
 /// ask that endpoint's policy alone; without them, everybody on the way from src to dst: the answer is that of the
 /// first who denied, else of the last who was asked. `id` is any JSON value, `protocol` a name or a number; numbers
 /// that are missing are 0. A pod needs an address to be found by it; it need not be scheduled.
+///
+/// With --live: by what a running agent has put in force, at the ends that are pods of its node.
 ///
 /// Host endpoints are judged by their policies with every engine: the tables of pods do not hold them.
 ///
@@ -44,8 +47,10 @@ pub(super) struct VerdictArgs {
     /// An eBPF object instead of the one in this binary.
     #[arg(long, value_name = "FILE")]
     object: Option<PathBuf>,
+    #[command(flatten)]
+    live: LiveArgs,
     /// Manifests: files and directories.
-    #[arg(required = true)]
+    #[arg(required_unless_present = "live")]
     paths: Vec<PathBuf>,
 }
 
@@ -57,14 +62,21 @@ impl VerdictArgs {
 
     fn print(self, out: &mut dyn Write, err: &mut dyn Write) -> Outcome {
         let packets = open(&self.packets)?;
+        let mut bad = 0_u64;
+        if self.live.live {
+            let tables = self.live.read(|_| true)?;
+            let judge = |packet: &Packet| tables.answer(packet).map(Spoken::from);
+            let result = judge_all(packets, judge, out, err, &mut bad)?;
+            return Ok(written(result, if bad == 0 { OK } else { ERROR }));
+        }
         let store: Store = Inputs::read(&self.paths, err)?.resources.into_iter().collect();
         let (store, notes) = completed(store);
         print_notes(&notes, err);
         let cluster = Cluster::new(&store);
         let engine = engine::start(self.engine, &cluster, self.object.as_deref())?;
         let mut judge = Judge::new(&cluster, engine);
-        let mut bad = 0_u64;
-        let result = judge_all(packets, |packet| judge.answer(packet), out, err, &mut bad)?;
+        let judge = |packet: &Packet| judge.answer(packet).map(Spoken::from);
+        let result = judge_all(packets, judge, out, err, &mut bad)?;
         Ok(written(result, if bad == 0 { OK } else { ERROR }))
     }
 }
@@ -84,7 +96,34 @@ struct Said<'a> {
     id: Option<&'a RawValue>,
     verdict: &'static str,
     reason: &'static str,
+    rule: Option<&'a str>,
+}
+
+/// An answer in words.
+struct Spoken {
+    allow: bool,
+    reason: &'static str,
     rule: Option<String>,
+}
+
+impl From<Answer> for Spoken {
+    fn from(answer: Answer) -> Self {
+        let Answer { allow, reason, rule } = answer;
+        Self {
+            allow,
+            reason,
+            rule: rule.as_ref().map(ToString::to_string),
+        }
+    }
+}
+
+impl From<LiveStep> for Spoken {
+    fn from(step: LiveStep) -> Self {
+        let LiveStep {
+            allow, reason, rule, ..
+        } = step;
+        Self { allow, reason, rule }
+    }
 }
 
 #[derive(Serialize)]
@@ -97,7 +136,7 @@ struct NotSaid<'a> {
 /// writing the answers.
 fn judge_all(
     packets: impl Read,
-    mut judge: impl FnMut(&Packet) -> Result<Answer, JudgeError>,
+    mut judge: impl FnMut(&Packet) -> Result<Spoken, JudgeError>,
     out: &mut dyn Write,
     err: &mut dyn Write,
     bad: &mut u64,
@@ -127,7 +166,19 @@ fn judge_all(
             Ok(Err(fatal)) => return Err(Box::new(fatal)),
         };
         let result = match &answer {
-            Ok(answer) => write_line(&mut out, &said(id, answer)),
+            Ok(Spoken { allow, reason, rule }) => {
+                let verdict = if *allow { "allow" } else { "deny" };
+                let rule = rule.as_deref();
+                write_line(
+                    &mut out,
+                    &Said {
+                        id,
+                        verdict,
+                        reason,
+                        rule,
+                    },
+                )
+            }
             Err(error) => {
                 *bad += 1;
                 let _closed = writeln!(err, "line {number}: {error}");
@@ -139,15 +190,6 @@ fn judge_all(
         }
     }
     Ok(out.flush())
-}
-
-fn said<'a>(id: Option<&'a RawValue>, answer: &Answer) -> Said<'a> {
-    Said {
-        id,
-        verdict: if answer.allow { "allow" } else { "deny" },
-        reason: answer.reason,
-        rule: answer.rule.as_ref().map(ToString::to_string),
-    }
 }
 
 fn write_line(out: &mut impl Write, line: &impl Serialize) -> io::Result<()> {

@@ -126,7 +126,12 @@ impl<'a> Oracle<'a> {
             }
             (Place::Host(_), Place::Pod(pod)) if same_node => {
                 self.at(Point::PathHostToOwnPod, ());
-                way.add(Stage::HostToPod, pod_name(pod), simple(true, RuleRef::HostToPod));
+                way.add(
+                    Stage::HostToPod,
+                    pod_name(pod),
+                    Direction::Ingress,
+                    simple(true, RuleRef::HostToPod),
+                );
                 return;
             }
             _ => {}
@@ -207,7 +212,7 @@ impl<'a> Oracle<'a> {
             Direction::Ingress => Stage::PodIngress,
             Direction::Egress => Stage::PodEgress,
         };
-        way.add(stage, pod_name(pod), verdict);
+        way.add(stage, pod_name(pod), direction, verdict);
     }
 
     /// No host endpoint, no restriction.
@@ -223,7 +228,7 @@ impl<'a> Oracle<'a> {
         let mut tape = way.tape();
         let (stage, (allow, rule)) =
             self.host_stages(host, direction, traffic, &original, &packet, &mut tape);
-        way.add(stage, host.name.clone(), tape.verdict(allow, rule));
+        way.add(stage, host.name.clone(), direction, tape.verdict(allow, rule));
     }
 
     fn pass_to_host(&self, way: &mut Way<'_>, sender: &Pod) {
@@ -234,6 +239,7 @@ impl<'a> Oracle<'a> {
                 way.add(
                     Stage::EndpointToHost,
                     name,
+                    Direction::Egress,
                     simple(false, RuleRef::EndpointToHost),
                 );
             }
@@ -243,7 +249,12 @@ impl<'a> Oracle<'a> {
                 if host.is_some() {
                     self.pass_host(way, host, Direction::Ingress, Traffic::PodAccepted);
                 } else {
-                    way.add(Stage::EndpointToHost, name, simple(true, RuleRef::EndpointToHost));
+                    way.add(
+                        Stage::EndpointToHost,
+                        name,
+                        Direction::Egress,
+                        simple(true, RuleRef::EndpointToHost),
+                    );
                 }
             }
             EndpointToHost::Return => {
@@ -264,8 +275,13 @@ impl Way<'_> {
         }
     }
 
-    fn add(&mut self, stage: Stage, at: String, verdict: Verdict) {
-        self.legs.push(Leg { stage, at, verdict });
+    fn add(&mut self, stage: Stage, at: String, direction: Direction, verdict: Verdict) {
+        self.legs.push(Leg {
+            stage,
+            at,
+            direction,
+            verdict,
+        });
     }
 }
 
