@@ -47,7 +47,9 @@ fn policy(number: usize, namespace: usize) -> String {
         )
     };
     match (number / 20) % 4 {
-        0 if number % 4 == 0 => kubernetes("  podSelector: {}\n  policyTypes: [Ingress]\n".to_owned()),
+        0 if number.is_multiple_of(4) => {
+            kubernetes("  podSelector: {}\n  policyTypes: [Ingress]\n".to_owned())
+        }
         0 | 1 => kubernetes(format!(
             "  podSelector: {{matchLabels: {{app: app-{app}}}}}\n  ingress:\n    - from: [{{podSelector: {{matchLabels: \
              {{app: app-{peer}}}}}}}]\n      ports: [{{port: http}}, {{port: {}, endPort: {}}}]\n",

@@ -75,7 +75,8 @@ impl<'a> Pairing<'a> {
     pub(super) fn between(&mut self) -> Vec<(usize, usize, Number)> {
         // By what the tables know of a subject; most are like many others.
         let subjects = self.subjects;
-        let mut groups: HashMap<(u32, u32, &[(Family, u32)]), usize> = HashMap::new();
+        type Alike<'s> = (u32, u32, &'s [(Family, u32)]);
+        let mut groups: HashMap<Alike<'_>, usize> = HashMap::new();
         let group_of: Vec<usize> = subjects
             .iter()
             .map(|subject| {

@@ -318,7 +318,10 @@ impl Town {
 
     /// Half a thousand pods come into or go out of what rules everywhere ask for.
     pub(super) fn namespace(&self, i: usize) -> Vec<Event> {
-        vec![namespace_event(20, if i.is_multiple_of(2) { "dns" } else { "work" })]
+        vec![namespace_event(
+            20,
+            if i.is_multiple_of(2) { "dns" } else { "work" },
+        )]
     }
 
     /// Not one of its prefixes stays.
