@@ -5,7 +5,7 @@ use std::net::IpAddr;
 
 use super::ExplainArgs;
 use super::ends::{Known, pair};
-use super::report::{Decision, Report, StageReport, Tables, word};
+use super::report::{Decision, Report, StageReport, Tables, name, word};
 use crate::analysis::{has_ports, has_types, protocol_name};
 use crate::judge::{EngineName, LiveStep, LiveTables};
 use crate::policy::reference::Flow;
@@ -44,7 +44,6 @@ pub(super) fn explain(args: &ExplainArgs) -> Result<Report, Failed> {
         }
     }
     let ports = has_ports(flow.protocol);
-    let kernel = EngineName::Kernel.as_str();
     Ok(Report {
         from,
         to,
@@ -52,7 +51,7 @@ pub(super) fn explain(args: &ExplainArgs) -> Result<Report, Failed> {
         sport: ports.then_some(flow.sport),
         dport: ports.then_some(flow.dport),
         icmp: has_types(flow.protocol).then(|| flow.dport.to_be_bytes()),
-        engines: [(kernel, decision.clone())].into(),
+        engines: [(EngineName::Kernel, decision.clone())].into(),
         decision,
         agree: true,
         not_asked: BTreeMap::new(),
@@ -102,7 +101,7 @@ fn of_step(step: &LiveStep) -> Decision {
     Decision {
         verdict: word(step.allow),
         reason: step.reason,
-        stage: Some(step.stage.to_string()),
+        stage: Some(name(step.stage)),
         at: Some(step.at.clone()),
         rule: step.rule.clone(),
         written: None,
@@ -111,7 +110,7 @@ fn of_step(step: &LiveStep) -> Decision {
 
 fn stage(step: &LiveStep) -> StageReport {
     StageReport {
-        stage: step.stage.to_string(),
+        stage: name(step.stage),
         at: step.at.clone(),
         verdict: word(step.allow),
         reason: step.reason,

@@ -37,7 +37,7 @@ pub(super) fn write(report: &Report, out: &mut dyn Write) -> io::Result<()> {
     if notes.is_empty() {
         let said: Vec<String> = engines
             .iter()
-            .map(|(name, said)| format!("{name} {}", said.verdict))
+            .map(|(name, said)| format!("{} {}", name.as_str(), said.verdict))
             .collect();
         let agree = if engines.len() == 1 {
             ""
@@ -49,7 +49,7 @@ pub(super) fn write(report: &Report, out: &mut dyn Write) -> io::Result<()> {
         writeln!(out, "\nengines: {}{agree}", said.join(", "))?;
     }
     for (name, why) in not_asked {
-        writeln!(out, "engine {name} was not asked: {why}")?;
+        writeln!(out, "engine {} was not asked: {why}", name.as_str())?;
     }
     if let Some(pending) = pending {
         let what = if pending.verdict == decision.verdict {
@@ -128,7 +128,7 @@ fn write_stage(stage: &StageReport, out: &mut dyn Write) -> io::Result<()> {
         writeln!(out, "  {}", rule.as_deref().unwrap_or(reason))?;
     }
     for (engine, said) in disagree {
-        writeln!(out, "  engine {engine} says: {said}")?;
+        writeln!(out, "  engine {} says: {said}", engine.as_str())?;
     }
     Ok(())
 }
