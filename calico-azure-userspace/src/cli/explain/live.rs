@@ -20,7 +20,7 @@ pub(super) fn explain(args: &ExplainArgs) -> Result<Report, Failed> {
     })?;
     let (from, to, flow, steps) = ask(args, &tables)?;
     let node = tables.node();
-    let mut notes = vec![format!("of a new flow, by the tables in force on node {node}")];
+    let mut notes = Vec::new();
     let [src, dst] = [flow.src, flow.dst].map(|address| tables.owner(address));
     let decision = match steps.iter().find(|step| !step.allow).or(steps.last()) {
         Some(step) => of_step(step),
@@ -57,6 +57,7 @@ pub(super) fn explain(args: &ExplainArgs) -> Result<Report, Failed> {
         not_asked: BTreeMap::new(),
         stages: steps.iter().map(stage).collect(),
         pending: None,
+        node: Some(node.to_owned()),
         notes,
     })
 }

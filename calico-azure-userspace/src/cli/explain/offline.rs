@@ -68,6 +68,7 @@ pub(super) fn explain(args: &ExplainArgs, err: &mut dyn Write) -> Result<Report,
         not_asked,
         stages,
         pending,
+        node: None,
         notes: Vec::new(),
     })
 }

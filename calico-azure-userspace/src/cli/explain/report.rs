@@ -32,6 +32,9 @@ pub(super) struct Report {
     pub(super) not_asked: BTreeMap<EngineName, String>,
     /// In the order of the way, also those after one that denies.
     pub(super) stages: Vec<StageReport>,
+    /// Of a running agent's tables: the node.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) node: Option<String>,
     /// What to know besides.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub(super) notes: Vec<String>,

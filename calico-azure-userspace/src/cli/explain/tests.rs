@@ -94,7 +94,7 @@ fn the_decision_comes_first_and_then_why() {
     let expected = "\
 ALLOW  shop/web (10.0.0.1) → shop/db (Deployment) (240.0.0.1)  tcp 50000 → 5432
   ingress of shop/db (Deployment): tier default / KubernetesNetworkPolicy shop/db / ingress[0]
-  shop.yaml:48: - from:
+  shop.yaml:42: - from:
 
 egress of shop/web: allow
   profile kns.shop: allow
@@ -112,7 +112,7 @@ engines: reference allow, compiled allow: they agree
 
 if staged policies were enforced: DENY
   ingress of shop/db (Deployment): tier default / StagedNetworkPolicy shop/no-more / ingress[0]
-  shop.yaml:62: - action: Deny
+  shop.yaml:55: - action: Deny
 ";
     assert_eq!((code, out.as_str()), (OK, expected), "{err}");
     assert!(err.contains("without an address"), "{err}");
@@ -139,7 +139,7 @@ engines: reference deny, compiled deny: they agree
 
 if staged policies were enforced: still DENY
   ingress of shop/db (Deployment): tier default / StagedNetworkPolicy shop/no-more / ingress[0]
-  shop.yaml:62: - action: Deny
+  shop.yaml:55: - action: Deny
 ";
     assert_eq!((code, out.as_str()), (OK, expected), "{err}");
 }
