@@ -26,7 +26,8 @@ pub use live::{LiveStep, LiveTables};
 pub use way::{Judge, Packet, Step};
 
 /// How judges are called on the command line.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, clap::ValueEnum)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, clap::ValueEnum, serde::Serialize)]
+#[serde(rename_all = "lowercase")]
 pub enum EngineName {
     /// Reads the policies rule by rule.
     Reference,

@@ -5,7 +5,7 @@ use std::net::IpAddr;
 
 use super::ExplainArgs;
 use super::ends::{Known, pair};
-use super::report::{Decision, Report, StageReport, Tables, word};
+use super::report::{Decision, Report, StageReport, Tables, name, word};
 use crate::analysis::{has_ports, has_types, protocol_name};
 use crate::judge::{EngineName, LiveStep, LiveTables};
 use crate::policy::reference::Flow;
@@ -20,7 +20,7 @@ pub(super) fn explain(args: &ExplainArgs) -> Result<Report, Failed> {
     })?;
     let (from, to, flow, steps) = ask(args, &tables)?;
     let node = tables.node();
-    let mut notes = vec![format!("of a new flow, by the tables in force on node {node}")];
+    let mut notes = Vec::new();
     let [src, dst] = [flow.src, flow.dst].map(|address| tables.owner(address));
     let decision = match steps.iter().find(|step| !step.allow).or(steps.last()) {
         Some(step) => of_step(step),
@@ -44,7 +44,6 @@ pub(super) fn explain(args: &ExplainArgs) -> Result<Report, Failed> {
         }
     }
     let ports = has_ports(flow.protocol);
-    let kernel = EngineName::Kernel.as_str();
     Ok(Report {
         from,
         to,
@@ -52,12 +51,13 @@ pub(super) fn explain(args: &ExplainArgs) -> Result<Report, Failed> {
         sport: ports.then_some(flow.sport),
         dport: ports.then_some(flow.dport),
         icmp: has_types(flow.protocol).then(|| flow.dport.to_be_bytes()),
-        engines: [(kernel, decision.clone())].into(),
+        engines: [(EngineName::Kernel, decision.clone())].into(),
         decision,
         agree: true,
         not_asked: BTreeMap::new(),
         stages: steps.iter().map(stage).collect(),
         pending: None,
+        node: Some(node.to_owned()),
         notes,
     })
 }
@@ -102,7 +102,7 @@ fn of_step(step: &LiveStep) -> Decision {
     Decision {
         verdict: word(step.allow),
         reason: step.reason,
-        stage: Some(step.stage.to_string()),
+        stage: Some(name(step.stage)),
         at: Some(step.at.clone()),
         rule: step.rule.clone(),
         written: None,
@@ -111,7 +111,7 @@ fn of_step(step: &LiveStep) -> Decision {
 
 fn stage(step: &LiveStep) -> StageReport {
     StageReport {
-        stage: step.stage.to_string(),
+        stage: name(step.stage),
         at: step.at.clone(),
         verdict: word(step.allow),
         reason: step.reason,

@@ -5,6 +5,8 @@ mod live;
 mod offline;
 mod report;
 mod shown;
+#[cfg(test)]
+mod tests;
 mod trace;
 
 use std::io::{self, Write};

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::io::Write;
 
 use super::ends::{find, pair};
-use super::report::{Decision, Report, StageReport, word};
+use super::report::{Decision, Report, StageReport, name, word};
 use super::{Engines, ExplainArgs, trace};
 use crate::analysis::{Inhabited, has_ports, has_types, protocol_name};
 use crate::cli::engine;
@@ -43,10 +43,7 @@ pub(super) fn explain(args: &ExplainArgs, err: &mut dyn Write) -> Result<Report,
     let (said, not_asked) = ask(args, &cluster, &flow)?;
     let (_, steps) = said.first().ok_or("--engine: expected at least one")?;
     let decide = |steps: &[Step]| decision(&cluster, &flow, steps, &origins);
-    let engines = said
-        .iter()
-        .map(|(name, steps)| (name.as_str(), decide(steps)))
-        .collect();
+    let engines = said.iter().map(|(name, steps)| (*name, decide(steps))).collect();
     let stages: Vec<StageReport> = legs
         .iter()
         .enumerate()
@@ -71,11 +68,12 @@ pub(super) fn explain(args: &ExplainArgs, err: &mut dyn Write) -> Result<Report,
         not_asked,
         stages,
         pending,
+        node: None,
         notes: Vec::new(),
     })
 }
 
-type SaidByAll = (Vec<(EngineName, Vec<Step>)>, BTreeMap<&'static str, String>);
+type SaidByAll = (Vec<(EngineName, Vec<Step>)>, BTreeMap<EngineName, String>);
 
 /// What each engine says of each stage. With `all`, one that cannot run here is passed over.
 fn ask(
@@ -95,7 +93,7 @@ fn ask(
         match steps {
             Ok(steps) => said.push((name, steps)),
             Err(error) if all && name == EngineName::Kernel => {
-                not_asked.insert(name.as_str(), error.to_string());
+                not_asked.insert(name, error.to_string());
             }
             Err(error) => return Err(error),
         }
@@ -117,7 +115,7 @@ fn decision(cluster: &Cluster<'_>, flow: &Flow, steps: &[Step], origins: &Origin
     Decision {
         verdict: word(step.answer.allow),
         reason: step.answer.reason,
-        stage: Some(step.stage.to_string()),
+        stage: Some(name(step.stage)),
         at: Some(step.at.clone()),
         rule: step.answer.rule.as_ref().map(ToString::to_string),
         written: step.answer.rule.as_ref().and_then(|rule| place_of(rule, origins)),
@@ -140,13 +138,10 @@ fn stage(store: &Store, leg: &Leg, place: usize, said: &[(EngineName, Vec<Step>)
             .as_ref()
             .map(|rule| format!(" by {rule}"))
             .unwrap_or_default();
-        (
-            name.as_str(),
-            format!("{}, {}{rule}", word(answer.allow), answer.reason),
-        )
+        (*name, format!("{}, {}{rule}", word(answer.allow), answer.reason))
     });
     StageReport {
-        stage: leg.stage.to_string(),
+        stage: name(leg.stage),
         at: leg.at.clone(),
         verdict: word(answer.allow),
         reason: answer.reason,

@@ -5,7 +5,9 @@ use std::net::IpAddr;
 
 use serde::Serialize;
 
+use crate::judge::EngineName;
 use crate::model::locate::Written;
+use crate::policy::reference::Stage;
 
 /// Everything about one packet.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -24,12 +26,15 @@ pub(super) struct Report {
     /// Whether all engines say the same of every stage.
     pub(super) agree: bool,
     /// What each engine says in the end.
-    pub(super) engines: BTreeMap<&'static str, Decision>,
+    pub(super) engines: BTreeMap<EngineName, Decision>,
     /// Engines that were not asked, and why.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
-    pub(super) not_asked: BTreeMap<&'static str, String>,
+    pub(super) not_asked: BTreeMap<EngineName, String>,
     /// In the order of the way, also those after one that denies.
     pub(super) stages: Vec<StageReport>,
+    /// Of a running agent's tables: the node.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) node: Option<String>,
     /// What to know besides.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub(super) notes: Vec<String>,
@@ -69,7 +74,7 @@ pub(super) struct StageReport {
     pub(super) rule: Option<String>,
     /// What engines say, if not all say this.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
-    pub(super) disagree: BTreeMap<&'static str, String>,
+    pub(super) disagree: BTreeMap<EngineName, String>,
     /// What was looked at, in order.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub(super) trace: Vec<Traced>,
@@ -115,6 +120,15 @@ pub(super) enum Traced {
         profile: String,
         action: &'static str,
     },
+}
+
+/// The stage as its owner would call it.
+pub(super) fn name(stage: Stage) -> String {
+    match stage {
+        Stage::PodEgress => "egress".to_owned(),
+        Stage::PodIngress => "ingress".to_owned(),
+        other => other.to_string(),
+    }
 }
 
 pub(super) fn word(allow: bool) -> &'static str {

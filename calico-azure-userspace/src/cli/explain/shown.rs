@@ -13,6 +13,7 @@ pub(super) fn write(report: &Report, out: &mut dyn Write) -> io::Result<()> {
         not_asked,
         stages,
         pending,
+        node,
         notes,
         ..
     } = report;
@@ -27,17 +28,15 @@ pub(super) fn write(report: &Report, out: &mut dyn Write) -> io::Result<()> {
     for stage in stages {
         write_stage(stage, out)?;
     }
-    if !notes.is_empty() {
-        writeln!(out)?;
-    }
-    for note in notes {
-        writeln!(out, "note: {note}")?;
-    }
-    // A live answer is the kernel's, and there is nobody to compare it with.
-    if notes.is_empty() {
+    if let Some(node) = node {
+        writeln!(
+            out,
+            "\nThis is what a new flow meets, by the tables in force on node {node}."
+        )?;
+    } else {
         let said: Vec<String> = engines
             .iter()
-            .map(|(name, said)| format!("{name} {}", said.verdict))
+            .map(|(name, said)| format!("{} {}", name.as_str(), said.verdict))
             .collect();
         let agree = if engines.len() == 1 {
             ""
@@ -49,7 +48,10 @@ pub(super) fn write(report: &Report, out: &mut dyn Write) -> io::Result<()> {
         writeln!(out, "\nengines: {}{agree}", said.join(", "))?;
     }
     for (name, why) in not_asked {
-        writeln!(out, "engine {name} was not asked: {why}")?;
+        writeln!(out, "engine {} was not asked: {why}", name.as_str())?;
+    }
+    for note in notes {
+        writeln!(out, "note: {note}")?;
     }
     if let Some(pending) = pending {
         let what = if pending.verdict == decision.verdict {
@@ -128,7 +130,7 @@ fn write_stage(stage: &StageReport, out: &mut dyn Write) -> io::Result<()> {
         writeln!(out, "  {}", rule.as_deref().unwrap_or(reason))?;
     }
     for (engine, said) in disagree {
-        writeln!(out, "  engine {engine} says: {said}")?;
+        writeln!(out, "  engine {} says: {said}", engine.as_str())?;
     }
     Ok(())
 }

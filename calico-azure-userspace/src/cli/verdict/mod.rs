@@ -159,7 +159,7 @@ fn judge_all(
         if text.iter().all(u8::is_ascii_whitespace) {
             continue;
         }
-        let (id, packet) = line::read(&text);
+        let (id, packet) = line::read(text.trim_ascii_end());
         let answer = match packet.map(|packet| judge(&packet)) {
             Ok(Ok(answer)) => Ok(answer),
             Ok(Err(JudgeError::Packet(error))) | Err(error) => Err(error),
