@@ -180,10 +180,14 @@ impl<'a> Both<'a> {
 
 /// Who decided what, in a line each.
 fn said(path: &PathVerdict) -> String {
-    let legs = path.legs.iter().map(|Leg { stage, at, verdict }| {
-        let word = if verdict.allow { "allows" } else { "denies" };
-        format!("\n    {stage} at {at} {word} it by {:?}", verdict.rule)
-    });
+    let legs = path.legs.iter().map(
+        |Leg {
+             stage, at, verdict, ..
+         }| {
+            let word = if verdict.allow { "allows" } else { "denies" };
+            format!("\n    {stage} at {at} {word} it by {:?}", verdict.rule)
+        },
+    );
     legs.collect()
 }
 

@@ -10,9 +10,11 @@ use calico_azure_ebpf::verdict::{Outcome, workload};
 use calico_azure_tests::harness::packet::Frame;
 use calico_azure_tests::harness::settings;
 use calico_azure_userspace::dataplane::host::HostTables;
-use calico_azure_userspace::dataplane::{Dataplane, FakeIo, Image, Plan, plan};
+use calico_azure_userspace::dataplane::{
+    Applied, ApplyError, Dataplane, FakeIo, Image, Plan, plan, plan_change,
+};
 use calico_azure_userspace::policy::generate::{self, Rng, Shape, probes};
-use calico_azure_userspace::policy::{Compiler, Desired, Direction, Event, Store};
+use calico_azure_userspace::policy::{Change, Compiler, Desired, Direction, Event, Store};
 
 /// A packet at a pod's interface.
 struct Probe {
@@ -94,9 +96,15 @@ fn each_operation_leaves_the_old_or_the_new_verdict() -> Result<()> {
         run(&mut tables.image, &first);
         for round in 0..4 {
             let next = change(&store, seed * 100 + round, &mut rng);
-            let desired = compiler.compile(&next)?.desired;
+            let change = compiler.follow(&next)?;
+            let desired = compiler.desired().clone();
             let probes = packets(&[&store, &next], seed, 60);
-            let plan = plan(&tables.image, &desired, settings())?;
+            let whole = plan(&tables.image, &desired, settings())?;
+            let plan = plan_change(&tables.image, &desired, &change, settings())?;
+            assert!(
+                sorted(&plan) == sorted(&whole),
+                "seed {seed}, round {round}: the change does not name all there is to do"
+            );
             let before = judge(&mut tables, &probes);
             let mut goal = HostTables::new(tables.image.clone());
             run(&mut goal.image, &plan);
@@ -142,6 +150,23 @@ fn run(image: &mut Image, plan: &Plan) {
     for op in plan.prepare.iter().chain(&plan.flip).chain(&plan.settle) {
         image.follow(op);
     }
+}
+
+/// The order of the operations of one part does not matter.
+fn sorted(plan: &Plan) -> Plan {
+    let mut plan = plan.clone();
+    plan.prepare.sort_unstable();
+    plan.settle.sort_unstable();
+    plan
+}
+
+fn apply(
+    dataplane: &mut Dataplane<FakeIo>,
+    desired: &Desired,
+    change: &Change,
+) -> Result<Applied, ApplyError> {
+    let published = dataplane.publish(desired, change, settings())?;
+    dataplane.settle(published)
 }
 
 /// After an update nothing of the old one is left.
@@ -203,17 +228,18 @@ fn an_apply_that_fails_anywhere_widens_nothing_and_the_next_one_mends_it() -> Re
         let new = change(&old, seed + 500, &mut rng);
         let mut base = Dataplane::open(FakeIo::default())?;
         base.apply(&compiler.compile(&old)?.desired, settings())?;
-        let desired = compiler.compile(&new)?.desired;
+        let change = compiler.follow(&new)?;
+        let desired = compiler.desired().clone();
         let probes = packets(&[&old, &new], seed, 40);
         let before = judge(&mut HostTables::new(base.image().clone()), &probes);
         let mut goal = Dataplane::open(base.io_ref().clone())?;
-        let operations = goal.apply(&desired, settings())?.operations;
+        let operations = apply(&mut goal, &desired, &change)?.operations;
         let after = judge(&mut HostTables::new(goal.image().clone()), &probes);
         for at in 1..=operations {
             let mut dataplane = Dataplane::open(base.io_ref().clone())?;
             dataplane.io().fail_in = Some(at);
             assert!(
-                dataplane.apply(&desired, settings()).is_err(),
+                apply(&mut dataplane, &desired, &change).is_err(),
                 "operation {at} was made to fail"
             );
             failures += 1;
@@ -221,7 +247,7 @@ fn an_apply_that_fails_anywhere_widens_nothing_and_the_next_one_mends_it() -> Re
             let crashed = Image::read(dataplane.io_ref())?;
             let now = judge(&mut HostTables::new(crashed.clone()), &probes);
             assert!(now == before || now == after, "seed {seed}, operation {at}");
-            dataplane.apply(&desired, settings())?;
+            apply(&mut dataplane, &desired, &change)?;
             let mended = judge(&mut HostTables::new(dataplane.image().clone()), &probes);
             assert_eq!(mended, after, "seed {seed}, after a failure at operation {at}");
             check_contents(dataplane.image(), &desired);

@@ -6,12 +6,13 @@ use std::sync::PoisonError;
 use std::time::Instant;
 
 use super::events::SharedContext;
+use super::names;
 use super::protect::{self, SharedProtector};
 use super::status::{self, Status, StatusEndpoint};
 use super::{AgentConfig, AgentError};
 use crate::dataplane::maps::Maps;
-use crate::dataplane::{Applied, Dataplane};
-use crate::policy::{Compiler, Event, Interface, Interfaces, NodeFacts, Output, Store};
+use crate::dataplane::{Dataplane, Published};
+use crate::policy::{Change, Compiler, Event, Interface, Interfaces, NodeFacts};
 use crate::sources::dir;
 use crate::sources::links::Snapshot;
 
@@ -20,12 +21,13 @@ pub(super) struct Core {
     dataplane: Dataplane<Maps>,
     protector: SharedProtector,
     compiler: Compiler,
-    store: Store,
     context: SharedContext,
     links: Option<Snapshot>,
     sources_in_sync: bool,
-    /// The store changed since the last apply that got through.
+    /// Something happened since the last update of the tables.
     changed: bool,
+    /// What changed in the tables since the last apply that got through.
+    pending: Change,
     retry: bool,
     problems: Problems,
     status: Status,
@@ -78,11 +80,12 @@ impl Core {
             dataplane,
             protector,
             compiler,
-            store: Store::default(),
             context,
             links: None,
             sources_in_sync: false,
             changed: true,
+            // What an earlier agent left.
+            pending: Change::everything(),
             retry: false,
             problems: Problems::default(),
             status,
@@ -102,8 +105,8 @@ impl Core {
     pub(super) fn resource(&mut self, event: dir::Event) {
         self.status.inputs_seen += 1;
         match event {
-            dir::Event::Upsert(resource) => self.changed |= self.store.apply(Event::Upsert(resource)),
-            dir::Event::Delete(key) => self.changed |= self.store.apply(Event::Delete(key)),
+            dir::Event::Upsert(resource) => self.changed |= self.compiler.apply(Event::Upsert(resource)),
+            dir::Event::Delete(key) => self.changed |= self.compiler.apply(Event::Delete(key)),
             dir::Event::InSync => self.sources_in_sync = true,
             dir::Event::Problems(problems) => {
                 self.problems.input = problems.iter().map(ToString::to_string).collect();
@@ -135,8 +138,8 @@ impl Core {
             interface_prefixes: self.config.interface_prefixes.clone(),
             allowed_sources: self.config.allowed_sources.clone(),
         };
-        self.changed |= self.store.apply(Event::Interfaces(interfaces));
-        self.changed |= self.store.apply(Event::Node(facts));
+        self.changed |= self.compiler.apply(Event::Interfaces(interfaces));
+        self.changed |= self.compiler.apply(Event::Node(facts));
         self.links = Some(snapshot);
     }
 
@@ -151,18 +154,10 @@ impl Core {
             return;
         }
         self.retry = false;
-        match self.apply() {
-            Ok((output, applied)) => {
-                self.changed = false;
+        match self.apply(begun) {
+            Ok(()) => {
                 self.problems.apply = None;
                 self.status.applies += 1;
-                self.status.last_apply_us = micros(applied.total);
-                if applied.flipped {
-                    let after_flip = applied.total.saturating_sub(applied.until_flip);
-                    self.status.last_change_us = micros(begun.elapsed().saturating_sub(after_flip));
-                }
-                self.status.last_operations = applied.operations;
-                self.finish(&output);
                 self.status.ready = !self.retry;
             }
             Err(error) => {
@@ -176,50 +171,82 @@ impl Core {
         self.write_status();
     }
 
-    fn apply(&mut self) -> Result<(Output, Applied), String> {
-        let output = self
-            .compiler
-            .compile(&self.store)
-            .map_err(|error| error.to_string())?;
-        let settings = self.config.settings();
-        // The first packet that a new rule decides must find the rule's name.
-        let names = output.rules.iter().map(|(id, rule)| (*id, rule.clone()));
-        self.context
-            .write()
-            .unwrap_or_else(PoisonError::into_inner)
-            .rules
-            .extend(names);
+    fn apply(&mut self, begun: Instant) -> Result<(), String> {
+        let published = self.publish().map_err(|error| error.to_string())?;
+        let (in_force, flipped) = (begun.elapsed(), published.flipped());
+        // New pods do not wait for the clearing up.
+        self.finish();
         let applied = self
             .dataplane
-            .apply(&output.desired, settings)
+            .settle(published)
             .map_err(|error| error.to_string())?;
+        if self.pending.everything || !self.pending.rules.is_empty() {
+            self.write_names();
+        }
+        self.pending = Change::default();
         // Only now may ids that the kernel has forgotten be given out again.
         self.compiler.applied();
-        Ok((output, applied))
+        self.status.last_apply_us = micros(applied.total);
+        if flipped {
+            self.status.last_change_us = micros(in_force);
+        }
+        self.status.last_operations = applied.operations;
+        Ok(())
+    }
+
+    /// Puts in force what is known.
+    fn publish(&mut self) -> Result<Published, Box<dyn std::error::Error>> {
+        let change = self.compiler.update()?;
+        self.changed = false;
+        {
+            // The first packet that a new rule decides must find the rule's name.
+            let mut context = self.context.write().unwrap_or_else(PoisonError::into_inner);
+            let rules = self.compiler.rules();
+            if change.everything {
+                context
+                    .rules
+                    .extend(rules.iter().map(|(id, rule)| (*id, rule.clone())));
+            }
+            let new = change
+                .rules
+                .iter()
+                .filter_map(|id| Some((*id, rules.get(id)?.clone())));
+            context.rules.extend(new);
+        }
+        self.pending.merge(change);
+        let settings = self.config.settings();
+        Ok(self
+            .dataplane
+            .publish(self.compiler.desired(), &self.pending, settings)?)
     }
 
     /// Attaches what the kernel now has complete state for, and publishes names.
-    fn finish(&mut self, output: &Output) {
-        self.problems.policy = output.problems.iter().map(ToString::to_string).collect();
+    fn finish(&mut self) {
+        self.problems.policy = self.compiler.problems().map(ToString::to_string).collect();
         let names: BTreeMap<u32, String> = self
             .links
             .iter()
             .flat_map(|snapshot| &snapshot.links)
             .map(|(ifindex, link)| (*ifindex, link.name.clone()))
             .collect();
+        let endpoints = &self.compiler.desired().endpoints;
         {
             let mut context = self.context.write().unwrap_or_else(PoisonError::into_inner);
-            context.endpoints = output
-                .desired
-                .endpoints
+            context.endpoints = endpoints
                 .iter()
                 .map(|(ifindex, endpoint)| (*ifindex, endpoint.pod.clone()))
                 .collect();
             context.interfaces.clone_from(&names);
-            context.rules.clone_from(&output.rules);
+            let rules = self.compiler.rules();
+            if self.pending.everything {
+                context.rules.clone_from(rules);
+            }
+            for gone in self.pending.rules.iter().filter(|id| !rules.contains_key(id)) {
+                context.rules.remove(gone);
+            }
         }
         if let Some(snapshot) = &self.links {
-            let endpoints = output.desired.endpoints.keys().copied();
+            let endpoints = endpoints.keys().copied();
             let removed = protect::with(&self.protector, |protector| {
                 protector.release(snapshot, endpoints);
                 self.retry |= !protector.failures().is_empty();
@@ -227,9 +254,7 @@ impl Core {
             });
             self.problems.layouts = removed.err().map(|error| error.to_string());
         }
-        self.status.endpoints = output
-            .desired
-            .endpoints
+        self.status.endpoints = endpoints
             .iter()
             .map(|(ifindex, endpoint)| StatusEndpoint {
                 pod: endpoint.pod.clone(),
@@ -237,6 +262,12 @@ impl Core {
                 ifindex: *ifindex,
             })
             .collect();
+    }
+
+    fn write_names(&self) {
+        if let Err(error) = names::write(&self.config, self.compiler.rules()) {
+            tracing::error!(%error, "cannot write the file of rules' names");
+        }
     }
 
     pub(super) fn write_status(&mut self) {

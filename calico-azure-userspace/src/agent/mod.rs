@@ -8,6 +8,7 @@ mod config;
 mod core;
 mod events;
 mod links;
+pub mod names;
 mod protect;
 mod status;
 

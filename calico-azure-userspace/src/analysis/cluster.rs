@@ -44,7 +44,8 @@ impl Subject {
 
 /// The same pods as if they were all on one node, with no doubt about who is an endpoint and has which address: that was
 /// decided where they are.
-pub(super) fn on_one_node(store: &Store, topology: &Topology<'_>) -> Store {
+#[must_use]
+pub fn on_one_node(store: &Store, topology: &Topology<'_>) -> Store {
     let mut one = store.clone();
     for pod in store.pods() {
         one.apply(Event::Delete(Resource::Pod(pod.as_ref().clone()).key()));

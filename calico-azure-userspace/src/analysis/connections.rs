@@ -98,7 +98,7 @@ impl Connections {
     pub fn of(&self, protocol: u8) -> &[Range] {
         self.named
             .get(&protocol)
-            .map_or_else(|| default(self.others, protocol), |ranges| ranges)
+            .map_or_else(|| default(self.others, protocol), AsRef::as_ref)
     }
 
     /// Whether protocols that it does not name are in it.

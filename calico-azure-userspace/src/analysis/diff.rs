@@ -68,7 +68,7 @@ pub fn diff(old: &Connectivity, new: &Connectivity) -> Difference {
     let keys: BTreeSet<_> = before.keys().chain(after.keys()).collect();
     for (src, dst) in keys {
         let of = |pairs: &BTreeMap<_, Number>| pairs.get(&(*src, *dst)).copied().unwrap_or(NONE);
-        comparing.compare((*src).clone(), (*dst).clone(), [of(before), of(after)]);
+        comparing.compare(src, dst, [of(before), of(after)]);
     }
 
     let places = [old, new].map(|state| {
@@ -85,11 +85,14 @@ pub fn diff(old: &Connectivity, new: &Connectivity) -> Difference {
                     spans.map_or(&[][..], |spans| spans)
                 });
                 for Span { first, last, value } in refined(family, spans) {
+                    if comparing.is_same(value) {
+                        continue;
+                    }
                     for net in nets(family, first, last) {
-                        let (own, range) = ((*place).clone(), Place::Cidr(net));
+                        let range = Place::Cidr(net);
                         match direction {
-                            Direction::Egress => comparing.compare(own, range, value),
-                            Direction::Ingress => comparing.compare(range, own, value),
+                            Direction::Egress => comparing.compare(place, &range, value),
+                            Direction::Ingress => comparing.compare(&range, place, value),
                         }
                     }
                 }
@@ -117,20 +120,26 @@ struct Comparing<'d> {
 }
 
 impl Comparing<'_> {
-    fn compare(&mut self, src: Place, dst: Place, numbers: [Number; 2]) {
+    fn is_same(&mut self, numbers: [Number; 2]) -> bool {
         let ([old_pool, new_pool], [old, new]) = (self.pools, numbers);
-        let (old, new) = (old_pool.get(old), new_pool.get(new));
-        if *self.same.entry(numbers).or_insert_with(|| old == new) {
+        let same = self.same.entry(numbers);
+        *same.or_insert_with(|| old_pool.get(old) == new_pool.get(new))
+    }
+
+    fn compare(&mut self, src: &Place, dst: &Place, numbers: [Number; 2]) {
+        if self.is_same(numbers) {
             return;
         }
+        let ([old_pool, new_pool], [old, new]) = (self.pools, numbers);
+        let (old, new) = (old_pool.get(old), new_pool.get(new));
         let change = match (old.is_none(), new.is_none()) {
             (true, _) => Change::Added,
             (_, true) => Change::Removed,
             _ => Change::Changed,
         };
         self.pairs.push(Changed {
-            src,
-            dst,
+            src: src.clone(),
+            dst: dst.clone(),
             change,
             opened: new.minus(old),
             closed: old.minus(new),

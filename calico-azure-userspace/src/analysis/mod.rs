@@ -17,12 +17,14 @@
 mod cluster;
 mod connections;
 mod diff;
+pub mod example;
 mod named;
 mod notes;
 mod pairs;
 mod place;
 mod points;
 mod prepare;
+mod relevant;
 mod shown;
 mod spans;
 mod tables;
@@ -38,10 +40,12 @@ pub use notes::Note;
 pub use place::Place;
 pub use shown::{Part, protocol_name};
 
-use cluster::{on_one_node, subjects};
+pub use cluster::on_one_node;
+use cluster::subjects;
 use connections::{NONE, Number, Pool};
 use notes::Notes;
 use pairs::{Outside, Pairing};
+pub use prepare::{Inhabited, completed};
 use prepare::{Prepared, names_v6};
 use spans::{Family, nets};
 
@@ -131,7 +135,11 @@ fn of_store(store: Store, options: Options) -> Result<Connectivity, CompileError
 /// What is known only when everything is read.
 fn report(store: &Store, topology: &Topology<'_>, compiling: &[Problem], notes: &mut Notes) {
     let problems: BTreeSet<&Problem> = topology.problems.iter().chain(compiling).collect();
-    for problem in problems {
+    // Who read the manifests knows of missing tiers, and where they are named.
+    for problem in problems
+        .into_iter()
+        .filter(|problem| !matches!(problem, Problem::TierMissing { .. }))
+    {
         notes.warning(problem.to_string());
     }
     unused::report(store, topology, notes);

@@ -4,7 +4,8 @@ use std::collections::BTreeSet;
 
 use ipnet::IpNet;
 
-use crate::model::{Backends, Rule};
+use crate::model::{Backends, Failsafe, Rule};
+use crate::policy::reference::{FAILSAFE_INBOUND, FAILSAFE_OUTBOUND};
 use crate::policy::store::Store;
 
 /// Every CIDR of a rule, network set, failsafe port or backend, and host endpoints' addresses.
@@ -33,16 +34,25 @@ pub(super) fn nets_of_policy(store: &Store) -> Vec<IpNet> {
         }
     }
     nets.extend(store.network_sets().flat_map(|set| &set.nets).map(IpNet::trunc));
-    for configuration in store.all_felix_configurations() {
-        let failsafes = [&configuration.failsafe_inbound, &configuration.failsafe_outbound];
-        let failsafes = failsafes.into_iter().flatten().flatten();
-        nets.extend(
-            failsafes
-                .filter_map(|failsafe| failsafe.net)
-                .map(|net| net.trunc()),
-        );
-    }
+    nets.extend(
+        failsafes(store)
+            .iter()
+            .filter_map(|failsafe| failsafe.net)
+            .map(|net| net.trunc()),
+    );
     nets.into_iter().collect()
+}
+
+/// Every failsafe port of any node.
+pub(super) fn failsafes(store: &Store) -> Vec<Failsafe> {
+    let configured = store.all_felix_configurations();
+    let configured = configured.flat_map(|x| [&x.failsafe_inbound, &x.failsafe_outbound]);
+    let configured = configured.flatten().flatten().copied();
+    FAILSAFE_INBOUND
+        .into_iter()
+        .chain(FAILSAFE_OUTBOUND)
+        .chain(configured)
+        .collect()
 }
 
 /// Every rule of every policy, staged or not, and of every profile.

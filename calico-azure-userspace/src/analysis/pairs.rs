@@ -1,18 +1,17 @@
 //! Who may talk to whom, from the tables; from the reference where host endpoints have a say.
 
-use std::collections::{BTreeSet, HashMap, HashSet};
+use std::collections::{HashMap, HashSet};
 use std::net::IpAddr;
 use std::rc::Rc;
-
-use ipnet::IpNet;
 
 use super::cluster::{Subject, default_class};
 use super::connections::{Connections, NONE, Number, Pool};
 use super::named::nets_of_policy;
 use super::points::Points;
+use super::relevant::{is_owned, nets_of, rules_of};
 use super::spans::{Family, Span, cut_at, joined, number};
-use super::tables::Tables;
-use crate::model::{EndpointToHost, Pod};
+use super::tables::{CLOSED, Tables};
+use crate::model::{EndpointToHost, Pod, Rule};
 use crate::policy::reference::Oracle;
 use crate::policy::store::Store;
 use crate::policy::topology::pod_name;
@@ -26,15 +25,15 @@ pub(super) struct Pairing<'a> {
     subjects: &'a [Subject],
     tables: Tables<'a>,
     oracle: &'a Oracle<'a>,
-    points: Points,
+    owned: HashSet<IpAddr>,
     pub(super) pool: Pool,
     /// By family; see [`super::cluster::outside`].
     classes: HashMap<Family, Vec<Span<u32>>>,
     of_set: HashMap<(u32, Family), Outside>,
-    /// By family: addresses that rules cannot tell apart, and one that is nobody's.
-    cuts: HashMap<Family, Vec<Span<Option<IpAddr>>>>,
     /// Subjects that neither tables nor reference can tell apart, by place.
     alike: Vec<u32>,
+    /// By `alike`.
+    rules: HashMap<(u32, Direction), Rc<[&'a Rule]>>,
     asked: HashMap<(u32, u32), Number>,
     asked_outside: HashMap<(u32, Family, Direction), Outside>,
 }
@@ -52,17 +51,16 @@ impl<'a> Pairing<'a> {
             .collect();
         let classes = Family::ALL.map(|family| (family, super::cluster::outside(desired, family, &owned)));
         let any_bound = subjects.iter().any(|subject| subject.bound);
-        let cuts = any_bound.then(|| cuts(store, oracle, &owned)).unwrap_or_default();
         Self {
             store,
             subjects,
             tables: Tables::new(desired),
             oracle,
-            points: Points::of(store),
+            owned,
             pool: Pool::default(),
             classes: classes.into(),
             of_set: HashMap::new(),
-            cuts,
+            rules: HashMap::new(),
             alike: if any_bound {
                 alike(store, subjects)
             } else {
@@ -77,7 +75,8 @@ impl<'a> Pairing<'a> {
     pub(super) fn between(&mut self) -> Vec<(usize, usize, Number)> {
         // By what the tables know of a subject; most are like many others.
         let subjects = self.subjects;
-        let mut groups: HashMap<(u32, u32, &[(Family, u32)]), usize> = HashMap::new();
+        type Alike<'s> = (u32, u32, &'s [(Family, u32)]);
+        let mut groups: HashMap<Alike<'_>, usize> = HashMap::new();
         let group_of: Vec<usize> = subjects
             .iter()
             .map(|subject| {
@@ -124,10 +123,11 @@ impl<'a> Pairing<'a> {
         let (src, dst) = (self.subjects.get(from)?, self.subjects.get(to)?);
         if (src.is_host || dst.is_host) && src.node == dst.node {
             if src.is_host {
-                // A host reaches its own pods, if they have an address.
+                // A host reaches its own pods, unless they are cut off altogether.
                 let meet = Family::ALL
                     .iter()
                     .any(|family| src.has(*family) && dst.has(*family));
+                let meet = meet && dst.ingress != CLOSED;
                 return Some(if meet {
                     self.pool.number(Connections::all())
                 } else {
@@ -149,9 +149,15 @@ impl<'a> Pairing<'a> {
         if let Some(number) = self.asked.get(&key) {
             return Some(*number);
         }
+        let rules = [
+            self.rules(from, Direction::Egress),
+            self.rules(to, Direction::Ingress),
+        ]
+        .concat();
+        let points = Points::new(self.store, &rules);
         let mut connections = Connections::none();
         for (a, b) in meetings(&src.addresses, &dst.addresses) {
-            connections = connections.union(&self.points.connections(self.oracle, a, b));
+            connections = connections.union(&points.connections(self.oracle, a, b));
         }
         let number = self.pool.number(connections);
         self.asked.insert(key, number);
@@ -203,32 +209,57 @@ impl<'a> Pairing<'a> {
         if let Some(known) = self.asked_outside.get(&key) {
             return Some(Rc::clone(known));
         }
-        let own: Vec<IpAddr> = self.subjects.get(place)?.addresses.clone();
+        let own = &self.subjects.get(place)?.addresses;
+        let rules = self.rules(place, direction);
+        let points = Points::new(self.store, &rules);
+        let mut nets = nets_of(self.store, &rules);
+        nets.retain(|net| !is_owned(net, &self.owned));
         let mut spans: Vec<Span<Number>> = Vec::new();
-        for Span { first, last, value } in self.cuts.get(&family).into_iter().flatten() {
+        for Span { first, last, .. } in cut_at(family, nets.iter()) {
             // Where every address is somebody's, what is before it goes on.
             let before = spans.last().map_or(NONE, |span| span.value);
-            let mut number = value.map_or(before, |_| NONE);
-            if let Some(peer) = value {
+            let mut number = before;
+            if let Some(peer) = self.stranger(family, first, last) {
                 let mut connections = Connections::none();
                 for own in own.iter().filter(|own| Family::of(**own) == family) {
                     let (src, dst) = match direction {
-                        Direction::Egress => (*own, *peer),
-                        Direction::Ingress => (*peer, *own),
+                        Direction::Egress => (*own, peer),
+                        Direction::Ingress => (peer, *own),
                     };
-                    connections = connections.union(&self.points.connections(self.oracle, src, dst));
+                    connections = connections.union(&points.connections(self.oracle, src, dst));
                 }
                 number = self.pool.number(connections);
             }
             spans.push(Span {
-                first: *first,
-                last: *last,
+                first,
+                last,
                 value: number,
             });
         }
         let spans: Outside = joined(spans).into();
         self.asked_outside.insert(key, Rc::clone(&spans));
         Some(spans)
+    }
+
+    /// An address of the span that is nobody's; a node's only if there is no other.
+    fn stranger(&self, family: Family, first: u128, last: u128) -> Option<IpAddr> {
+        let enough = self.owned.len() + self.store.nodes().count() + 1;
+        let free = || {
+            let all = (first..=last).take(enough).map(|number| family.address(number));
+            all.filter(|address| !self.owned.contains(address))
+        };
+        free()
+            .find(|address| self.oracle.host_of(*address).is_none())
+            .or_else(|| free().next())
+    }
+
+    fn rules(&mut self, place: usize, direction: Direction) -> Rc<[&'a Rule]> {
+        let (Some(subject), Some(alike)) = (self.subjects.get(place), self.alike.get(place)) else {
+            return Rc::default();
+        };
+        let store = self.store;
+        let rules = self.rules.entry((*alike, direction));
+        Rc::clone(rules.or_insert_with(|| rules_of(store, subject, direction).into()))
     }
 }
 
@@ -240,45 +271,6 @@ fn meetings<'m>(src: &'m [IpAddr], dst: &'m [IpAddr]) -> impl Iterator<Item = (I
             .map(move |b| (a, *b))
     };
     src.iter().flat_map(move |a| of_family(*a))
-}
-
-fn cuts(
-    store: &Store,
-    oracle: &Oracle<'_>,
-    owned: &HashSet<IpAddr>,
-) -> HashMap<Family, Vec<Span<Option<IpAddr>>>> {
-    let single = |net: &IpNet| net.prefix_len() == net.max_prefix_len() && owned.contains(&net.network());
-    let mut nets: BTreeSet<IpNet> = nets_of_policy(store).into_iter().collect();
-    let subsets = store.backends().flat_map(|backends| &backends.subsets);
-    nets.extend(
-        subsets
-            .flat_map(|subset| &subset.addresses)
-            .copied()
-            .map(IpNet::from),
-    );
-    nets.retain(|net| !single(net));
-    let is_free = |address: &IpAddr| !owned.contains(address);
-    let mut cuts = HashMap::new();
-    for family in Family::ALL {
-        let stranger = |first: u128, last: u128| {
-            let within = || (first..=last).map(|number| family.address(number));
-            // Of a node that is nobody here, rather than of somebody.
-            let mut plain = within().take(owned.len().saturating_add(1)).filter(is_free);
-            let is_plain = |address: &IpAddr| oracle.host_of(*address).is_none();
-            within()
-                .take(owned.len().saturating_add(1))
-                .filter(is_free)
-                .find(is_plain)
-                .or_else(|| plain.next())
-        };
-        let spans = cut_at(family, nets.iter()).into_iter().map(|span| Span {
-            first: span.first,
-            last: span.last,
-            value: stranger(span.first, span.last),
-        });
-        cuts.insert(family, spans.collect());
-    }
-    cuts
 }
 
 /// The same number for subjects that no policy can tell apart.

@@ -4,10 +4,10 @@ use std::collections::BTreeSet;
 use std::net::IpAddr;
 
 use super::connections::{Connections, has_ports, has_types};
-use super::named::rules;
-use crate::model::{Failsafe, Icmp, PortRange};
+use super::named::failsafes;
+use crate::model::{Icmp, Peer, PortRange, Rule};
 use crate::policy::compile::ranges::{self, Range};
-use crate::policy::reference::{FAILSAFE_INBOUND, FAILSAFE_OUTBOUND, Flow, Oracle};
+use crate::policy::reference::{Flow, Oracle};
 use crate::policy::store::Store;
 
 /// What to ask.
@@ -22,43 +22,33 @@ pub(super) struct Points {
 }
 
 impl Points {
-    pub(super) fn of(store: &Store) -> Self {
+    /// For what the rules say, and failsafe ports.
+    pub(super) fn new(store: &Store, rules: &[&Rule]) -> Self {
         let mut ports = BTreeSet::from([1]);
         let mut sources = BTreeSet::from([1]);
         let mut types = BTreeSet::from([0]);
         let mut protocols = BTreeSet::from([1, 6, 17, 58, 132]);
-        let (mut names_on_source, mut names_on_destination) = (false, false);
-        for rule in rules(store) {
+        let mut services = BTreeSet::new();
+        for rule in rules {
             protocols.extend([rule.protocol, rule.not_protocol].into_iter().flatten());
-            let ranges = |peer: &crate::model::Peer| [peer.ports.clone(), peer.not_ports.clone()].concat();
-            cut(&mut sources, ranges(&rule.source));
-            cut(&mut ports, ranges(&rule.destination));
-            let named =
-                |peer: &crate::model::Peer| !peer.named_ports.is_empty() || !peer.not_named_ports.is_empty();
-            names_on_source |= named(&rule.source);
-            names_on_destination |= named(&rule.destination);
+            cut(&mut sources, ports_of(store, &rule.source));
+            cut(&mut ports, ports_of(store, &rule.destination));
+            services.extend(&rule.destination.service);
             for icmp in [rule.icmp, rule.not_icmp].into_iter().flatten() {
                 cut(&mut types, messages(icmp));
             }
         }
-        let of_pods = store.pods().flat_map(|pod| &pod.ports);
-        let of_hosts = store.host_endpoints().flat_map(|host| &host.ports);
-        let named: Vec<PortRange> = of_pods.chain(of_hosts).map(|port| single(port.port)).collect();
-        if names_on_source {
-            cut(&mut sources, named.clone());
+        for backends in store.backends() {
+            let namespace = backends.key.namespace.as_deref();
+            if services
+                .iter()
+                .any(|x| x.name == backends.service && Some(x.namespace.as_str()) == namespace)
+            {
+                let all = backends.subsets.iter().flat_map(|subset| &subset.ports);
+                cut(&mut ports, all.map(|(_, port)| single(*port)).collect());
+            }
         }
-        if names_on_destination {
-            cut(&mut ports, named);
-        }
-        let subsets = store.backends().flat_map(|backends| &backends.subsets);
-        cut(
-            &mut ports,
-            subsets
-                .flat_map(|subset| &subset.ports)
-                .map(|(_, port)| single(*port))
-                .collect(),
-        );
-        let failsafes: Vec<Failsafe> = failsafes(store);
+        let failsafes = failsafes(store);
         protocols.extend(failsafes.iter().map(|failsafe| failsafe.protocol));
         cut(
             &mut ports,
@@ -91,7 +81,7 @@ impl Points {
                 sport,
                 dport,
             };
-            oracle.path(&flow).allow
+            oracle.passes(&flow)
         };
         let named = self.named.iter().map(|(protocol, all)| {
             let sources: &[u16] = if has_ports(*protocol) { &self.sources } else { &[0] };
@@ -105,15 +95,17 @@ impl Points {
     }
 }
 
-fn failsafes(store: &Store) -> Vec<Failsafe> {
-    let configured = store.all_felix_configurations();
-    let configured = configured.flat_map(|x| [&x.failsafe_inbound, &x.failsafe_outbound]);
-    let configured = configured.flatten().flatten().copied();
-    FAILSAFE_INBOUND
-        .into_iter()
-        .chain(FAILSAFE_OUTBOUND)
-        .chain(configured)
-        .collect()
+/// The ports that a rule asks for on one side, by number or by name.
+fn ports_of(store: &Store, peer: &Peer) -> Vec<PortRange> {
+    let mut ranges = [peer.ports.as_slice(), &peer.not_ports].concat();
+    let names: Vec<&String> = peer.named_ports.iter().chain(&peer.not_named_ports).collect();
+    if !names.is_empty() {
+        let of_pods = store.pods().flat_map(|pod| &pod.ports);
+        let of_hosts = store.host_endpoints().flat_map(|host| &host.ports);
+        let named = of_pods.chain(of_hosts).filter(|port| names.contains(&&port.name));
+        ranges.extend(named.map(|port| single(port.port)).collect::<BTreeSet<_>>());
+    }
+    ranges
 }
 
 fn single(port: u16) -> PortRange {

@@ -104,8 +104,8 @@ kind: NetworkPolicy
 metadata: {name: a, namespace: b}
 spec: {podSelector: {}}
 ---
-apiVersion: apps/v1
-kind: Deployment
+apiVersion: v1
+kind: ConfigMap
 metadata: {name: c}
 ";
     const WARNS: &str = "
@@ -169,7 +169,7 @@ spec:
             (&json["objects"], &json["policies"], &json["warnings"]),
             (&2.into(), &2.into(), &1.into())
         );
-        assert_eq!(json["ignored"][0], "Deployment c (apps/v1)");
+        assert_eq!(json["ignored"][0], "ConfigMap c (v1)");
         let problem = &json["problems"][0];
         assert_eq!(
             (&problem["line"], &problem["severity"]),

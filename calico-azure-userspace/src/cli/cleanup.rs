@@ -29,7 +29,7 @@ impl CleanupArgs {
             filters += detach_clsact(&link.name)?;
         }
         let removed = Pins::new(&self.node.bpffs, &self.node.pin_name())?.remove()?;
-        for suffix in ["status.json", "status.json.new"] {
+        for suffix in ["status.json", "status.json.new", "names.json", "names.json.new"] {
             let _never_written =
                 std::fs::remove_file(self.node.run_dir.join(format!("{}.{suffix}", self.node.node)));
         }

@@ -3,9 +3,17 @@
 mod agent;
 pub mod check;
 mod cleanup;
+mod connectivity;
+mod diff;
+mod engine;
+mod explain;
+mod inputs;
+mod live;
 mod load;
 mod object;
+mod protocol;
 mod show;
+mod verdict;
 
 use std::io::Write as _;
 use std::path::PathBuf;
@@ -43,6 +51,10 @@ enum Command {
     Agent(agent::AgentArgs),
     /// Validate manifests.
     Check(CheckArgs),
+    Connectivity(connectivity::ConnectivityArgs),
+    Diff(diff::DiffArgs),
+    Explain(explain::ExplainArgs),
+    Verdict(verdict::VerdictArgs),
     /// Load the programs and attach them to interfaces, without an agent.
     Load(load::LoadArgs),
     /// Remove every program, map and pin of a node, and nothing else.
@@ -117,6 +129,10 @@ pub fn main() -> ExitCode {
             args.run()
         }
         Command::Check(args) => Ok(check::run(&args.paths, args.output == Format::Json, &mut out)),
+        Command::Connectivity(args) => args.run(&mut out),
+        Command::Diff(args) => args.run(&mut out),
+        Command::Explain(args) => args.run(&mut out),
+        Command::Verdict(args) => args.run(&mut out),
         Command::Load(args) => args.run(&mut out),
         Command::Cleanup(args) => args.run(&mut out),
         Command::Status(args) => args.run(&mut out),

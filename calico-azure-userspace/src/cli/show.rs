@@ -149,7 +149,7 @@ impl CountersArgs {
 }
 
 /// Interface and pod by ifindex, as the agent last said; without its status file numbers must do.
-fn names(node: &NodeArgs) -> BTreeMap<u32, (String, String)> {
+pub(super) fn names(node: &NodeArgs) -> BTreeMap<u32, (String, String)> {
     let text = std::fs::read_to_string(status_path(&node.run_dir, &node.node)).unwrap_or_default();
     let status: Value = serde_json::from_str(&text).unwrap_or_default();
     let mut names = BTreeMap::new();

@@ -5,8 +5,9 @@ use std::time::{Duration, Instant};
 
 use super::image::Image;
 use super::io::MapIo;
-use super::plan::{Op, Plan, PlanError, Settings, plan};
-use crate::policy::{Desired, Reserved};
+use super::op::Op;
+use super::plan::{Plan, PlanError, Settings, plan_change};
+use crate::policy::{Change, Desired, Reserved};
 
 /// An apply did not get through. Verdicts are the old ones if it failed before the flip, the new ones if after it;
 /// the next apply continues from what the kernel really holds.
@@ -42,8 +43,29 @@ pub struct Applied {
     pub flipped: bool,
     /// From the call to the flip: from then on every packet obeys.
     pub until_flip: Duration,
-    /// The whole call.
+    /// For programs that may still have worked with what was in force before.
+    pub waited: Duration,
+    /// Everything, clearing up included.
     pub total: Duration,
+}
+
+/// What is in force, and what is left to clear up.
+#[must_use = "the tables hold both the old and the new until `settle`"]
+#[derive(Debug)]
+pub struct Published {
+    operations: usize,
+    flipped: bool,
+    settle: Vec<Op>,
+    until_flip: Duration,
+    begun: Instant,
+}
+
+impl Published {
+    /// Whether verdicts changed.
+    #[must_use]
+    pub fn flipped(&self) -> bool {
+        self.flipped
+    }
 }
 
 /// The tables of one node, and the way to write them.
@@ -92,50 +114,93 @@ impl<I: MapIo> Dataplane<I> {
         &self.io
     }
 
-    /// Makes the kernel hold `desired`.
+    /// Makes the kernel hold `desired`, whatever it holds now.
     ///
     /// # Errors
     /// [`ApplyError`]; see there for what is in force then.
     pub fn apply(&mut self, desired: &Desired, settings: Settings) -> Result<Applied, ApplyError> {
+        let published = self.publish(desired, &Change::everything(), settings)?;
+        self.settle(published)
+    }
+
+    /// Puts `desired` in force. Only what `change` names is looked at, so the change has to be all that happened since
+    /// the last apply that got through; after one that did not, everything is looked at. [`Self::settle`] must follow
+    /// before the next.
+    ///
+    /// # Errors
+    /// As [`Self::apply`].
+    pub fn publish(
+        &mut self,
+        desired: &Desired,
+        change: &Change,
+        settings: Settings,
+    ) -> Result<Published, ApplyError> {
         let begun = Instant::now();
-        if self.dirty {
+        let plan = if self.dirty {
             self.image = Image::read(&self.io).map_err(ApplyError::Read)?;
-            self.dirty = false;
-        }
+            self.io.wait_for_programs().map_err(ApplyError::Read)?;
+            plan_change(&self.image, desired, &Change::everything(), settings)
+        } else {
+            plan_change(&self.image, desired, change, settings)
+        };
         let Plan {
             prepare,
             flip,
             settle,
-        } = plan(&self.image, desired, settings)?;
+        } = plan?;
         let operations = prepare.len() + settle.len() + usize::from(flip.is_some());
-        self.dirty = true;
+        self.dirty = operations > 0;
         self.run(&prepare)?;
         self.run(flip.as_slice())?;
-        let until_flip = begun.elapsed();
+        Ok(Published {
+            operations,
+            flipped: flip.is_some(),
+            settle,
+            until_flip: begun.elapsed(),
+            begun,
+        })
+    }
+
+    /// Clears up after the flip: waits until no program works with what was in force before, then makes both slots of
+    /// every entry equal and removes what nothing refers to.
+    ///
+    /// # Errors
+    /// As [`Self::apply`].
+    pub fn settle(&mut self, published: Published) -> Result<Applied, ApplyError> {
+        let Published {
+            operations,
+            flipped,
+            settle,
+            until_flip,
+            begun,
+        } = published;
+        let waiting = Instant::now();
         if !settle.is_empty() {
             // A program that read the old epoch must be done before its slots change.
             self.io.wait_for_programs().map_err(ApplyError::Read)?;
-            self.run(&settle)?;
         }
+        let waited = waiting.elapsed();
+        self.run(&settle)?;
         self.dirty = false;
         Ok(Applied {
             operations,
-            flipped: flip.is_some(),
+            flipped,
             until_flip,
+            waited,
             total: begun.elapsed(),
         })
     }
 
     fn run(&mut self, ops: &[Op]) -> Result<(), ApplyError> {
         for op in ops {
-            let result = match &op.value {
-                Some(value) => self.io.put(op.table, &op.key, value),
-                None => self.io.delete(op.table, &op.key),
+            let result = match op.value() {
+                Some(value) => self.io.put(op.table, op.key(), value),
+                None => self.io.delete(op.table, op.key()),
             };
             let map = op.table.name();
             result.map_err(|source| ApplyError::Write {
                 map,
-                remove: op.value.is_none(),
+                remove: op.value().is_none(),
                 source,
             })?;
             self.image.follow(op);

@@ -7,8 +7,8 @@ use calico_azure_ebpf::abi::{
     CidrClass, Config, Endpoint, OwnerKey4, OwnerKey6, Pod, PolicyKey, PortKey, PrefixKey4, PrefixKey6, word,
 };
 
-use super::io::{MapIo, Table};
-use super::plan::Op;
+use super::io::{Entries, MapIo, Table};
+use super::op::Op;
 use crate::policy::Reserved;
 
 /// The tables of one node as they are.
@@ -47,9 +47,17 @@ impl Image {
     /// # Errors
     /// What the kernel says, or entries of a size that the contract does not have.
     pub fn read(io: &impl MapIo) -> io::Result<Self> {
+        Self::collect(|table| io.dump(table))
+    }
+
+    /// [`Self::read`] for those who may not write.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn collect(dump: impl Fn(Table) -> io::Result<Entries>) -> io::Result<Self> {
         let mut image = Self::default();
         for table in Table::ALL {
-            for (key, value) in io.dump(table)? {
+            for (key, value) in dump(table)? {
                 image.set(table, &key, Some(&value)).ok_or_else(|| {
                     let text = format!(
                         "{} has an entry of {}+{} bytes",
@@ -67,7 +75,7 @@ impl Image {
     /// Follows an operation that succeeded.
     pub fn follow(&mut self, op: &Op) {
         // A plan is made from this image's own types, so its bytes always fit.
-        let fits = self.set(op.table, &op.key, op.value.as_deref());
+        let fits = self.set(op.table, op.key(), op.value());
         debug_assert!(fits.is_some(), "operation {op:?} does not fit its table");
     }
 

@@ -168,13 +168,21 @@ fn parse(file: &Path, text: &str) -> Loaded {
 fn parse_part(file: &Path, text: &str, part: Part<'_>) -> (Loaded, bool) {
     let mut report = Report::new(file, text);
     let mut objects = Objects::default();
-    let end = yaml::documents(part, &mut |node| {
-        object::document(&mut report, &node, &mut objects);
+    let end = yaml::values(part).into_iter().try_for_each(|part| {
+        yaml::documents(part, &mut |node| {
+            object::document(&mut report, &node, &mut objects);
+        })
     });
     report.set_object(None);
     if let Err(error) = &end {
         objects.unreadable = true;
-        report.error(error.place, format!("this is not YAML: {error}"));
+        let message = format!("this is not YAML: {error}");
+        if ["{{ ", "{{-", "{{."].iter().any(|opening| text.contains(opening)) {
+            let help = "this looks like a template: render it first, as with helm template";
+            report.error_with_help(error.place, message, help);
+        } else {
+            report.error(error.place, message);
+        }
     }
     let Objects {
         resources,

@@ -1,9 +1,11 @@
 //! Manifests: raw objects in, validated resources out, each problem reported on its object.
 //!
 //! ```text
-//! load ── yaml ── object ─┬─ core         Namespace, ServiceAccount, Pod, Node
-//!  files   tree  by kind  ├─ calico       policies, tiers, network sets, endpoints, profiles, settings
-//!          with places    └─ kubernetes   NetworkPolicy, converted
+//! load ── yaml ── object ─┬─ core, pod             Namespace, ServiceAccount, Node; Pod
+//!  files   tree  by kind  ├─ services, workloads   Service, EndpointSlice, Endpoints; Deployment, Job, …
+//!          with places    ├─ calico                policies, tiers, network sets, endpoints, profiles, settings
+//!                         ├─ kubernetes            NetworkPolicy, ClusterNetworkPolicy and its predecessors, converted
+//!                         └─ kinds                 what is said about all others
 //! ```
 //!
 //! What is not understood never opens anything. A rule that is not understood matches nothing if it allows, and
@@ -15,6 +17,7 @@ mod core;
 mod kinds;
 mod kubernetes;
 pub mod load;
+pub mod locate;
 mod metadata;
 mod object;
 mod pod;
@@ -27,8 +30,10 @@ mod services;
 #[cfg(test)]
 mod tests;
 mod types;
+mod words;
 mod workloads;
 mod yaml;
 
 pub use problem::{Excerpt, Problem, Severity};
 pub use types::*;
+pub(crate) use words::closest;

@@ -19,13 +19,6 @@ pub(super) struct Objects {
     pub(super) unreadable: bool,
 }
 
-/// What became of an object of a kind that is read.
-pub(super) enum Object {
-    Resource(Resource),
-    /// Of no concern to policy, or a copy of something that counts itself.
-    Ignored,
-}
-
 /// Deepest lists in lists.
 const MAX_LISTS: usize = 8;
 
@@ -112,18 +105,18 @@ fn single<'t>(report: &mut Report<'t>, node: &Node<'t>, version: &str, kind: &st
         Some(kind) => read(report, node, version, kind, &mut name, objects),
         None => {
             kinds::foreign(report, node, version, kind);
-            Ok(Object::Ignored)
+            Ok(None)
         }
     };
     match read {
-        Ok(Object::Resource(resource)) => {
+        Ok(Some(resource)) => {
             let origin = Origin {
                 file: report.file(),
                 line: node.place.line,
             };
             objects.resources.push((resource, origin));
         }
-        Ok(Object::Ignored) => objects.ignored.push(format!("{name} ({version})")),
+        Ok(None) => objects.ignored.push(format!("{name} ({version})")),
         Err(_reported) => {}
     }
 }
@@ -141,6 +134,7 @@ fn describe(node: &Node<'_>, kind: &str) -> String {
     }
 }
 
+/// `None` if the object is of no concern to policy, or a copy of something that counts itself.
 fn read<'t>(
     report: &mut Report<'t>,
     node: &Node<'t>,
@@ -148,7 +142,7 @@ fn read<'t>(
     kind: Kind,
     shown: &mut String,
     objects: &mut Objects,
-) -> Read<Object> {
+) -> Read<Option<Resource>> {
     let metadata = Metadata::read(report, node)?;
     // As kubectl would.
     let namespace = metadata.namespace.clone().unwrap_or_else(|| "default".to_owned());
@@ -163,7 +157,7 @@ fn read<'t>(
         // Where unknown fields are errors, repeated ones are, too.
         let _mapping = report.lenient(node);
     }
-    Ok(Object::Resource(match kind {
+    Ok(Some(match kind {
         Kind::Namespace => Resource::Namespace(core::namespace(report, &metadata)),
         Kind::ServiceAccount => Resource::ServiceAccount(core::service_account(report, &metadata, namespace)),
         Kind::Pod => Resource::Pod(pod::pod(report, &metadata, node, namespace)),
@@ -211,7 +205,7 @@ fn read<'t>(
                     });
                     Resource::Policy(policy)
                 }
-                calico::Object::Copy => return Ok(Object::Ignored),
+                calico::Object::Copy => return Ok(None),
             }
         }
     }))

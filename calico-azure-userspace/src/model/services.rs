@@ -3,7 +3,6 @@
 use std::net::IpAddr;
 
 use super::metadata::Metadata;
-use super::object::Object;
 use super::port::{self, PortMatch};
 use super::report::{Read, Report, Reported};
 use super::scalars;
@@ -21,11 +20,11 @@ pub(super) fn service<'t>(
     metadata: &Metadata<'_, 't>,
     object: &Node<'t>,
     namespace: String,
-) -> Read<Object> {
+) -> Read<Option<Resource>> {
     let spec = Section::of(report, object, "spec");
     let status = Section::of(report, object, "status");
     if spec.text(report, "type") == Some("ExternalName") {
-        return Ok(Object::Ignored);
+        return Ok(None);
     }
     let selector: Option<Labels> = spec.read(report, "selector", Report::strings);
     let mut cluster_ips: Vec<IpAddr> = spec
@@ -44,7 +43,7 @@ pub(super) fn service<'t>(
             .into_iter()
             .flatten(),
     );
-    Ok(Object::Resource(Resource::Service(Service {
+    Ok(Some(Resource::Service(Service {
         namespace,
         name: metadata.name.clone(),
         selector: selector.filter(|selector| !selector.is_empty()),
@@ -117,12 +116,12 @@ pub(super) fn endpoint_slice<'t>(
     metadata: &Metadata<'_, 't>,
     object: &Node<'t>,
     namespace: String,
-) -> Read<Object> {
+) -> Read<Option<Resource>> {
     let top = report.fields(object)?;
     let service = metadata.label(SERVICE_NAME).and_then(Node::text);
     let is_names = top.get("addressType").and_then(Node::text) == Some("FQDN");
     let Some(service) = service.filter(|service| !service.is_empty() && !is_names) else {
-        return Ok(Object::Ignored);
+        return Ok(None);
     };
     let endpoints = top.read(report, "endpoints", |report, node| {
         good_items(report, node, |report, node| {
@@ -135,7 +134,7 @@ pub(super) fn endpoint_slice<'t>(
     let ports = top.read(report, "ports", |report, node| {
         good_items(report, node, backend_port)
     });
-    Ok(Object::Resource(Resource::Backends(Backends {
+    Ok(Some(Resource::Backends(Backends {
         key: Key {
             kind: Kind::EndpointSlice,
             namespace: Some(namespace),

@@ -32,8 +32,25 @@ pub struct Compiled {
 /// rules ask of it is in the tables.
 #[must_use]
 pub fn verdict(desired: &Desired, ifindex: u32, direction: Direction, packet: &Probe) -> Compiled {
+    verdict_of_class(
+        desired,
+        ifindex,
+        direction,
+        packet,
+        class_of(desired, packet.peer),
+    )
+}
+
+/// [`verdict`] for a peer whose class is known: finding it is most of the work where there are many prefixes.
+#[must_use]
+pub fn verdict_of_class(
+    desired: &Desired,
+    ifindex: u32,
+    direction: Direction,
+    packet: &Probe,
+    class: u32,
+) -> Compiled {
     let peer = packet.peer;
-    let class = class_of(desired, peer);
     let missing = |reason, set, table| Compiled {
         reason,
         rule: 0,

@@ -28,7 +28,7 @@ mod tests;
 pub mod topology;
 pub mod wire;
 
-pub use compile::{Change, CompileError, Compiler, Output, Reserved};
+pub use compile::{Change, CompileError, Compiler, Output, Reserved, SetInfo};
 pub use desired::*;
 pub use problem::Problem;
 pub use store::{Event, Interface, Interfaces, NodeFacts, Store};

@@ -2,6 +2,8 @@
 
 mod clusters;
 mod measure;
+mod scale;
+mod town;
 
 use std::io::Write as _;
 use std::path::Path;
@@ -12,7 +14,7 @@ use calico_azure_ebpf::abi::{DEFAULT_TIMEOUTS, program};
 use calico_azure_userspace::dataplane::kernel::{Kernel, PROGRAMS, Sizes};
 use calico_azure_userspace::dataplane::plan::Settings;
 use calico_azure_userspace::policy::Compiler;
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 
 use self::clusters::Shape;
 use self::measure::{Figure, Samples};
@@ -26,6 +28,12 @@ pub struct Args {
     /// Only the verifier's figures for each program.
     #[arg(long)]
     verifier: bool,
+    /// Only how long changes take in a large cluster.
+    #[arg(long)]
+    scale: bool,
+    /// Changes of each kind in the large cluster.
+    #[arg(long, default_value_t = 400)]
+    changes: usize,
     /// Runs of each measurement; the median and the spread are printed.
     #[arg(long, default_value_t = 9)]
     runs: usize,
@@ -48,7 +56,11 @@ const GROWTH_LIMIT: f64 = 1.2;
 /// Runs the benchmarks. 1 if a target is missed, 2 if they cannot run.
 #[must_use]
 pub fn run(args: &Args) -> ExitCode {
-    let result = if args.verifier { verifier() } else { verdicts(args) };
+    let result = match args {
+        Args { verifier: true, .. } => verifier(),
+        Args { scale: true, .. } => scale(args),
+        _ => verdicts(args).and_then(|fine| Ok(fine & scale(args)?)),
+    };
     match result {
         Ok(true) => ExitCode::SUCCESS,
         Ok(false) => ExitCode::from(1),
@@ -84,6 +96,12 @@ fn verifier() -> Result<bool> {
         "limit {VERIFIED_LIMIT}; the stack limit of 512 bytes is the verifier's own. {}",
         machine()
     );
+    Ok(fine)
+}
+
+fn scale(args: &Args) -> Result<bool> {
+    let (fine, figures) = scale::run(args.changes)?;
+    write_json(&args.json, [("scale", figures)])?;
     Ok(fine)
 }
 
@@ -137,7 +155,8 @@ fn verdicts(args: &Args) -> Result<bool> {
         }
     }
     print(&rows, &growth, args);
-    write_json(&args.json, &rows, &growth)?;
+    let (rows, ratios) = (figures(&rows), ratios(&growth));
+    write_json(&args.json, [("figures", rows), ("growth", ratios)])?;
     Ok(growth.iter().all(|(_, ratio)| *ratio <= GROWTH_LIMIT))
 }
 
@@ -228,21 +247,31 @@ fn print(rows: &[(String, Figure)], growth: &[(String, f64)], args: &Args) {
     );
 }
 
-fn write_json(path: &Path, rows: &[(String, Figure)], growth: &[(String, f64)]) -> Result<()> {
-    let rows: Vec<Value> = rows
-        .iter()
+fn figures(rows: &[(String, Figure)]) -> Value {
+    rows.iter()
         .map(|(name, f)| json!({"name": name, "median_ns": f.median, "lowest_ns": f.lowest, "highest_ns": f.highest}))
-        .collect();
-    let growth: Vec<Value> = growth
+        .collect()
+}
+
+fn ratios(growth: &[(String, f64)]) -> Value {
+    growth
         .iter()
         .map(|(name, ratio)| json!({"shape": name, "ratio": ratio}))
-        .collect();
-    let all = json!({"machine": machine(), "figures": rows, "growth": growth});
+        .collect()
+}
+
+/// Puts the parts into the file, beside those that other runs put there.
+fn write_json<const N: usize>(path: &Path, parts: [(&str, Value); N]) -> Result<()> {
+    let known = std::fs::read_to_string(path).ok();
+    let known = known.and_then(|text| serde_json::from_str::<Map<String, Value>>(&text).ok());
+    let mut all = known.unwrap_or_default();
+    all.insert("machine".into(), machine().into());
+    all.extend(parts.map(|(name, part)| (name.to_owned(), part)));
     if let Some(dir) = path.parent() {
         std::fs::create_dir_all(dir).with_context(|| dir.display().to_string())?;
     }
     let mut file = std::fs::File::create(path).with_context(|| path.display().to_string())?;
-    writeln!(file, "{all:#}")?;
+    writeln!(file, "{:#}", Value::Object(all))?;
     println!("written to {}", path.display());
     Ok(())
 }

@@ -162,11 +162,9 @@ impl Seen<'_> {
         let reading = read(bytes);
         if outcome.reason.passes() {
             let why = self.why(at, &reading, outcome);
-            assert!(
-                why.is_ok(),
-                "{} at {at:?}: {outcome:?} of {reading:?}\n{bytes:02x?}",
-                why.unwrap_err()
-            );
+            if let Err(why) = why {
+                panic!("{why} at {at:?}: {outcome:?} of {reading:?}\n{bytes:02x?}");
+            }
         } else {
             self.refused(at, &reading, outcome, bytes);
         }

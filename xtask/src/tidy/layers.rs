@@ -19,7 +19,7 @@ const CRATES: [Layers; 2] = [
             &["model"],
             &["policy"],
             &["analysis", "dataplane", "sources", "azure", "observe"],
-            &["agent"],
+            &["agent", "judge"],
             &["cli"],
         ],
         aya: "dataplane",

@@ -10,6 +10,7 @@
 mod addresses;
 mod defaults;
 mod hosts;
+mod inhabited;
 mod services;
 mod staged;
 mod workloads;
@@ -17,8 +18,9 @@ mod workloads;
 use std::collections::BTreeMap;
 
 pub(super) use addresses::names_v6;
+pub use inhabited::Inhabited;
 
-use super::notes::Notes;
+use super::notes::{Note, Notes};
 use super::place::Place;
 use crate::policy::store::{Name, Store};
 
@@ -28,6 +30,16 @@ pub(super) struct Prepared {
     pub(super) store: Store,
     /// Pods that stand for a workload.
     stand_ins: BTreeMap<Name, Place>,
+}
+
+/// The cluster with what the API server and controllers would add to these manifests: namespaces, accounts, backends of
+/// services. What has no address gets none.
+#[must_use]
+pub fn completed(mut store: Store) -> (Store, Vec<Note>) {
+    let mut notes = Notes::default();
+    defaults::add(&mut store, &mut notes);
+    services::add_backends(&mut store, &mut notes);
+    (store, notes.0)
 }
 
 impl Prepared {
@@ -48,7 +60,7 @@ impl Prepared {
     pub(super) fn place(&self, namespace: &str, name: &str) -> Place {
         let name = (namespace.to_owned(), name.to_owned());
         let stand_in = self.stand_ins.get(&name).cloned();
-        stand_in.unwrap_or_else(|| Place::Pod {
+        stand_in.unwrap_or(Place::Pod {
             namespace: name.0,
             name: name.1,
         })

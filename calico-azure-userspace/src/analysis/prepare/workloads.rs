@@ -47,7 +47,7 @@ pub(super) fn add_pods(store: &mut Store) -> BTreeMap<Name, Place> {
 }
 
 /// Whether the pod is one of the workload's, by its owner, else by its labels.
-fn makes(workload: &Workload, pod: &Pod) -> bool {
+pub(super) fn makes(workload: &Workload, pod: &Pod) -> bool {
     let owner = pod.owner.as_ref();
     let owned = owner.is_some_and(|(kind, name)| {
         let own = kind == workload.key.kind.as_str() && *name == workload.key.name;

@@ -1,3 +1,5 @@
 //! Tests of whole analyses.
 
+mod difference;
 mod oracle;
+mod speed;

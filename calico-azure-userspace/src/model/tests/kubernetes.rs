@@ -126,10 +126,57 @@ egress:
 }
 
 #[test]
+fn ports_with_names_have_a_protocol_and_stand_beside_numbers() {
+    let spec = "
+policyTypes: [Ingress, Egress]
+RULES:
+- ports:
+  - {port: http}
+  - {port: 8080}
+  - {port: dns, protocol: UDP}
+  - {port: metrics, protocol: TCP}
+  - {port: http, protocol: TCP}
+- ports: [{port: web}, {protocol: TCP}]
+";
+    let rules = [
+        "0 Allow protocol=6 dst.ports=8080 dst.named=http,metrics",
+        "0 Allow protocol=17 dst.named=dns",
+        "1 Allow protocol=6",
+    ];
+    assert_eq!(ingress(&spec.replace("RULES", "ingress")), rules);
+    let egress = policy(&knp(&spec.replace("RULES", "egress")));
+    assert_eq!(show(egress.egress.as_ref()), rules);
+}
+
+#[test]
+fn of_several_protocols_and_peers_each_pair_is_a_rule() {
+    let shown = ingress(
+        "
+ingress:
+- from: [{ipBlock: {cidr: 10.0.0.0/8}}, {ipBlock: {cidr: 'fd00::/8', except: ['fd00::/16', 'fd01::/16']}}]
+  ports: [{protocol: SCTP, port: 1, endPort: 3}, {protocol: SCTP, port: 4}, {protocol: UDP, port: 65535}]
+",
+    );
+    let (v4, v6) = (
+        "src.nets=10.0.0.0/8",
+        "src.nets=fd00::/8 src.!nets=fd00::/16,fd01::/16",
+    );
+    assert_eq!(
+        shown,
+        [
+            format!("0 Allow protocol=17 {v4} dst.ports=65535"),
+            format!("0 Allow protocol=17 {v6} dst.ports=65535"),
+            format!("0 Allow protocol=132 {v4} dst.ports=1-4"),
+            format!("0 Allow protocol=132 {v6} dst.ports=1-4"),
+        ]
+    );
+}
+
+#[test]
 fn a_rule_that_cannot_be_converted_is_dropped_and_the_rest_kept() {
     let (policy, errors) = bad_policy(&knp("
 ingress:
-- ports: [{port: http}]
+- ports: [{port: '80'}]
 - from: [{}]
 - from: [{podSelector: {}, ipBlock: {cidr: 10.0.0.0/8}}]
 - from: [{ipBlock: {cidr: 10.0.0.0/8, except: [11.0.0.0/16]}}]
@@ -171,6 +218,13 @@ fn a_policy_that_is_not_understood_allows_nothing() {
             "{spec}"
         );
     }
+    // Both together would select less.
+    let (policy, errors) = bad_policy(&knp("podSelector: {matchLabels: {a: b, a: c}}\ningress: [{}]"));
+    assert_eq!(
+        (errors, policy.selector.canonical()),
+        (1, format!("({PODS} && {OWN})").as_str())
+    );
+    assert_eq!(show(policy.ingress.as_ref()), [""; 0]);
     let (policy, errors) = bad_policy(&knp("podSelector: {matchLabels: {a: true}}\ningress: [{}]"));
     assert_eq!(
         (errors, policy.selector.canonical()),

@@ -2,17 +2,24 @@
 
 mod broken;
 mod calico;
+mod cluster;
+mod cluster_broken;
 mod excess;
 mod hosts;
 mod kubernetes;
 mod limits;
+mod loading;
 mod objects;
 mod places;
+mod pods;
 mod roles;
 mod rule_fields;
+mod services;
 mod settings;
+mod workloads;
 
 use std::fmt::Write as _;
+use std::net::IpAddr;
 use std::path::Path;
 
 use super::load::{Loaded, parse_text};

@@ -4,7 +4,7 @@ use super::*;
 
 /// `«…»` marks what must be underlined, in a manifest in which nothing else is wrong.
 #[track_caller]
-fn check(marked: &str, field: &str, message: &str) {
+pub(super) fn check(marked: &str, field: &str, message: &str) {
     let text: String = marked.replace(['«', '»'], "");
     let before = marked.split('«').next().unwrap_or_default();
     let inside = marked.split(['«', '»']).nth(1).unwrap_or_default();
@@ -228,11 +228,32 @@ fn mixed_families_name_the_second() {
 }
 
 #[test]
-fn what_is_not_supported_yet_says_so() {
+fn names_of_ports_in_kubernetes_policies() {
+    let port = |port: &str| knp(&format!("ingress: [{{ports: [{port}]}}]"));
+    for (entry, message) in [
+        ("{port: «'80'»}", "for the number write 80, not in quotes"),
+        ("{port: «Http»}", "no name of a port"),
+        ("{port: «a-very-long-name»}", "at most 15 lower-case letters"),
+        ("{port: «a--b»}", "no name of a port"),
+        ("{port: «a-»}", "no name of a port"),
+        ("{port: «'1'»}", "a letter among them"),
+        ("{port: «0»}", "expected a port number from 1 to 65535, found 0"),
+        ("{port: «70000»}", "a port number from 1 to 65535"),
+        ("{port: «[]»}", "found a list"),
+    ] {
+        check(&port(entry), "spec.ingress[0].ports[0].port", message);
+    }
+    for (entry, message) in [
+        ("«{port: http, endPort: 90}»", "endPort beside the name of a port"),
+        ("«{endPort: 90}»", "endPort without port"),
+        ("«{port: 91, endPort: 90}»", "endPort 90 is below port 91"),
+    ] {
+        check(&port(entry), "spec.ingress[0].ports[0]", message);
+    }
     check(
-        &knp("ingress: [{ports: [{port: «http»}]}]"),
-        "spec.ingress[0].ports[0].port",
-        "not supported yet",
+        &port("{protocol: «Tcp»}"),
+        "spec.ingress[0].ports[0].protocol",
+        "did you mean TCP?",
     );
 }
 

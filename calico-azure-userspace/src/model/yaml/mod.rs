@@ -12,9 +12,9 @@ mod tests;
 use std::borrow::Cow;
 use std::collections::HashMap;
 
-use serde_saphyr::granit_parser::{Event, Parser, ScalarStyle, Span, StructureStyle, Tag};
+use serde_saphyr::granit_parser::{Event, Marker, Parser, ScalarStyle, Span, StructureStyle, Tag};
 
-pub(super) use parts::{Part, parts};
+pub(super) use parts::{Part, parts, values};
 pub(super) use scalar::{Resolved, Scalar};
 
 /// Deepest nesting; no Kubernetes object comes near.
@@ -46,10 +46,15 @@ impl Place {
         Self {
             byte: part.byte + span.start.byte_offset().unwrap_or_default(),
             line: narrow(part.lines + span.start.line()),
-            column: narrow(span.start.col() + 1),
+            column: column(part, span.start),
             length: narrow(length),
         }
     }
+}
+
+fn column(part: Part<'_>, marker: Marker) -> u32 {
+    let before = if marker.line() == 1 { part.columns } else { 0 };
+    narrow(before + marker.col() + 1)
 }
 
 fn narrow(number: usize) -> u32 {
@@ -207,7 +212,7 @@ impl<'t> Builder<'t, '_> {
                 if let Some(mut done) = self.open.pop() {
                     let whole = &mut done.node.place;
                     if done.is_flow && narrow(self.part.lines + span.end.line()) == whole.line {
-                        whole.length = narrow(span.end.col() + 1).saturating_sub(whole.column);
+                        whole.length = column(self.part, span.end).saturating_sub(whole.column);
                     }
                     self.add(done.node, done.anchor, done.nodes, done.levels)?;
                 }

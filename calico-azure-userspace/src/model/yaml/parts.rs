@@ -11,6 +11,8 @@ pub(in crate::model) struct Part<'t> {
     pub(super) byte: usize,
     /// Lines before it.
     pub(super) lines: usize,
+    /// Characters before it on its first line.
+    pub(super) columns: usize,
 }
 
 impl<'t> Part<'t> {
@@ -19,8 +21,48 @@ impl<'t> Part<'t> {
             text,
             byte: 0,
             lines: 0,
+            columns: 0,
         }
     }
+
+    /// What begins at this byte of the text.
+    fn split_at(self, end: usize) -> Option<(Self, Self)> {
+        let (first, second) = self.text.split_at_checked(end)?;
+        let breaks = first.bytes().filter(|byte| *byte == b'\n').count();
+        let last_line = first.rsplit('\n').next().unwrap_or_default().chars().count();
+        let rest = Self {
+            text: second,
+            byte: self.byte + end,
+            lines: self.lines + breaks,
+            columns: last_line + if breaks == 0 { self.columns } else { 0 },
+        };
+        Some((Self { text: first, ..self }, rest))
+    }
+}
+
+/// JSON values one after the other, a part each, and whatever follows them; what is no JSON is one part. (YAML takes
+/// a single value of JSON for what it is, but no second one.)
+pub(in crate::model) fn values(part: Part<'_>) -> Vec<Part<'_>> {
+    if !part.text.trim_start().starts_with('{') {
+        return vec![part];
+    }
+    let mut stream = serde_json::Deserializer::from_str(part.text).into_iter::<serde::de::IgnoredAny>();
+    let mut ends = Vec::new();
+    while let Some(Ok(_)) = stream.next() {
+        ends.push(stream.byte_offset());
+    }
+    let (mut parts, mut rest) = (Vec::with_capacity(ends.len()), part);
+    for end in ends {
+        let Some((value, after)) = rest.split_at((part.byte + end).saturating_sub(rest.byte)) else {
+            break;
+        };
+        parts.push(value);
+        rest = after;
+    }
+    if parts.is_empty() || !rest.text.trim().is_empty() {
+        parts.push(rest);
+    }
+    parts
 }
 
 /// At most `most` parts. A line that begins with `---` begins a document wherever it stands, so texts are cut there.
@@ -36,14 +78,11 @@ fn cut(text: &str, length: usize) -> Vec<Part<'_>> {
         let Some(end) = next_document(rest.text, length) else {
             break;
         };
-        let (first, second) = rest.text.split_at(end);
-        parts.push(Part { text: first, ..rest });
-        let lines = rest.lines + first.bytes().filter(|byte| *byte == b'\n').count();
-        rest = Part {
-            text: second,
-            byte: rest.byte + end,
-            lines,
+        let Some((first, second)) = rest.split_at(end) else {
+            break;
         };
+        parts.push(first);
+        rest = second;
     }
     parts.push(rest);
     parts
@@ -86,5 +125,27 @@ mod tests {
         assert_eq!(starts, [0, 1, 5]);
         assert_eq!(cut("a: 1\n...\n%YAML 1.2\n---\nb: 1\n---\n", 1).len(), 1);
         assert_eq!(parts(text, 8), [Part::whole(text)]);
+    }
+
+    #[test]
+    fn json_values_are_parts_wherever_they_are() {
+        let places = |text| {
+            values(Part::whole(text))
+                .iter()
+                .map(|part| (part.text, part.byte, part.lines, part.columns))
+                .collect::<Vec<_>>()
+        };
+        assert_eq!(
+            places("{\"é\": 1}{}\n\n {\"b\": {}} \n"),
+            [
+                ("{\"é\": 1}", 0, 0, 0),
+                ("{}", 9, 0, 8),
+                ("\n\n {\"b\": {}}", 11, 0, 10)
+            ]
+        );
+        assert_eq!(places("{}\n{a: b}"), [("{}", 0, 0, 0), ("\n{a: b}", 2, 0, 2)]);
+        for whole in ["{a: b}\n", "a: {}\n", "", "{", "---\n{}"] {
+            assert_eq!(places(whole), [(whole, 0, 0, 0)]);
+        }
     }
 }

@@ -24,7 +24,7 @@ use crate::policy::store::Store;
 /// Everything that follows from the store.
 #[derive(Debug, Default)]
 pub(super) struct Engine {
-    claims: Claims,
+    pub(super) claims: Claims,
     sources: Sources,
     selection: Selection,
     placement: Placement,

@@ -236,15 +236,30 @@ impl Compiler {
         self.interners.release();
     }
 
-    /// Compiles exactly what `store` knows. A compiler that knew nothing before recomputes everything.
+    /// Knows exactly what `store` knows from now on; what changed in the tables.
+    ///
+    /// # Errors
+    /// As [`Self::update`].
+    pub fn follow(&mut self, store: &Store) -> Result<Change, CompileError> {
+        self.touched.between(&self.store, store);
+        self.store = store.clone();
+        self.update()
+    }
+
+    /// As [`Self::follow`]; a copy of everything. A compiler that knew nothing before recomputes everything.
     ///
     /// # Errors
     /// As [`Self::update`].
     pub fn compile(&mut self, store: &Store) -> Result<Output, CompileError> {
-        self.touched.between(&self.store, store);
-        self.store = store.clone();
-        self.update()?;
+        self.follow(store)?;
         Ok(self.output())
+    }
+
+    /// The pod that has the address, as `namespace/name`.
+    #[cfg(test)]
+    pub(crate) fn owner(&self, address: std::net::IpAddr) -> Option<String> {
+        let owner = self.engine.claims.owner(address)?;
+        Some(super::topology::pod_name(&owner.pod))
     }
 
     /// How much of each thing there is, to see that nothing is left behind.

@@ -18,6 +18,9 @@ use super::sets::{Set, SetContent};
 use super::{CompileError, Interners, SetInfo};
 use crate::policy::RuleRef;
 
+/// What a set looks at of a class.
+type Relevant = (Family, Box<[Held]>);
+
 /// A set with its tables.
 #[derive(Debug)]
 struct Paired {
@@ -28,7 +31,7 @@ struct Paired {
     v6: Handle<Table>,
     /// Tables of classes, by the predicates of the set that hold, with the number of such classes. Only the set's own
     /// predicates matter to it, so classes that differ in others have one table.
-    known: HashMap<(Family, Box<[Held]>), (Handle<Table>, usize)>,
+    known: HashMap<Relevant, (Handle<Table>, usize)>,
 }
 
 /// All sets in use, and the tables that they lead to.

@@ -131,7 +131,7 @@ impl<'a> Oracle<'a> {
         }
     }
 
-    fn host_stages(
+    pub(super) fn host_stages(
         &self,
         host: &HostEndpoint,
         direction: Direction,

@@ -2,6 +2,7 @@
 
 use std::net::IpAddr;
 
+use super::walk::Tape;
 use super::{Flow, Leg, Oracle, PathVerdict, Point, Stage, Traffic, Verdict};
 use crate::model::{EndpointToHost, HostEndpoint, Pod};
 use crate::policy::topology::pod_name;
@@ -34,6 +35,8 @@ struct Way<'f> {
     original: &'f Flow,
     flow: &'f Flow,
     legs: Vec<Leg>,
+    /// Whether legs have traces.
+    traced: bool,
 }
 
 impl<'a> Oracle<'a> {
@@ -52,13 +55,9 @@ impl<'a> Oracle<'a> {
             original,
             flow,
             legs: Vec::new(),
+            traced: true,
         };
-        let passes = if flow.src.is_ipv4() == flow.dst.is_ipv4() {
-            self.travel(&mut way, self.place(flow.src), self.place(flow.dst));
-            way.legs.iter().all(|leg| leg.verdict.allow)
-        } else {
-            self.at(Point::PathFamiliesDiffer, false)
-        };
+        let passes = self.go(&mut way);
         let of_pod = |stage| {
             let leg = way.legs.iter().find(|leg| leg.stage == stage);
             leg.map(|leg| (leg.at.clone(), leg.verdict.clone()))
@@ -69,6 +68,26 @@ impl<'a> Oracle<'a> {
             ingress: of_pod(Stage::PodIngress),
             legs: way.legs,
         }
+    }
+
+    /// [`Self::path`] for those who ask often: only whether the flow passes.
+    #[must_use]
+    pub fn passes(&self, flow: &Flow) -> bool {
+        self.go(&mut Way {
+            original: flow,
+            flow,
+            legs: Vec::new(),
+            traced: false,
+        })
+    }
+
+    fn go(&self, way: &mut Way<'_>) -> bool {
+        let flow = way.flow;
+        if flow.src.is_ipv4() != flow.dst.is_ipv4() {
+            return self.at(Point::PathFamiliesDiffer, false);
+        }
+        self.travel(way, self.place(flow.src), self.place(flow.dst));
+        way.legs.iter().all(|leg| leg.verdict.allow)
     }
 
     /// The node whose own address it is: of a Node, of a host endpoint, or (of this node) of one of its interfaces.
@@ -107,7 +126,12 @@ impl<'a> Oracle<'a> {
             }
             (Place::Host(_), Place::Pod(pod)) if same_node => {
                 self.at(Point::PathHostToOwnPod, ());
-                way.add(Stage::HostToPod, pod_name(pod), simple(true, RuleRef::HostToPod));
+                way.add(
+                    Stage::HostToPod,
+                    pod_name(pod),
+                    Direction::Ingress,
+                    simple(true, RuleRef::HostToPod),
+                );
                 return;
             }
             _ => {}
@@ -178,7 +202,9 @@ impl<'a> Oracle<'a> {
     }
 
     fn pass_pod(&self, way: &mut Way<'_>, pod: &Pod, direction: Direction) {
-        let verdict = self.verdict(pod, direction, &way.flow.probe(direction));
+        let mut tape = way.tape();
+        let (allow, rule) = self.pod(pod, direction, &way.flow.probe(direction), &mut tape);
+        let verdict = tape.verdict(allow, rule);
         if verdict.rule == RuleRef::Isolated {
             self.at(Point::PathIsolated, ());
         }
@@ -186,7 +212,7 @@ impl<'a> Oracle<'a> {
             Direction::Ingress => Stage::PodIngress,
             Direction::Egress => Stage::PodEgress,
         };
-        way.add(stage, pod_name(pod), verdict);
+        way.add(stage, pod_name(pod), direction, verdict);
     }
 
     /// No host endpoint, no restriction.
@@ -199,8 +225,10 @@ impl<'a> Oracle<'a> {
     ) {
         let Some(host) = host else { return };
         let (original, packet) = (way.original.probe(direction), way.flow.probe(direction));
-        let said = self.host(host, direction, traffic, &original, &packet);
-        way.add(said.stage, host.name.clone(), said.verdict);
+        let mut tape = way.tape();
+        let (stage, (allow, rule)) =
+            self.host_stages(host, direction, traffic, &original, &packet, &mut tape);
+        way.add(stage, host.name.clone(), direction, tape.verdict(allow, rule));
     }
 
     fn pass_to_host(&self, way: &mut Way<'_>, sender: &Pod) {
@@ -211,6 +239,7 @@ impl<'a> Oracle<'a> {
                 way.add(
                     Stage::EndpointToHost,
                     name,
+                    Direction::Egress,
                     simple(false, RuleRef::EndpointToHost),
                 );
             }
@@ -220,7 +249,12 @@ impl<'a> Oracle<'a> {
                 if host.is_some() {
                     self.pass_host(way, host, Direction::Ingress, Traffic::PodAccepted);
                 } else {
-                    way.add(Stage::EndpointToHost, name, simple(true, RuleRef::EndpointToHost));
+                    way.add(
+                        Stage::EndpointToHost,
+                        name,
+                        Direction::Egress,
+                        simple(true, RuleRef::EndpointToHost),
+                    );
                 }
             }
             EndpointToHost::Return => {
@@ -233,8 +267,21 @@ impl<'a> Oracle<'a> {
 }
 
 impl Way<'_> {
-    fn add(&mut self, stage: Stage, at: String, verdict: Verdict) {
-        self.legs.push(Leg { stage, at, verdict });
+    fn tape(&self) -> Tape {
+        if self.traced {
+            Tape::recording()
+        } else {
+            Tape::silent()
+        }
+    }
+
+    fn add(&mut self, stage: Stage, at: String, direction: Direction, verdict: Verdict) {
+        self.legs.push(Leg {
+            stage,
+            at,
+            direction,
+            verdict,
+        });
     }
 }
 

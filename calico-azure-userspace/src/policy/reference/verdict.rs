@@ -5,7 +5,7 @@ use std::net::IpAddr;
 
 use super::Criterion;
 use crate::model::{Action, Key, TierDefault};
-use crate::policy::RuleRef;
+use crate::policy::{Direction, RuleRef};
 
 /// What the policies say about a packet.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -27,6 +27,8 @@ pub enum TraceStep {
     Stage { stage: Stage },
     /// A tier of which at least one policy governs the endpoint in this direction.
     Tier { tier: String },
+    /// A policy of the tier that governs the endpoint in this direction.
+    Policy { policy: Key },
     /// A rule that does not match, and its first criterion that fails. (`policy` may be a Profile.)
     Missed {
         policy: Key,
@@ -102,6 +104,8 @@ pub struct Leg {
     pub stage: Stage,
     /// `namespace/name` of the pod, or the host endpoint's name.
     pub at: String,
+    /// Whether it gets or sends the packet.
+    pub direction: Direction,
     pub verdict: Verdict,
 }
 

@@ -168,6 +168,9 @@ impl<'a> Oracle<'a> {
         tape: &mut Tape,
     ) -> Option<End<'a>> {
         for (policy, rules) in policies {
+            tape.note(|| TraceStep::Policy {
+                policy: policy.key.clone(),
+            });
             match self.first_match(&policy.key, rules, direction, packet, tape) {
                 Some((Action::Allow, index)) => {
                     return self.at(Point::RuleAllows, Some(End::Final(true, &policy.key, index)));

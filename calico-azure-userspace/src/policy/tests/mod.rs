@@ -1,5 +1,6 @@
 //! Compiled verdicts against reference verdicts, and facts of the policy model one by one.
 
+mod canonical;
 mod compiler;
 mod coverage;
 mod differential;
@@ -11,6 +12,7 @@ mod facts_manifests;
 mod facts_order;
 mod facts_peers;
 mod facts_ports;
+mod incremental;
 mod ports;
 mod profiles;
 mod sources;

@@ -201,6 +201,41 @@ fn an_object_that_can_no_longer_be_told_stays() -> TestResult {
     Ok(())
 }
 
+const CLUSTER_POLICY: &str = "apiVersion: policy.networking.k8s.io/v1alpha2
+kind: ClusterNetworkPolicy
+metadata: {name: p}
+spec:
+  tier: Admin
+  priority: 1
+  subject: {namespaces: {}}
+  ingress: [{action: Deny, from: [{namespaces: {}}]}]
+";
+
+#[test]
+fn a_policy_whose_kind_gets_misspelt_stays_and_one_with_a_wrong_rule_changes() -> TestResult {
+    let service = "apiVersion: v1\nkind: Service\nmetadata: {name: s, namespace: shop}\n";
+    let mut fixture = Fixture::new(&[("a.yaml", &format!("{CLUSTER_POLICY}---\n{service}"))])?;
+    let found = fixture.scan();
+    assert_eq!(
+        found,
+        [
+            "upsert ClusterNetworkPolicy p",
+            "upsert Service shop/s",
+            "in sync"
+        ]
+    );
+    fixture.write("a.yaml", &CLUSTER_POLICY.replace("NetworkPolicy", "NetworkPolcy"))?;
+    assert_eq!(fixture.scan(), ["1 problem(s)"]);
+    fixture.write("a.yaml", &CLUSTER_POLICY.replace("action: Deny", "action: Drop"))?;
+    assert_eq!(
+        fixture.scan(),
+        ["upsert ClusterNetworkPolicy p", "delete s", "1 problem(s)"]
+    );
+    fixture.write("a.yaml", CLUSTER_POLICY)?;
+    assert_eq!(fixture.scan(), ["upsert ClusterNetworkPolicy p", "0 problem(s)"]);
+    Ok(())
+}
+
 #[test]
 fn not_in_sync_before_every_file_was_understood_once() -> TestResult {
     let mut fixture = Fixture::new(&[("a.yaml", &namespace("a", "1")), ("b.yaml", BROKEN)])?;
@@ -257,7 +292,8 @@ fn until(events: &Receiver<Vec<Event>>, line: &str) -> Result<Vec<String>, Box<d
             .recv_timeout(Duration::from_secs(10))
             .map_err(|_| format!("no {line:?} in {lines:?}"))?;
         lines.extend(show(&found));
-        if lines.last().is_some_and(|last| last == line) {
+        // Something else may come with it, as when a problem ends.
+        if lines.iter().any(|found| found == line) {
             return Ok(lines);
         }
     }

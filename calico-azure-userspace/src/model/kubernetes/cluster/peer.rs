@@ -86,10 +86,18 @@ fn of_pods<'t>(report: &mut Report<'t>, fields: &Fields<'_, 't>) -> Read<Option<
         let namespaces = fields.read(report, "namespaceSelector", selector::labels);
         let pods = fields.read(report, "podSelector", selector::labels);
         let (namespaces, pods) = (namespaces?.unwrap_or_default(), pods?);
-        let Some(pods) = pods else {
-            let help = "podSelector: {} stands for every pod";
-            return Err(report.error_with_help(fields.place, "podSelector is missing", help));
-        };
+        // As the API's own types have it: a selector that is left out is an empty one.
+        let pods = pods.unwrap_or_else(|| {
+            if fields.complete {
+                let help = "write podSelector: {} to say so";
+                report.warning(
+                    fields.place,
+                    "podSelector is missing: every pod of these namespaces is meant",
+                    help,
+                );
+            }
+            Selector::all()
+        });
         if fields.complete {
             Ok(pods.and(&pods_in(&namespaces)))
         } else {

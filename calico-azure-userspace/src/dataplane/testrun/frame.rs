@@ -1,4 +1,4 @@
-//! Frames, built without any of the code under test.
+//! Frames, built without any of the code that reads them.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
@@ -72,7 +72,7 @@ impl Frame {
         reply
     }
 
-    /// The frame's bytes.
+    /// The frame's bytes; only an Ethernet header if the addresses are of different families.
     #[must_use]
     pub fn bytes(&self) -> Vec<u8> {
         let later = self.fragment.is_some_and(|(_, offset, _)| offset != 0);
@@ -91,7 +91,7 @@ impl Frame {
                 frame.extend([0x86, 0xdd]);
                 self.ipv6(&mut frame, src, dst, &transport);
             }
-            _ => unreachable!("both addresses of a frame are of one family"),
+            _ => frame.extend([0, 0]),
         }
         frame
     }
@@ -178,12 +178,12 @@ impl Frame {
         let length = chain.iter().map(|(_, bytes)| bytes.len()).sum::<usize>() + transport.len();
         frame.extend([0x60, 0, 0, 0]);
         frame.extend(u16::try_from(length).unwrap_or(u16::MAX).to_be_bytes());
-        frame.extend([kinds[0], self.hop_limit]);
+        frame.extend([kinds.first().copied().unwrap_or(self.protocol), self.hop_limit]);
         frame.extend(src.octets());
         frame.extend(dst.octets());
-        for ((_, mut bytes), next) in chain.into_iter().zip(kinds.into_iter().skip(1)) {
-            bytes[0] = next;
-            frame.extend(bytes);
+        for ((_, bytes), next) in chain.into_iter().zip(kinds.into_iter().skip(1)) {
+            frame.push(next);
+            frame.extend(bytes.into_iter().skip(1));
         }
         frame.extend(transport);
     }

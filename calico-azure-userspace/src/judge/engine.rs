@@ -1,0 +1,121 @@
+//! What answers for a pod, and the first that does: the reference.
+
+use calico_azure_ebpf::abi::Reason;
+
+use super::cluster::Cluster;
+use crate::dataplane::testrun::TestRunError;
+use crate::policy::{CompileError, Direction, Probe, RuleRef};
+
+/// What is said of a packet at one pod.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Said {
+    pub reason: Reason,
+    pub rule: Option<RuleRef>,
+    /// Whether a `Log` rule matched on the way.
+    pub log: bool,
+}
+
+impl Said {
+    pub(super) fn bare(reason: Reason) -> Self {
+        Self {
+            reason,
+            rule: None,
+            log: false,
+        }
+    }
+}
+
+/// There is no answer.
+#[derive(Debug, thiserror::Error)]
+pub enum JudgeError {
+    #[error("{0}")]
+    Compile(#[from] CompileError),
+    #[error("{0}")]
+    TestRun(#[from] TestRunError),
+    /// About this packet only; the next may well have one.
+    #[error("{0}")]
+    Packet(String),
+}
+
+/// Answers for single pods.
+pub trait Engine {
+    /// Judges the first packet of a flow by the policy of a pod of the cluster, by its place in it.
+    ///
+    /// # Errors
+    /// [`JudgeError`].
+    fn judge(
+        &mut self,
+        cluster: &Cluster<'_>,
+        pod: usize,
+        direction: Direction,
+        packet: &Probe,
+    ) -> Result<Said, JudgeError>;
+
+    /// The next packet belongs to no flow that is known.
+    ///
+    /// # Errors
+    /// [`JudgeError::TestRun`].
+    fn forget_flows(&mut self) -> Result<(), JudgeError> {
+        Ok(())
+    }
+}
+
+impl<E: Engine + ?Sized> Engine for Box<E> {
+    fn judge(
+        &mut self,
+        cluster: &Cluster<'_>,
+        pod: usize,
+        direction: Direction,
+        packet: &Probe,
+    ) -> Result<Said, JudgeError> {
+        (**self).judge(cluster, pod, direction, packet)
+    }
+
+    fn forget_flows(&mut self) -> Result<(), JudgeError> {
+        (**self).forget_flows()
+    }
+}
+
+/// Reads the policies rule by rule.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Reference;
+
+impl Engine for Reference {
+    fn judge(
+        &mut self,
+        cluster: &Cluster<'_>,
+        pod: usize,
+        direction: Direction,
+        packet: &Probe,
+    ) -> Result<Said, JudgeError> {
+        let Some(member) = cluster.member(pod) else {
+            return Ok(Said::bare(Reason::NoEndpoint));
+        };
+        if direction == Direction::Egress && !cluster.owns(pod, packet.own) {
+            return Ok(Said::bare(unowned(packet)));
+        }
+        let (allow, log, rule) = cluster.oracle.decide(member.pod, direction, packet);
+        Ok(Said {
+            reason: if allow {
+                Reason::PolicyAllow
+            } else {
+                Reason::PolicyDeny
+            },
+            rule: Some(rule),
+            log,
+        })
+    }
+}
+
+/// What becomes of a packet whose source is not the pod's: it may ask for an address, and nothing else.
+pub(super) fn unowned(packet: &Probe) -> Reason {
+    const UDP: u8 = 17;
+    let (source, destination) = (packet.own, packet.peer);
+    let broadcast = destination.is_ipv4() && destination == std::net::Ipv4Addr::BROADCAST;
+    let asks = source.is_unspecified() && broadcast;
+    if asks && (packet.protocol, packet.sport, packet.dport) == (UDP, 68, 67) {
+        Reason::AlwaysAllowed
+    } else {
+        Reason::SpoofedSource
+    }
+}
