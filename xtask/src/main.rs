@@ -4,6 +4,7 @@
 
 mod build;
 mod ebpf;
+mod fuzz;
 mod licences;
 mod process;
 mod run;
@@ -70,6 +71,8 @@ enum Verb {
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
         args: Vec<String>,
     },
+    /// Looks for inputs that break a property of the parsers, the compiler or the verdict engine.
+    Fuzz(fuzz::FuzzArgs),
     /// Checks the rules the compiler does not know: layers, file lengths, leftovers.
     Tidy,
 }
@@ -141,6 +144,7 @@ fn dispatch(verb: Verb, ui: &Ui) -> anyhow::Result<ExitCode> {
             let args: Vec<String> = std::iter::once("--verifier".to_owned()).chain(args).collect();
             run::program(ui, &ws, "bench", &args)
         }
+        Verb::Fuzz(args) => fuzz::run(ui, &ws, &args),
         Verb::Tidy => tidy::run(ui, &ws),
     }
 }
