@@ -47,7 +47,9 @@ fn policy(number: usize, namespace: usize) -> String {
         )
     };
     match (number / 20) % 4 {
-        0 if number % 4 == 0 => kubernetes("  podSelector: {}\n  policyTypes: [Ingress]\n".to_owned()),
+        0 if number.is_multiple_of(4) => {
+            kubernetes("  podSelector: {}\n  policyTypes: [Ingress]\n".to_owned())
+        }
         0 | 1 => kubernetes(format!(
             "  podSelector: {{matchLabels: {{app: app-{app}}}}}\n  ingress:\n    - from: [{{podSelector: {{matchLabels: \
              {{app: app-{peer}}}}}}}]\n      ports: [{{port: http}}, {{port: {}, endPort: {}}}]\n",
@@ -62,7 +64,7 @@ fn policy(number: usize, namespace: usize) -> String {
         )),
         _ => format!(
             "---\napiVersion: projectcalico.org/v3\nkind: GlobalNetworkPolicy\nmetadata: {{name: p-{number}}}\nspec:\n  \
-             order: {number}\n  selector: app == 'app-{app}' && tier == 'tier-{}'\n  types: [Ingress]\n  ingress:\n    \
+             order: {number}\n  namespaceSelector: projectcalico.org/name == 'ns-{namespace}'\n  selector: app == 'app-{app}' && tier == 'tier-{}'\n  types: [Ingress]\n  ingress:\n    \
              - {{action: Deny, protocol: TCP, source: {{nets: [192.0.2.0/24]}}, destination: {{ports: [22]}}}}\n    \
              - {{action: Allow, source: {{namespaceSelector: team == 't-{}', selector: app == 'app-{peer}'}}}}\n",
             app % 3,

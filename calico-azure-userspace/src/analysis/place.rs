@@ -60,7 +60,7 @@ impl Serialize for Place {
         let mut map = serializer.serialize_map(None)?;
         match self {
             Self::Pod { namespace, name } => {
-                map.serialize_entry("pod", &format_args!("{namespace}/{name}"))?
+                map.serialize_entry("pod", &format_args!("{namespace}/{name}"))?;
             }
             Self::Workload {
                 namespace,

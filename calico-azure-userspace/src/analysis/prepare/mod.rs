@@ -60,7 +60,7 @@ impl Prepared {
     pub(super) fn place(&self, namespace: &str, name: &str) -> Place {
         let name = (namespace.to_owned(), name.to_owned());
         let stand_in = self.stand_ins.get(&name).cloned();
-        stand_in.unwrap_or_else(|| Place::Pod {
+        stand_in.unwrap_or(Place::Pod {
             namespace: name.0,
             name: name.1,
         })

@@ -25,7 +25,7 @@ pub(super) fn add_backends(store: &mut Store, notes: &mut Notes) {
     let unknown: BTreeSet<String> = store
         .policies()
         .filter(|policy| policy.staged.is_none())
-        .flat_map(|policy| services_of(policy))
+        .flat_map(services_of)
         .filter(|service| !known.contains(&(service.namespace.clone(), service.name.clone())))
         .filter(|service| {
             !store

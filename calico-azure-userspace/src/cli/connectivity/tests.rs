@@ -192,7 +192,7 @@ spec:
   egress: [{action: Allow, destination: {nets: ['2001:db8::/32']}}]
 ";
     let ran = run(&format!("{CLUSTER}{policy}"), |args| {
-        args.from = vec!["shop/web".into()]
+        args.from = vec!["shop/web".into()];
     });
     let found: Value = serde_json::from_str(&ran.out).unwrap();
     let expected =
