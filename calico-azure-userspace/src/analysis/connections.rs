@@ -96,9 +96,10 @@ impl Connections {
     /// What is in the set of a protocol.
     #[must_use]
     pub fn of(&self, protocol: u8) -> &[Range] {
-        self.named
-            .get(&protocol)
-            .map_or_else(|| default(self.others, protocol), AsRef::as_ref)
+        match self.named.get(&protocol) {
+            Some(ranges) => ranges,
+            None => default(self.others, protocol),
+        }
     }
 
     /// Whether protocols that it does not name are in it.

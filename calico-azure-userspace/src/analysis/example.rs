@@ -64,7 +64,7 @@ fn policy(number: usize, namespace: usize) -> String {
         )),
         _ => format!(
             "---\napiVersion: projectcalico.org/v3\nkind: GlobalNetworkPolicy\nmetadata: {{name: p-{number}}}\nspec:\n  \
-             order: {number}\n  selector: app == 'app-{app}' && tier == 'tier-{}'\n  types: [Ingress]\n  ingress:\n    \
+             order: {number}\n  namespaceSelector: projectcalico.org/name == 'ns-{namespace}'\n  selector: app == 'app-{app}' && tier == 'tier-{}'\n  types: [Ingress]\n  ingress:\n    \
              - {{action: Deny, protocol: TCP, source: {{nets: [192.0.2.0/24]}}, destination: {{ports: [22]}}}}\n    \
              - {{action: Allow, source: {{namespaceSelector: team == 't-{}', selector: app == 'app-{peer}'}}}}\n",
             app % 3,

@@ -215,21 +215,29 @@ impl<'a> Pairing<'a> {
         let mut nets = nets_of(self.store, &rules);
         nets.retain(|net| !is_owned(net, &self.owned));
         let mut spans: Vec<Span<Number>> = Vec::new();
+        // Addresses in the same CIDRs are the same to every rule.
+        let mut known: HashMap<Vec<bool>, Number> = HashMap::new();
         for Span { first, last, .. } in cut_at(family, nets.iter()) {
-            // Where every address is somebody's, what is before it goes on.
-            let before = spans.last().map_or(NONE, |span| span.value);
-            let mut number = before;
-            if let Some(peer) = self.stranger(family, first, last) {
-                let mut connections = Connections::none();
-                for own in own.iter().filter(|own| Family::of(**own) == family) {
-                    let (src, dst) = match direction {
-                        Direction::Egress => (*own, peer),
-                        Direction::Ingress => (peer, *own),
-                    };
-                    connections = connections.union(&points.connections(self.oracle, src, dst));
+            let address = family.address(first);
+            let signature: Vec<bool> = nets.iter().map(|net| net.contains(&address)).collect();
+            let number = match (known.get(&signature), self.stranger(family, first, last)) {
+                (Some(known), _) => *known,
+                // Where every address is somebody's, what is before it goes on.
+                (None, None) => spans.last().map_or(NONE, |span| span.value),
+                (None, Some(peer)) => {
+                    let mut connections = Connections::none();
+                    for own in own.iter().filter(|own| Family::of(**own) == family) {
+                        let (src, dst) = match direction {
+                            Direction::Egress => (*own, peer),
+                            Direction::Ingress => (peer, *own),
+                        };
+                        connections = connections.union(&points.connections(self.oracle, src, dst));
+                    }
+                    let number = self.pool.number(connections);
+                    known.insert(signature, number);
+                    number
                 }
-                number = self.pool.number(connections);
-            }
+            };
             spans.push(Span {
                 first,
                 last,

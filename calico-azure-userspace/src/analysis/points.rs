@@ -1,11 +1,11 @@
 //! The reference asked at one point of every range that rules could tell from the next.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
-use super::connections::{Connections, has_ports, has_types};
+use super::connections::{Connections, domain, has_ports, has_types};
 use super::named::failsafes;
-use crate::model::{Icmp, Peer, PortRange, Rule};
+use crate::model::{Failsafe, Icmp, Peer, PortRange, Rule, ServiceName};
 use crate::policy::compile::ranges::{self, Range};
 use crate::policy::reference::{Flow, Oracle};
 use crate::policy::store::Store;
@@ -13,61 +13,82 @@ use crate::policy::store::Store;
 /// What to ask.
 #[derive(Debug)]
 pub(super) struct Points {
-    /// Each protocol's destination ports (or types and codes), cut where an answer may change.
-    named: Vec<(u8, Vec<Range>)>,
+    named: Vec<Asked>,
     /// A protocol that nothing names stands for all of those.
     unnamed: Option<u8>,
+}
+
+/// What to ask about one protocol.
+#[derive(Debug)]
+struct Asked {
+    protocol: u8,
+    /// Destination ports, or types and codes, cut where an answer may change.
+    ranges: Vec<Range>,
     /// One source port of each kind.
     sources: Vec<u16>,
+}
+
+/// Where the ports of a protocol are cut.
+#[derive(Default)]
+struct Cuts {
+    ports: BTreeSet<u16>,
+    sources: BTreeSet<u16>,
 }
 
 impl Points {
     /// For what the rules say, and failsafe ports.
     pub(super) fn new(store: &Store, rules: &[&Rule]) -> Self {
-        let mut ports = BTreeSet::from([1]);
-        let mut sources = BTreeSet::from([1]);
-        let mut types = BTreeSet::from([0]);
-        let mut protocols = BTreeSet::from([1, 6, 17, 58, 132]);
-        let mut services = BTreeSet::new();
-        for rule in rules {
-            protocols.extend([rule.protocol, rule.not_protocol].into_iter().flatten());
-            cut(&mut sources, ports_of(store, &rule.source));
-            cut(&mut ports, ports_of(store, &rule.destination));
-            services.extend(&rule.destination.service);
-            for icmp in [rule.icmp, rule.not_icmp].into_iter().flatten() {
-                cut(&mut types, messages(icmp));
-            }
-        }
-        for backends in store.backends() {
-            let namespace = backends.key.namespace.as_deref();
-            if services
-                .iter()
-                .any(|x| x.name == backends.service && Some(x.namespace.as_str()) == namespace)
-            {
-                let all = backends.subsets.iter().flat_map(|subset| &subset.ports);
-                cut(&mut ports, all.map(|(_, port)| single(*port)).collect());
-            }
-        }
+        let mut cuts: BTreeMap<u8, Cuts> = [1, 6, 17, 58, 132]
+            .map(|protocol| (protocol, Cuts::default()))
+            .into();
         let failsafes = failsafes(store);
-        protocols.extend(failsafes.iter().map(|failsafe| failsafe.protocol));
-        cut(
-            &mut ports,
-            failsafes.iter().map(|failsafe| single(failsafe.port)).collect(),
-        );
-
-        let (ports, types) = (between(&ports), between(&types));
-        let ranges = |protocol| match protocol {
-            _ if has_ports(protocol) => ports.clone(),
-            _ if has_types(protocol) => types.clone(),
-            _ => vec![(0, 0)],
-        };
-        Self {
-            named: protocols
-                .iter()
-                .map(|protocol| (*protocol, ranges(*protocol)))
+        let named = rules
+            .iter()
+            .flat_map(|rule| [rule.protocol, rule.not_protocol])
+            .flatten();
+        for protocol in named.chain(failsafes.iter().map(|failsafe| failsafe.protocol)) {
+            cuts.entry(protocol).or_default();
+        }
+        for rule in rules {
+            let (sources, ports) = (ports_of(store, &rule.source), ports_of(store, &rule.destination));
+            let backends = rule
+                .destination
+                .service
+                .as_ref()
+                .map(|service| backend_ports(store, service));
+            let types = [rule.icmp, rule.not_icmp]
+                .into_iter()
+                .flatten()
+                .flat_map(messages);
+            let types: Vec<PortRange> = types.collect();
+            let governed = |protocol: &u8| rule.protocol.is_none_or(|wanted| wanted == *protocol);
+            for (protocol, cuts) in cuts.iter_mut().filter(|(protocol, _)| governed(protocol)) {
+                if has_ports(*protocol) {
+                    cut(&mut cuts.sources, &sources);
+                    cut(&mut cuts.ports, &ports);
+                    cut(&mut cuts.ports, backends.as_deref().unwrap_or_default());
+                } else if has_types(*protocol) {
+                    cut(&mut cuts.ports, &types);
+                }
+            }
+        }
+        for Failsafe { protocol, port, .. } in &failsafes {
+            if let Some(cuts) = cuts.get_mut(protocol).filter(|_| has_ports(*protocol)) {
+                cut(&mut cuts.ports, &[single(*port)]);
+            }
+        }
+        let unnamed = (2..=u8::MAX).find(|protocol| !cuts.contains_key(protocol));
+        let named = cuts.into_iter().map(|(protocol, Cuts { ports, sources })| Asked {
+            protocol,
+            ranges: between(domain(protocol), &ports),
+            sources: between(domain(6), &sources)
+                .into_iter()
+                .map(|(first, _)| first)
                 .collect(),
-            unnamed: (2..=u8::MAX).find(|protocol| !protocols.contains(protocol)),
-            sources: between(&sources).into_iter().map(|(first, _)| first).collect(),
+        });
+        Self {
+            named: named.collect(),
+            unnamed,
         }
     }
 
@@ -83,12 +104,17 @@ impl Points {
             };
             oracle.passes(&flow)
         };
-        let named = self.named.iter().map(|(protocol, all)| {
-            let sources: &[u16] = if has_ports(*protocol) { &self.sources } else { &[0] };
+        let named = self.named.iter().map(|asked| {
+            let Asked {
+                protocol,
+                ranges,
+                sources,
+            } = asked;
+            let sources: &[u16] = if has_ports(*protocol) { sources } else { &[0] };
             let open = |range: &&Range| sources.iter().any(|sport| allows(*protocol, *sport, range.0));
             (
                 *protocol,
-                ranges::union(all.iter().filter(open).copied().collect()),
+                ranges::union(ranges.iter().filter(open).copied().collect()),
             )
         });
         Connections::new(self.unnamed.is_some_and(|protocol| allows(protocol, 0, 0)), named)
@@ -108,6 +134,17 @@ fn ports_of(store: &Store, peer: &Peer) -> Vec<PortRange> {
     ranges
 }
 
+fn backend_ports(store: &Store, service: &ServiceName) -> Vec<PortRange> {
+    let own = store.backends().filter(|backends| {
+        backends.service == service.name && backends.key.namespace.as_deref() == Some(&service.namespace)
+    });
+    let ports = own
+        .flat_map(|backends| &backends.subsets)
+        .flat_map(|subset| &subset.ports);
+    let ports: BTreeSet<u16> = ports.map(|(_, port)| *port).collect();
+    ports.into_iter().map(single).collect()
+}
+
 fn single(port: u16) -> PortRange {
     PortRange {
         first: port,
@@ -117,6 +154,9 @@ fn single(port: u16) -> PortRange {
 
 /// The message types and codes as ports.
 fn messages(icmp: Icmp) -> Vec<PortRange> {
+    if icmp.kind.is_none() && icmp.code.is_none() {
+        return Vec::new();
+    }
     let kinds = icmp.kind.map_or(0..=u8::MAX, |kind| kind..=kind);
     let codes = icmp.code.map_or((0, u8::MAX), |code| (code, code));
     let range = |kind| PortRange {
@@ -126,16 +166,47 @@ fn messages(icmp: Icmp) -> Vec<PortRange> {
     kinds.map(range).collect()
 }
 
-fn cut(starts: &mut BTreeSet<u16>, ranges: Vec<PortRange>) {
+fn cut(starts: &mut BTreeSet<u16>, ranges: &[PortRange]) {
     for PortRange { first, last } in ranges {
-        // Where all begin, nothing is cut; port 0 is none.
-        starts.extend((first > 0).then_some(first));
+        starts.insert(*first);
         starts.extend(last.checked_add(1));
     }
 }
 
-/// From each start to before the next.
-fn between(starts: &BTreeSet<u16>) -> Vec<Range> {
-    let ends = starts.iter().skip(1).map(|start| start - 1).chain([u16::MAX]);
-    starts.iter().copied().zip(ends).collect()
+/// The domain, cut before each start.
+fn between(domain: &[Range], starts: &BTreeSet<u16>) -> Vec<Range> {
+    let mut cut = Vec::new();
+    for (first, last) in domain {
+        let mut next = *first;
+        for start in starts.iter().filter(|start| first < *start && *start <= last) {
+            cut.push((next, start - 1));
+            next = *start;
+        }
+        cut.push((next, *last));
+    }
+    cut
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_domain_is_cut_before_every_start() {
+        let mut starts = BTreeSet::new();
+        cut(
+            &mut starts,
+            &[
+                single(0),
+                single(80),
+                PortRange {
+                    first: 1,
+                    last: u16::MAX,
+                },
+            ],
+        );
+        assert_eq!(between(domain(6), &starts), [(1, 79), (80, 80), (81, u16::MAX)]);
+        assert_eq!(between(domain(47), &starts), [(0, 0)]);
+        assert_eq!(between(domain(1), &BTreeSet::new()), [(0, u16::MAX)]);
+    }
 }
