@@ -68,6 +68,8 @@ fn extension<P: Packet>(packet: &P, network: &mut Network<V6>) -> Result<(), Rea
             network.id = w1;
             8
         }
+        // Its fixed part alone is three words.
+        AUTHENTICATION if units == 0 => return Err(Reason::Malformed),
         AUTHENTICATION => (units + 2) * 4,
         // Type 0 lets a sender steer packets around filters; RFC 5095 forbids it.
         ROUTING if w0 >> 8 & 0xff == 0 => return Err(Reason::ExtensionHeaders),

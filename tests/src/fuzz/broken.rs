@@ -69,11 +69,12 @@ fn narrows(before: &Store, after: &Store, seed: u64, object: &Value) {
         let [Some(was), Some(is)] = pods else { continue };
         let opens =
             bad.decide(is, case.direction, &case.probe).0 && !good.decide(was, case.direction, &case.probe).0;
+        let rules =
+            [(&good, was), (&bad, is)].map(|(oracle, pod)| oracle.decide(pod, case.direction, &case.probe).2);
         assert!(
             !opens,
-            "{case:?} was denied: {:#?}\nand is allowed: {:#?}\nnow that this is broken: {object:#}",
-            good.verdict(was, case.direction, &case.probe),
-            bad.verdict(is, case.direction, &case.probe)
+            "{case:?}\nwas denied by {:?}\nand is allowed by {:?}\nnow that this is broken: {object}",
+            rules[0], rules[1]
         );
     }
     for flow in [before, after]
@@ -81,11 +82,17 @@ fn narrows(before: &Store, after: &Store, seed: u64, object: &Value) {
         .flat_map(|store| flows(store, seed, FLOWS))
     {
         let opens = bad.path(&flow).allow && !good.path(&flow).allow;
+        let legs = bad.path(&flow).legs;
+        let legs: Vec<_> = legs
+            .iter()
+            .map(|leg| (leg.stage, &leg.at, &leg.verdict.rule))
+            .collect();
         assert!(
             !opens,
-            "{flow:?} was denied: {:#?}\nand is allowed: {:#?}\nnow that this is broken: {object:#}",
-            good.path(&flow).denied_at(),
-            bad.path(&flow).legs
+            "{flow:?}\nwas denied at {:?}\nand is allowed by {legs:?}\nnow that this is broken: {object}",
+            good.path(&flow)
+                .denied_at()
+                .map(|leg| (leg.stage, leg.verdict.rule.clone()))
         );
     }
 }

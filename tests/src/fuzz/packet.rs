@@ -140,8 +140,8 @@ type Flow = ([(IpAddr, u16); 2], u8);
 struct Seen<'a> {
     store: &'a Store,
     oracle: Oracle<'a>,
-    /// Flows that passed at an interface.
-    flows: HashSet<(u32, Flow)>,
+    /// Flows that passed at the pod that has the address.
+    flows: HashSet<(IpAddr, Flow)>,
     /// First fragments that passed anywhere.
     fragments: HashMap<(IpAddr, IpAddr, u32, u8), Transport>,
 }
@@ -234,24 +234,27 @@ impl Seen<'_> {
             return Err("spoofed source");
         }
         let key = |id| (packet.src, packet.dst, id, packet.protocol);
-        let transport = match (packet.transport, packet.fragment) {
-            (Some(transport), Fragment::First(id)) => {
-                self.fragments.insert(key(id), transport);
-                transport
-            }
-            (Some(transport), _) => transport,
-            (None, Fragment::Later(id)) => *self
+        let transport = match packet.fragment {
+            Fragment::Later(id) => *self
                 .fragments
                 .get(&key(id))
                 .ok_or("fragment of nothing that passed")?,
-            (None, _) => return Err("nothing was read"),
+            Fragment::First(id) => {
+                self.fragments.insert(key(id), packet.transport?);
+                packet.transport?
+            }
+            Fragment::Whole => packet.transport?,
         };
-        let flow = (at.ifindex, flow(packet, transport));
+        let pod = match at.hook {
+            Hook::From => packet.src,
+            _ => packet.dst,
+        };
+        let flow = (pod, flow(packet, transport));
         let known = self.flows.contains(&flow);
         let from_host = at.hook == Hook::To && at.ingress_ifindex == 0;
         match outcome.reason {
             Reason::FromHost if from_host => {}
-            Reason::Established if known && !(transport.syn && packet.transport.is_some()) => {}
+            Reason::Established if known && !(transport.syn && packet.transport.is_ok()) => {}
             Reason::PolicyAllow if self.allowed(name, at.hook, packet, transport, known) => {}
             Reason::FromHost => return Err("this is not from the host"),
             Reason::Established => return Err("nothing established it"),
@@ -296,8 +299,13 @@ impl Seen<'_> {
             assert_ne!(outcome.reason, Reason::TableMissing, "{at:?}: {bytes:02x?}");
             return;
         };
-        let Some(transport) = packet.transport else { return };
-        let known = self.flows.contains(&(at.ifindex, flow(packet, transport)));
+        let Ok(transport) = packet.transport else { return };
+        let pod = if at.hook == Hook::From {
+            packet.src
+        } else {
+            packet.dst
+        };
+        let known = self.flows.contains(&(pod, flow(packet, transport)));
         let name = if at.ifindex == A { "a" } else { "b" };
         assert!(
             known || !self.allowed(name, at.hook, packet, transport, false),
@@ -323,7 +331,7 @@ fn flow(packet: &Strict, transport: Transport) -> Flow {
 
 /// Neighbour discovery or MLD.
 fn is_link_control(packet: &Strict) -> bool {
-    let (Some(transport), Fragment::Whole, 58) = (packet.transport, packet.fragment, packet.protocol) else {
+    let (Ok(transport), Fragment::Whole, 58) = (packet.transport, packet.fragment, packet.protocol) else {
         return false;
     };
     match transport.dport >> 8 {
@@ -336,12 +344,12 @@ fn is_link_control(packet: &Strict) -> bool {
 /// Router advertisement or redirect.
 fn router_speaks(packet: &Strict) -> bool {
     let kind = packet.transport.map(|transport| transport.dport >> 8);
-    packet.protocol == 58 && matches!(kind, Some(134 | 137))
+    packet.protocol == 58 && matches!(kind, Ok(134 | 137))
 }
 
 fn is_dhcp(packet: &Strict) -> bool {
     let ports = packet
         .transport
         .map(|transport| (transport.sport, transport.dport));
-    packet.protocol == 17 && packet.fragment == Fragment::Whole && ports == Some((68, 67))
+    packet.protocol == 17 && packet.fragment == Fragment::Whole && ports == Ok((68, 67))
 }

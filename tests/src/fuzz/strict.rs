@@ -15,8 +15,8 @@ pub(super) struct Strict {
     pub(super) protocol: u8,
     pub(super) hop_limit: u8,
     pub(super) fragment: Fragment,
-    /// `None` for a later fragment.
-    pub(super) transport: Option<Transport>,
+    /// What is wrong with it, or that there is none in a later fragment.
+    pub(super) transport: Result<Transport, &'static str>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -40,9 +40,9 @@ pub(super) struct Transport {
 /// What a frame is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Reading {
-    /// An IP packet without a fault.
+    /// An IP packet whose network layer is without a fault.
     Ip(Strict),
-    /// An IP packet with this one.
+    /// One with this fault.
     Bad(&'static str),
     /// Another protocol, by its ethertype; 0 for a frame without a whole Ethernet header.
     Other(u16),
@@ -67,17 +67,17 @@ fn ipv4(bytes: &[u8]) -> Result<Strict, &'static str> {
     let payload = bytes.get(range).ok_or("IPv4 length")?;
     let offset = header.fragments_offset().value();
     let id = u32::from(header.identification());
-    finish(
+    Ok(finish(
         Strict {
             src: header.source_addr().into(),
             dst: header.destination_addr().into(),
             protocol: header.protocol().0,
             hop_limit: header.ttl(),
             fragment: fragment(offset, header.more_fragments(), id),
-            transport: None,
+            transport: Err("later fragment"),
         },
         payload,
-    )
+    ))
 }
 
 fn fragment(offset: u16, more: bool, id: u32) -> Fragment {
@@ -100,7 +100,7 @@ fn ipv6(bytes: &[u8]) -> Result<Strict, &'static str> {
         protocol: header.next_header().0,
         hop_limit: header.hop_limit(),
         fragment: Fragment::Whole,
-        transport: None,
+        transport: Err("later fragment"),
     };
     while matches!(strict.protocol, 0 | 43 | 44 | 51 | 60) {
         if matches!(strict.fragment, Fragment::Later(_)) {
@@ -136,18 +136,25 @@ fn ipv6(bytes: &[u8]) -> Result<Strict, &'static str> {
         strict.protocol = next.0;
         payload = payload.get(length..).ok_or("extension header")?;
     }
-    finish(strict, payload)
+    Ok(finish(strict, payload))
 }
 
-fn finish(strict: Strict, payload: &[u8]) -> Result<Strict, &'static str> {
+fn finish(strict: Strict, payload: &[u8]) -> Strict {
     if matches!(strict.fragment, Fragment::Later(_)) {
-        return Ok(strict);
+        return strict;
     }
+    Strict {
+        transport: transport(strict.protocol, payload),
+        ..strict
+    }
+}
+
+fn transport(protocol: u8, payload: &[u8]) -> Result<Transport, &'static str> {
     let ports = |at: usize| -> Option<u16> {
         let bytes = payload.get(at..at + 2)?;
         Some(u16::from_be_bytes(bytes.try_into().ok()?))
     };
-    let transport = match strict.protocol {
+    Ok(match protocol {
         6 => {
             let tcp = TcpHeaderSlice::from_slice(payload).map_err(|_| "TCP header")?;
             Transport {
@@ -169,7 +176,7 @@ fn finish(strict: Strict, payload: &[u8]) -> Result<Strict, &'static str> {
             let (Some(kind), Some(id), true) = (ports(0), ports(4), payload.len() >= 8) else {
                 return Err("ICMP header");
             };
-            let echo = match strict.protocol {
+            let echo = match protocol {
                 1 => [0, 8],
                 _ => [128, 129],
             };
@@ -181,10 +188,6 @@ fn finish(strict: Strict, payload: &[u8]) -> Result<Strict, &'static str> {
             }
         }
         _ => Transport::default(),
-    };
-    Ok(Strict {
-        transport: Some(transport),
-        ..strict
     })
 }
 

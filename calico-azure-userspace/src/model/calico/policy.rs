@@ -1,14 +1,13 @@
 //! NetworkPolicy and GlobalNetworkPolicy, and the staged kinds of both.
 
-use super::rules::Broken;
+use super::rules::{Broken, deny_everything};
 use super::{Group, TOP, spec};
 use crate::model::metadata::Metadata;
 use crate::model::problem::{Problem, Severity};
 use crate::model::report::{Report, quote};
-use crate::model::types::{HostRole, Key, Kind, Policy, StagedAction};
+use crate::model::types::{HostRole, Key, Kind, Policy, StagedAction, Tier};
 use crate::model::yaml::Node;
 
-const DEFAULT_TIER: &str = "default";
 /// How Calico names its copies of Kubernetes' policies.
 const COPY: &str = "knp.default.";
 
@@ -20,7 +19,8 @@ pub(super) fn is_copy(kind: Kind, name: &str) -> bool {
 /// A policy, and the tier it names with what to say if there is no such tier.
 ///
 /// A policy exists however wrong it is, and does not open anything: what is wrong above its rules takes all its
-/// Allow rules out and makes every other rule a Deny.
+/// Allow rules out and makes every other rule a Deny; where it was meant to be is not known, and it comes first, if that is
+/// what is wrong.
 pub(super) fn policy<'t>(
     report: &mut Report<'t>,
     metadata: &Metadata<'_, 't>,
@@ -42,10 +42,10 @@ pub(super) fn policy<'t>(
             namespace,
             name: metadata.name.clone(),
         },
-        tier: DEFAULT_TIER.to_owned(),
-        order: None,
-        ingress: Some(Vec::new()),
-        egress: Some(Vec::new()),
+        tier: Tier::UNKNOWN.to_owned(),
+        order: Some(f64::NEG_INFINITY),
+        ingress: Some(deny_everything()),
+        egress: Some(deny_everything()),
         staged: kind.enforced().map(|_| StagedAction::Set),
     };
     let mut tier_place = object.place;
@@ -57,12 +57,12 @@ pub(super) fn policy<'t>(
             }
         }),
         None => {
-            let message = "spec is missing: the policy selects everything and allows nothing";
+            let message = "spec is missing: the policy selects everything and denies everything";
             report.error(object.place, message);
         }
     }
     if group == Group::Crd
-        && policy.tier == DEFAULT_TIER
+        && policy.tier == spec::DEFAULT_TIER
         && let Some(name) = policy.key.name.strip_prefix("default.")
         && !name.is_empty()
     {

@@ -29,6 +29,11 @@ pub(in crate::model) fn distrust(rules: &mut Vec<Rule>) {
     }
 }
 
+/// In the place of a list that nobody can read, or that may be missing.
+pub(super) fn deny_everything() -> Vec<Rule> {
+    vec![Rule::everything(0, Action::Deny)]
+}
+
 /// The rules that mean something; `Err` if it is no list at all.
 pub(super) fn rules<'t>(report: &mut Report<'t>, node: &Node<'t>, context: &Context<'_>) -> Read<Vec<Rule>> {
     let list = report.list(node)?;

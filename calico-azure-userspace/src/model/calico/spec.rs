@@ -1,14 +1,15 @@
 //! The spec of a policy: selectors, order, types, rules.
 
 use super::rule::Context;
-use super::rules::{Broken, distrust, rules};
+use super::rules::{Broken, deny_everything, distrust, rules};
 use super::{host_role, selectors, tier};
 use crate::model::report::{Fields, Read, Report, Reported};
 use crate::model::scalars;
-use crate::model::types::{Kind, Policy, Rule, StagedAction, label};
+use crate::model::types::{Kind, Policy, Rule, StagedAction, Tier, label};
 use crate::model::yaml::Node;
 use crate::selector::Selector;
 
+pub(super) const DEFAULT_TIER: &str = "default";
 const FIELDS: [&str; 8] = [
     "tier",
     "order",
@@ -49,7 +50,7 @@ pub(super) fn staged_action<'t>(report: &mut Report<'t>, node: &Node<'t>) -> Rea
     scalars::word(report, node, &actions)
 }
 
-/// Reads what is in the spec into a policy that governs everything in its scope, in both directions.
+/// Reads what is in the spec into a policy that denies everything in its scope, in both directions, before all others.
 pub(super) fn read<'t>(
     report: &mut Report<'t>,
     fields: &Fields<'_, 't>,
@@ -61,17 +62,22 @@ pub(super) fn read<'t>(
         let action = broken.or_default(fields.read(report, STAGED_ACTION, staged_action));
         policy.staged = Some(action.unwrap_or(StagedAction::Set));
     }
-    if let Some(tier) = broken
-        .or_default(fields.read(report, "tier", tier::reference))
-        .filter(|tier| !tier.is_empty())
-    {
-        policy.tier = tier.to_owned();
+    policy.tier = match fields.read(report, "tier", tier::reference) {
+        Ok(Some(tier)) if !tier.is_empty() => tier,
+        // A field that nobody knows may have been meant to be this one.
+        Ok(_) if fields.complete => DEFAULT_TIER,
+        Ok(_) => Tier::UNKNOWN,
+        Err(Reported) => {
+            broken.0 = true;
+            Tier::UNKNOWN
+        }
     }
+    .to_owned();
     match fields.read(report, "order", Report::number) {
+        Ok(None) if !fields.complete => {}
         Ok(order) => policy.order = order,
         Err(Reported) => {
-            // Only denies will be left, and they must not come later than they were meant to.
-            policy.order = Some(f64::NEG_INFINITY);
+            // Only denies will be left, and they must not come later than they were meant to: it stays the first.
             broken.0 = true;
         }
     }
@@ -102,7 +108,14 @@ pub(super) fn read<'t>(
             is_ingress,
         };
         let rules = fields.read(report, key, |report, node| rules(report, node, &context));
-        broken.or_default(rules).unwrap_or_default()
+        match rules {
+            Ok(None) if !fields.complete => deny_everything(),
+            Ok(rules) => rules.unwrap_or_default(),
+            Err(Reported) => {
+                broken.0 = true;
+                deny_everything()
+            }
+        }
     });
     if namespace.is_none() {
         policy.host = host_role::read(report, fields, &mut broken);

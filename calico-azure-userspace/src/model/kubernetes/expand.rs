@@ -32,7 +32,7 @@ pub(super) fn expand(
     let mut rules = Vec::new();
     for (protocol, ports) in merged(ports) {
         for peer in peers {
-            let mut rule = everything(index, action);
+            let mut rule = Rule::everything(index, action);
             rule.protocol = protocol;
             *(if is_ingress {
                 &mut rule.source
@@ -45,21 +45,6 @@ pub(super) fn expand(
         }
     }
     rules
-}
-
-/// A rule without criteria.
-pub(super) fn everything(index: usize, action: Action) -> Rule {
-    Rule {
-        index: u32::try_from(index).unwrap_or(u32::MAX),
-        action,
-        ip_version: None,
-        protocol: None,
-        not_protocol: None,
-        icmp: None,
-        not_icmp: None,
-        source: Peer::default(),
-        destination: Peer::default(),
-    }
 }
 
 /// By protocol, sorted, overlaps joined; a protocol that is named without a port once has every port.

@@ -190,8 +190,53 @@ fn a_wrong_policy_allows_nothing() {
 
 #[test]
 fn denies_do_not_come_later_than_they_were_meant_to() {
-    let (policy, _) = bad_policy(&np("order: first"));
-    assert_eq!(policy.order, Some(f64::NEG_INFINITY));
+    for (spec, tier, order) in [
+        ("order: first", "default", f64::NEG_INFINITY),
+        ("order: 5\ntier: [x]", Tier::UNKNOWN, 5.0),
+        ("order: 5\ntire: x", Tier::UNKNOWN, 5.0),
+        ("odrer: 5\ntier: x", "x", f64::NEG_INFINITY),
+        ("order: 5\ntier: x\ntype: [Ingress]", "x", 5.0),
+        ("order: 5\ntypes: Ingress", "default", 5.0),
+        ("[]", Tier::UNKNOWN, f64::NEG_INFINITY),
+    ] {
+        let text = calico("NetworkPolicy", "name: p, namespace: shop", spec);
+        let (policy, _) = bad_policy(&text);
+        assert_eq!(
+            (policy.tier.as_str(), policy.order),
+            (tier, Some(order)),
+            "{spec}"
+        );
+    }
+}
+
+#[test]
+fn rules_that_may_be_missing_are_a_deny_of_everything() {
+    let all = vec!["0 Deny".to_owned()];
+    for (spec, ingress, egress) in [
+        (
+            "ingress: {}\negress: [{action: Deny, protocol: TCP}]",
+            &all,
+            vec!["0 Deny protocol=6".to_owned()],
+        ),
+        ("types: [Ingress, Egress]\nigress: []", &all, all.clone()),
+        (
+            "types: [Ingress, Egress]\nigress: []\ningress: [{action: Allow}]",
+            &vec![],
+            all.clone(),
+        ),
+        (
+            "types: [Ingress, Egress]\norder: x\ningress: [{action: Allow}]",
+            &vec![],
+            vec![],
+        ),
+    ] {
+        let (policy, _) = bad_policy(&np(spec));
+        assert_eq!(
+            (show(policy.ingress.as_ref()), show(policy.egress.as_ref())),
+            (ingress.clone(), egress),
+            "{spec}"
+        );
+    }
 }
 
 #[test]
@@ -204,7 +249,7 @@ fn a_policy_without_a_usable_spec_isolates_its_scope() {
         assert_eq!(policy.selector.canonical(), OWN);
         assert_eq!(
             (show(policy.ingress.as_ref()), show(policy.egress.as_ref())),
-            (vec![], vec![])
+            (vec!["0 Deny".into()], vec!["0 Deny".into()])
         );
     }
     let (policy, errors) = bad_policy(&format!(

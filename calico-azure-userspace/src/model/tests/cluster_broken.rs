@@ -248,7 +248,7 @@ fn a_policy_whose_place_or_subject_is_not_understood_only_denies() {
         (
             ["tier: «Admins»", priority, subject],
             "kube-admin",
-            1.0,
+            f64::NEG_INFINITY,
             any.as_str(),
             "spec.tier",
             "did you mean Admin?",

@@ -16,7 +16,8 @@ pub struct Tier {
 impl Tier {
     /// The tiers that need no object: those that every Calico cluster has, and those of AdminNetworkPolicies and the
     /// BaselineAdminNetworkPolicy, which releases up to 3.31 have.
-    pub const BUILTIN: [&str; 5] = [
+    pub const BUILTIN: [&str; 6] = [
+        Self::UNKNOWN,
         "adminnetworkpolicy",
         "kube-admin",
         "default",
@@ -24,10 +25,15 @@ impl Tier {
         "kube-baseline",
     ];
 
+    /// The tier of policies of which nobody can tell the tier. It comes before all others and denies: wherever such a
+    /// policy was meant to be, nothing may pass it that would not have passed there. No object can have this name.
+    pub const UNKNOWN: &str = "(unknown)";
+
     /// One of [`Self::BUILTIN`].
     #[must_use]
     pub fn builtin(name: &str) -> Option<Self> {
         let (order, default_action) = match name {
+            Self::UNKNOWN => (f64::NEG_INFINITY, TierDefault::Deny),
             "kube-admin" | "adminnetworkpolicy" => (1_000.0, TierDefault::Pass),
             "default" => (1_000_000.0, TierDefault::Deny),
             "kube-baseline" | "baselineadminnetworkpolicy" => (10_000_000.0, TierDefault::Pass),
@@ -123,6 +129,24 @@ pub struct Rule {
     pub not_icmp: Option<Icmp>,
     pub source: Peer,
     pub destination: Peer,
+}
+
+impl Rule {
+    /// A rule without criteria.
+    #[must_use]
+    pub fn everything(index: usize, action: Action) -> Self {
+        Self {
+            index: u32::try_from(index).unwrap_or(u32::MAX),
+            action,
+            ip_version: None,
+            protocol: None,
+            not_protocol: None,
+            icmp: None,
+            not_icmp: None,
+            source: Peer::default(),
+            destination: Peer::default(),
+        }
+    }
 }
 
 /// ICMP or ICMPv6 according to the rule's protocol.

@@ -5,7 +5,6 @@ mod peer;
 mod protocols;
 mod rule;
 
-use super::expand::everything;
 use super::pods;
 use crate::model::calico::{TOP, distrust};
 use crate::model::metadata::Metadata;
@@ -61,6 +60,12 @@ static BASELINE: Dialect = Dialect {
     tier: Some("baselineadminnetworkpolicy"),
 };
 
+impl Dialect {
+    fn has_priority(&self) -> bool {
+        self.fields.contains(&"priority")
+    }
+}
+
 const TIERS: [(&str, &str); 2] = [("Admin", "kube-admin"), ("Baseline", "kube-baseline")];
 /// The tier of policies that name none that is known: their denies must not come later than they were meant to.
 const FIRST: &str = "kube-admin";
@@ -82,7 +87,7 @@ pub(in crate::model) fn policy<'t>(
         Kind::BaselineAdminNetworkPolicy => &BASELINE,
         _ => &CLUSTER,
     };
-    let deny_all = || Some(vec![everything(0, Action::Deny)]);
+    let deny_all = || Some(vec![Rule::everything(0, Action::Deny)]);
     let mut policy = Policy {
         key: Key {
             kind: dialect.kind,
@@ -90,7 +95,7 @@ pub(in crate::model) fn policy<'t>(
             name: metadata.name.clone(),
         },
         tier: dialect.tier.unwrap_or(FIRST).to_owned(),
-        order: None,
+        order: dialect.has_priority().then_some(f64::NEG_INFINITY),
         selector: pods(),
         ingress: deny_all(),
         egress: deny_all(),
@@ -137,17 +142,23 @@ fn read<'t>(
     policy: &mut Policy,
     mut broken: bool,
 ) {
+    let mut tier_known = true;
     if dialect.tier.is_none() {
         match required(report, fields, "tier", |report, node| {
             scalars::word(report, node, &TIERS)
         }) {
             Ok(tier) => tier.clone_into(&mut policy.tier),
-            Err(Reported) => broken = true,
+            Err(Reported) => {
+                broken = true;
+                tier_known = false;
+            }
         }
     }
-    if dialect.fields.contains(&"priority") {
+    if dialect.has_priority() {
         let priority = required(report, fields, "priority", priority);
-        policy.order = Some(priority.map_or(f64::NEG_INFINITY, f64::from));
+        // In a tier that it was not meant for, what comes before it could pass by its denies.
+        let known = priority.ok().filter(|_| tier_known);
+        policy.order = Some(known.map_or(f64::NEG_INFINITY, f64::from));
         broken |= priority.is_err();
     }
     match required(report, fields, "subject", peer::subject) {

@@ -1,7 +1,7 @@
 //! One rule.
 
 use super::{Dialect, limit, peer, protocols, required};
-use crate::model::kubernetes::expand::{PortOf, everything, expand};
+use crate::model::kubernetes::expand::{PortOf, expand};
 use crate::model::port::PortMatch;
 use crate::model::report::{Fields, Read, Report, Reported};
 use crate::model::scalars;
@@ -20,7 +20,7 @@ pub(super) fn rule<'t>(
     dialect: &Dialect,
 ) -> Vec<Rule> {
     let side = if is_ingress { "from" } else { "to" };
-    let deny_all = || vec![everything(index, Action::Deny)];
+    let deny_all = || vec![Rule::everything(index, Action::Deny)];
     let Ok(fields) = report.strict(node, &["name", "action", side, dialect.ports]) else {
         return deny_all();
     };
