@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use calico_azure_ebpf::abi::{CONFIG_KEEP_ESTABLISHED, DEFAULT_TIMEOUTS};
+use calico_azure_ebpf::abi::{CONFIG_KEEP_ESTABLISHED, CONFIG_LOG_ALLOWED, DEFAULT_TIMEOUTS};
 use ipnet::IpNet;
 
 use crate::dataplane::attach::Mode;
@@ -20,6 +20,16 @@ pub enum EstablishedFlows {
     Reevaluate,
     /// They stay approved until they end, as in Calico.
     Keep,
+}
+
+/// Which packets flow records tell of, beside those that a `Log` rule matched.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
+pub enum LogFlows {
+    /// Every packet that is dropped.
+    #[default]
+    Denied,
+    /// The first packet of each allowed flow, too.
+    All,
 }
 
 /// Which interfaces lead to the fabric.
@@ -70,6 +80,7 @@ pub struct AgentConfig {
     pub run_dir: PathBuf,
     /// File that flow records are appended to; `-` for standard output.
     pub flow_log: Option<PathBuf>,
+    pub log_flows: LogFlows,
     pub established_flows: EstablishedFlows,
     /// Sources that may be forwarded although nothing on this node owns them.
     pub allowed_sources: Vec<IpNet>,
@@ -82,12 +93,16 @@ impl AgentConfig {
     /// What goes into the kernel's configuration.
     #[must_use]
     pub fn settings(&self) -> Settings {
-        let flags = match self.established_flows {
+        let established = match self.established_flows {
             EstablishedFlows::Reevaluate => 0,
             EstablishedFlows::Keep => CONFIG_KEEP_ESTABLISHED,
         };
+        let log = match self.log_flows {
+            LogFlows::Denied => 0,
+            LogFlows::All => CONFIG_LOG_ALLOWED,
+        };
         Settings {
-            flags,
+            flags: established | log,
             timeouts: SETTINGS_TIMEOUTS,
         }
     }

@@ -8,6 +8,7 @@ use std::time::Instant;
 use super::events::SharedContext;
 use super::names;
 use super::protect::{self, SharedProtector};
+use super::staged::Staged;
 use super::status::{self, Status, StatusEndpoint};
 use super::{AgentConfig, AgentError};
 use crate::dataplane::maps::Maps;
@@ -21,6 +22,7 @@ pub(super) struct Core {
     dataplane: Dataplane<Maps>,
     protector: SharedProtector,
     compiler: Compiler,
+    staged: Staged,
     context: SharedContext,
     links: Option<Snapshot>,
     sources_in_sync: bool,
@@ -68,6 +70,7 @@ impl Core {
         maps: Maps,
         protector: SharedProtector,
         context: SharedContext,
+        staged: Staged,
     ) -> Result<Self, AgentError> {
         let dataplane = Dataplane::open(maps)?;
         let compiler = Compiler::new(dataplane.reserved());
@@ -80,6 +83,7 @@ impl Core {
             dataplane,
             protector,
             compiler,
+            staged,
             context,
             links: None,
             sources_in_sync: false,
@@ -105,8 +109,8 @@ impl Core {
     pub(super) fn resource(&mut self, event: dir::Event) {
         self.status.inputs_seen += 1;
         match event {
-            dir::Event::Upsert(resource) => self.changed |= self.compiler.apply(Event::Upsert(resource)),
-            dir::Event::Delete(key) => self.changed |= self.compiler.apply(Event::Delete(key)),
+            dir::Event::Upsert(resource) => self.learn(Event::Upsert(resource)),
+            dir::Event::Delete(key) => self.learn(Event::Delete(key)),
             dir::Event::InSync => self.sources_in_sync = true,
             dir::Event::Problems(problems) => {
                 self.problems.input = problems.iter().map(ToString::to_string).collect();
@@ -138,9 +142,17 @@ impl Core {
             interface_prefixes: self.config.interface_prefixes.clone(),
             allowed_sources: self.config.allowed_sources.clone(),
         };
-        self.changed |= self.compiler.apply(Event::Interfaces(interfaces));
-        self.changed |= self.compiler.apply(Event::Node(facts));
+        self.learn(Event::Interfaces(interfaces));
+        self.learn(Event::Node(facts));
         self.links = Some(snapshot);
+    }
+
+    fn learn(&mut self, event: Event) {
+        let wanted = self.staged.wants(&event).then(|| event.clone());
+        self.changed |= self.compiler.apply(event);
+        if let Some(event) = wanted {
+            self.staged.see(self.compiler.store(), &event);
+        }
     }
 
     /// Brings the kernel in step with what is known, if that is complete.
@@ -154,6 +166,7 @@ impl Core {
             return;
         }
         self.retry = false;
+        self.staged.update();
         match self.apply(begun) {
             Ok(()) => {
                 self.problems.apply = None;

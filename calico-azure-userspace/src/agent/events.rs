@@ -7,6 +7,7 @@ use std::sync::{Arc, PoisonError, RwLock};
 use std::thread;
 use std::time::Duration;
 
+use super::staged::StagedTables;
 use super::{AgentConfig, AgentError};
 use crate::dataplane::ring::{DebugLog, Events};
 use crate::observe::{FlowContext, FlowRecord};
@@ -14,7 +15,11 @@ use crate::observe::{FlowContext, FlowRecord};
 /// Names for ids, written after each apply, read for each event.
 pub(super) type SharedContext = Arc<RwLock<FlowContext>>;
 
-pub(super) fn start(events: Events, config: &AgentConfig) -> Result<SharedContext, AgentError> {
+pub(super) fn start(
+    events: Events,
+    config: &AgentConfig,
+    staged: StagedTables,
+) -> Result<SharedContext, AgentError> {
     let context = FlowContext {
         node: config.node.clone(),
         clock_offset: clock_offset(),
@@ -23,7 +28,7 @@ pub(super) fn start(events: Events, config: &AgentConfig) -> Result<SharedContex
     let context = Arc::new(RwLock::new(context));
     let log = config.flow_log.as_deref().map(open).transpose()?;
     let shared = Arc::clone(&context);
-    let run = move || read(events, &shared, log);
+    let run = move || read(events, &shared, &staged, log);
     thread::Builder::new()
         .name("events".into())
         .spawn(run)
@@ -62,7 +67,7 @@ fn open(path: &Path) -> Result<Log, AgentError> {
     })
 }
 
-fn read(mut events: Events, context: &SharedContext, mut log: Option<Log>) {
+fn read(mut events: Events, context: &SharedContext, staged: &StagedTables, mut log: Option<Log>) {
     loop {
         if let Err(error) = events.wait(Duration::from_secs(60)) {
             tracing::error!(%error, "cannot wait for events; there will be no more flow records");
@@ -70,10 +75,11 @@ fn read(mut events: Events, context: &SharedContext, mut log: Option<Log>) {
         }
         let mut lines = Vec::new();
         while let Some(event) = events.next_event() {
-            let record = context
+            let mut record = context
                 .read()
                 .unwrap_or_else(PoisonError::into_inner)
                 .record(&event);
+            record.staged = staged.judge(&event, &record);
             trace(&record);
             if log.is_some() && serde_json::to_writer(&mut lines, &record).is_ok() {
                 lines.push(b'\n');

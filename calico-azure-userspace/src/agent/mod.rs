@@ -10,9 +10,10 @@ mod events;
 mod links;
 pub mod names;
 mod protect;
+mod staged;
 mod status;
 
-pub use config::{AgentConfig, EstablishedFlows, FabricChoice, SETTINGS_TIMEOUTS};
+pub use config::{AgentConfig, EstablishedFlows, FabricChoice, LogFlows, SETTINGS_TIMEOUTS};
 pub use status::{Status, lock, path as status_path};
 
 use std::io;
@@ -34,6 +35,7 @@ use crate::sources::{dir, links as link_source};
 
 use self::core::Core;
 use self::protect::Protector;
+use self::staged::{Staged, StagedTables};
 
 /// The agent cannot start, or cannot go on.
 #[derive(Debug, thiserror::Error)]
@@ -100,10 +102,12 @@ pub fn run(config: AgentConfig) -> Result<(), AgentError> {
     let events = ring::Events::take(&mut kernel)?;
     let (sender, messages) = mpsc::channel::<Message>();
 
-    let context = events::start(events, &config)?;
+    let tables = StagedTables::default();
+    let context = events::start(events, &config, tables.clone())?;
+    let staged = Staged::start(tables)?;
     let maps = kernel.maps().try_clone().map_err(AgentError::Start)?;
     let protector = Protector::new(kernel, &config).shared();
-    let mut core = Core::new(config, maps, Arc::clone(&protector), context)?;
+    let mut core = Core::new(config, maps, Arc::clone(&protector), context, staged)?;
     link_source::watch(sender.clone(), move |snapshot| {
         protect::with(&protector, |p| p.see(snapshot));
     })?;

@@ -6,7 +6,7 @@ use clap::Args;
 use ipnet::IpNet;
 
 use super::{NodeArgs, OK, Outcome, object};
-use crate::agent::{AgentConfig, EstablishedFlows, FabricChoice, run};
+use crate::agent::{AgentConfig, EstablishedFlows, FabricChoice, LogFlows, run};
 use crate::dataplane::attach::Mode;
 use crate::dataplane::kernel::Sizes;
 
@@ -39,9 +39,13 @@ pub(super) struct AgentArgs {
     /// What happens to approved flows when policy changes.
     #[arg(long, env = "CALICO_AZURE_ESTABLISHED_FLOWS", value_enum, default_value_t)]
     established_flows: EstablishedFlows,
-    /// Append a line of JSON for each drop and each packet that a Log rule matched; `-` for standard output.
+    /// Append a line of JSON for each drop and each packet that a Log rule matched; `-` for standard output. It says
+    /// what staged policies would decide, too.
     #[arg(long, env = "CALICO_AZURE_FLOW_LOG", value_name = "FILE")]
     flow_log: Option<PathBuf>,
+    /// Which flows are recorded.
+    #[arg(long, env = "CALICO_AZURE_LOG_FLOWS", value_enum, default_value_t)]
+    log_flows: LogFlows,
     /// Sources that may be forwarded to the fabric although nothing on this node owns them.
     #[arg(
         long,
@@ -91,6 +95,7 @@ impl AgentArgs {
             attach: self.attach,
             run_dir,
             flow_log: self.flow_log,
+            log_flows: self.log_flows,
             established_flows: self.established_flows,
             allowed_sources: self.allowed_forwarded_sources,
             sizes,

@@ -157,6 +157,17 @@ impl Kind {
             _ => None,
         }
     }
+
+    /// Of an enforced kind of policy: the kind that says what would be.
+    #[must_use]
+    pub fn staged(self) -> Option<Self> {
+        match self {
+            Self::NetworkPolicy => Some(Self::StagedNetworkPolicy),
+            Self::GlobalNetworkPolicy => Some(Self::StagedGlobalNetworkPolicy),
+            Self::KubernetesNetworkPolicy => Some(Self::StagedKubernetesNetworkPolicy),
+            _ => None,
+        }
+    }
 }
 
 /// Names one object.

@@ -31,10 +31,30 @@ pub struct FlowRecord {
     pub protocol: Protocol,
     /// Deciding rule, `tier default / NetworkPolicy shop/db / ingress[0]`.
     pub rule: Option<String>,
+    /// What would decide if staged policies were enforced; absent if there are none or policy was not asked.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub staged: Option<StagedVerdict>,
     /// A `Log` rule asked for this record.
     pub log: bool,
     /// Bytes, link-layer header included.
     pub bytes: u32,
+}
+
+/// What staged policies would do with a flow.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct StagedVerdict {
+    /// `allow`, `deny`, or `unknown` while the tables of staged policies are being made.
+    pub verdict: &'static str,
+    /// Rule that would decide.
+    pub rule: Option<String>,
+}
+
+impl StagedVerdict {
+    /// While nobody can tell.
+    pub const UNKNOWN: Self = Self {
+        verdict: "unknown",
+        rule: None,
+    };
 }
 
 /// A protocol, by name where it has one.
@@ -100,6 +120,7 @@ impl FlowContext {
             dport: event.dport,
             protocol: event.protocol.into(),
             rule: self.rule(event.rule),
+            staged: None,
             log: event.log != 0,
             bytes: event.len,
         }

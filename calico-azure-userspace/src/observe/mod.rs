@@ -2,4 +2,4 @@
 
 pub mod flow;
 
-pub use flow::{FlowContext, FlowRecord};
+pub use flow::{FlowContext, FlowRecord, StagedVerdict};

@@ -56,6 +56,41 @@ pub fn pending_events(store: &Store) -> Vec<Event> {
     changes.collect()
 }
 
+/// What an event means to who knows `pending(store)`; the store has taken it in already.
+#[must_use]
+pub fn follow(store: &Store, event: &Event) -> Vec<Event> {
+    match event {
+        Event::Upsert(Resource::Policy(policy)) => pair(store, &policy.key),
+        Event::Delete(key) if key.kind.is_policy() => pair(store, key),
+        other => vec![other.clone()],
+    }
+}
+
+/// An enforced policy and the staged one of its name: whether there is the one, and what is staged decide about both.
+fn pair(store: &Store, key: &Key) -> Vec<Event> {
+    let with = |kind| Key { kind, ..key.clone() };
+    let (enforced, staged) = match key.kind.enforced() {
+        Some(kind) => (with(kind), Some(key.clone())),
+        None => (key.clone(), key.kind.staged().map(with)),
+    };
+    let find = |key: &Key| store.policy(key);
+    let staged_policy = staged.as_ref().and_then(find);
+    let action = staged_policy.and_then(|policy| policy.staged);
+    let is_replaced = matches!(action, Some(StagedAction::Set | StagedAction::Delete));
+    let state = |key: Key, policy: Option<&Arc<Policy>>| match policy {
+        Some(policy) => Event::Upsert(Resource::Policy(Policy {
+            staged: None,
+            ..Policy::clone(policy)
+        })),
+        None => Event::Delete(key),
+    };
+    let would_be = staged_policy.filter(|_| action == Some(StagedAction::Set));
+    let stays = find(&enforced).filter(|_| !is_replaced);
+    let mut events = vec![state(enforced, stays)];
+    events.extend(staged.map(|key| state(key, would_be)));
+    events
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -123,5 +158,45 @@ mod tests {
         .into_iter()
         .collect();
         assert!(pending(&store).is_none());
+    }
+
+    /// Enforced policies of a store, with their keys.
+    fn in_force(store: &Store) -> Vec<Policy> {
+        let policies = store.policies().filter(|policy| policy.staged.is_none());
+        policies.map(|policy| Policy::clone(policy)).collect()
+    }
+
+    #[test]
+    fn followed_event_by_event_it_is_what_it_is_at_once() {
+        use crate::policy::generate::Rng;
+        use StagedAction::{Delete, Ignore, Learn, Set};
+        let kinds = [
+            (Kind::NetworkPolicy, Kind::StagedNetworkPolicy),
+            (Kind::KubernetesNetworkPolicy, Kind::StagedKubernetesNetworkPolicy),
+        ];
+        let mut rng = Rng::new(1);
+        let (mut store, mut followed) = (Store::default(), Store::default());
+        let mut differed = 0;
+        for _ in 0..2_000 {
+            let (enforced, staged) = kinds[rng.below(2)];
+            let name = ["a", "b"][rng.below(2)];
+            let resource = match rng.below(6) {
+                0 | 1 => policy(enforced, name, None),
+                what => policy(staged, name, Some([Set, Delete, Learn, Ignore][what - 2])),
+            };
+            let event = if rng.chance(30) {
+                Event::Delete(resource.key())
+            } else {
+                Event::Upsert(resource)
+            };
+            store.apply(event.clone());
+            for event in follow(&store, &event) {
+                followed.apply(event);
+            }
+            let expected = pending(&store);
+            differed += usize::from(expected.is_some());
+            assert_eq!(in_force(&followed), in_force(expected.as_ref().unwrap_or(&store)));
+        }
+        assert!(differed > 500, "{differed}");
     }
 }

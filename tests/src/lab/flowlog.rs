@@ -38,11 +38,23 @@ pub struct Flow {
     /// The deciding rule.
     #[serde(default)]
     pub rule: Option<String>,
+    /// What staged policies would decide.
+    #[serde(default)]
+    pub staged: Option<Staged>,
     /// A `Log` rule asked for this record.
     #[serde(default)]
     pub log: bool,
     #[serde(skip)]
     pub line: String,
+}
+
+/// What staged policies would decide about a flow.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+pub struct Staged {
+    /// `allow`, `deny` or `unknown`.
+    pub verdict: String,
+    /// Rule that would decide.
+    pub rule: Option<String>,
 }
 
 /// An agent's flow log: JSON lines that are still being appended.

@@ -31,7 +31,7 @@ pub use cni::PodNet;
 pub use dir::{LabDir, labs, remove};
 pub use error::LabError;
 pub use fabric::{Counter, Fabric, FabricDrop, Internet};
-pub use flowlog::{Flow, FlowLog};
+pub use flowlog::{Flow, FlowLog, Staged};
 pub use manifests::{PodManifest, Port, Source};
 pub use netns::NetNs;
 pub use node::Node;

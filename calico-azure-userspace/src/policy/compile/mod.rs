@@ -273,14 +273,14 @@ impl Compiler {
             references,
         } = &self.interners;
         let interned = [
-            predicates.len(),
-            classes.len(),
-            contents.len(),
-            tables.len(),
-            references.len(),
+            predicates.counts(),
+            classes.counts(),
+            contents.counts(),
+            tables.counts(),
+            references.counts(),
         ];
         let mut counts = self.engine.counts();
-        counts.push(("interned", interned.into()));
+        counts.push(("interned", interned.concat()));
         counts
     }
 }

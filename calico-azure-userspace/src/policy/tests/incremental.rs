@@ -263,47 +263,58 @@ fn a_change_names_every_entry_that_is_different() {
     }
 }
 
-#[test]
-fn nothing_is_left_behind_when_everything_is_gone() {
-    let mut rng = Rng::new(7);
-    let mut compiler = Compiler::default();
+/// Everything that happens to a cluster until nothing is left of it; how many events that were.
+fn live_and_die(rng: &mut Rng, compiler: &mut Compiler, seeds: std::ops::Range<u64>) -> usize {
     let mut seen = 0;
-    for round in 0..2 {
-        for event in churn(&mut rng, 1000 + round * 20..1020 + round * 20, &Shape::default()) {
-            compiler.apply(event);
-            if rng.below(25) == 0 {
-                compiler.update().unwrap();
-            }
-            if rng.below(100) == 0 {
-                compiler.applied();
-            }
-            seen += 1;
+    for event in churn(rng, seeds.clone(), &Shape::default()) {
+        compiler.apply(event);
+        if rng.below(25) == 0 {
+            compiler.update().unwrap();
         }
-        compiler.update().unwrap();
-        let mut keys = compiler.store().differing(&Store::default());
-        keys.extend(
-            compiler
-                .store()
-                .services()
-                .map(|x| Resource::Service(x.as_ref().clone()).key()),
-        );
-        rng.shuffle(&mut keys);
-        for key in keys {
-            compiler.apply(Event::Delete(key));
-            if rng.below(10) == 0 {
-                compiler.update().unwrap();
-            }
+        if rng.below(100) == 0 {
+            compiler.applied();
         }
-        compiler.apply(Event::Interfaces(Interfaces::default()));
-        compiler.apply(Event::Node(NodeFacts::default()));
-        compiler.update().unwrap();
-        assert_eq!(compiler.desired(), &Default::default());
-        for (what, counts) in compiler.counts() {
-            assert!(
-                counts.iter().all(|count| *count == 0),
-                "round {round}: {what} {counts:?}"
-            );
+        seen += 1;
+    }
+    compiler.update().unwrap();
+    let mut keys = compiler.store().differing(&Store::default());
+    keys.extend(
+        compiler
+            .store()
+            .services()
+            .map(|x| Resource::Service(x.as_ref().clone()).key()),
+    );
+    rng.shuffle(&mut keys);
+    seen += keys.len() + 2;
+    for key in keys {
+        compiler.apply(Event::Delete(key));
+        if rng.below(10) == 0 {
+            compiler.update().unwrap();
         }
     }
-    assert!(seen > 3_000, "{seen}");
+    compiler.apply(Event::Interfaces(Interfaces::default()));
+    compiler.apply(Event::Node(NodeFacts::default()));
+    compiler.update().unwrap();
+    assert_eq!(compiler.desired(), &Default::default());
+    compiler.applied();
+    for (what, counts) in compiler.counts() {
+        assert!(
+            counts.iter().all(|count| *count == 0),
+            "seed {}: {what} {counts:?}",
+            seeds.start
+        );
+    }
+    seen
+}
+
+/// Ids, too: one that is neither in use nor free is never given out again.
+#[test]
+fn nothing_is_left_behind_after_a_million_events() {
+    let mut rng = Rng::new(7);
+    let mut compiler = Compiler::default();
+    let (mut seen, mut seed) = (0, 1_000);
+    while seen < 1_000_000 {
+        seen += live_and_die(&mut rng, &mut compiler, seed..seed + 20);
+        seed += 20;
+    }
 }
