@@ -265,13 +265,13 @@ fn a_change_names_every_entry_that_is_different() {
 
 /// Everything that happens to a cluster until nothing is left of it; how many events that were.
 fn live_and_die(rng: &mut Rng, compiler: &mut Compiler, seeds: std::ops::Range<u64>) -> usize {
-    let mut seen = 0;
+    let (mut seen, often) = (0, 1 + rng.below(300));
     for event in churn(rng, seeds.clone(), &Shape::default()) {
         compiler.apply(event);
-        if rng.below(25) == 0 {
+        if rng.below(often) == 0 {
             compiler.update().unwrap();
         }
-        if rng.below(100) == 0 {
+        if rng.below(2 * often) == 0 {
             compiler.applied();
         }
         seen += 1;
@@ -288,7 +288,7 @@ fn live_and_die(rng: &mut Rng, compiler: &mut Compiler, seeds: std::ops::Range<u
     seen += keys.len() + 2;
     for key in keys {
         compiler.apply(Event::Delete(key));
-        if rng.below(10) == 0 {
+        if rng.below(often) == 0 {
             compiler.update().unwrap();
         }
     }
