@@ -32,6 +32,7 @@ fn at(bytes: &[u8], ifindex: u32) -> SlicePacket<'_> {
         bytes,
         ifindex,
         ingress_ifindex: 1,
+        mark: Default::default(),
     }
 }
 

@@ -76,6 +76,7 @@ fn compare(seed: u64, tally: &Tally) -> Result<()> {
             bytes: &bytes,
             ifindex: case.ifindex,
             ingress_ifindex: 1,
+            mark: Default::default(),
         };
         let outcome = match case.direction {
             Direction::Egress => workload::from_workload(&packet, &tables),

@@ -443,6 +443,7 @@ fn an_interface_without_complete_state_drops() -> Result<()> {
     let not_ready = Endpoint {
         egress: word::slots(0, 0, check),
         ingress: word::slots(0, 0, check),
+        mark: word::mark(99, 1),
     };
     bench
         .harness
@@ -518,6 +519,7 @@ fn a_recycled_or_missing_entry_fails_closed() -> Result<()> {
     let wrong = Endpoint {
         egress: word::slots(endpoint.egress, endpoint.egress, word::check24(A)),
         ingress: word::slots(endpoint.ingress, endpoint.ingress, word::check24(A)),
+        mark: word::mark(B, endpoint.mark),
     };
     bench
         .harness

@@ -57,6 +57,7 @@ fn judge(tables: &mut HostTables, probes: &[Probe]) -> Vec<Verdict> {
             bytes: &probe.bytes,
             ifindex: probe.ifindex,
             ingress_ifindex: 1,
+            mark: Default::default(),
         };
         let Outcome { reason, rule, log } = match probe.hook {
             Hook::FromWorkload => workload::from_workload(&packet, tables),

@@ -32,8 +32,11 @@ pub const LEG_NONE: u32 = 0;
 pub const LEG_REVOKED: u32 = u32::MAX;
 /// The leg was approved because the host itself sent it; policy has no say.
 pub const LEG_HOST: u32 = u32::MAX - 1;
+/// What the side sends goes to a service address: it passes with the endpoint's mark, and is judged where the translated
+/// packet leaves.
+pub const LEG_SERVICE: u32 = u32::MAX - 2;
 /// The highest epoch; the next one is 1.
-pub const EPOCH_MAX: u32 = u32::MAX - 2;
+pub const EPOCH_MAX: u32 = u32::MAX - 3;
 
 /// What a side sends, by its egress policy: the low half of its word in [`CtValue::legs`].
 pub const LEG_OUT: u32 = 0;

@@ -9,6 +9,32 @@ abi_struct! {
         pub egress: u64,
         /// Slot word: policy set of the pod's ingress.
         pub ingress: u64,
+        /// Mark word: what the pod's service traffic is marked with.
+        pub mark: u64,
+    }
+}
+
+abi_struct! {
+    /// Key of `SERVICES4`: what kube-proxy translates. The value's bit 0 says so for even epochs, bit 1 for odd ones.
+    pub struct ServiceKey4 {
+        /// Cluster, load balancer or external address; for a node port each address of this node. Network order.
+        pub addr: u32,
+        /// Service port or node port, host order.
+        pub port: u16,
+        /// IP protocol number.
+        pub protocol: u16,
+    }
+}
+
+abi_struct! {
+    /// Key of `SERVICES6`.
+    pub struct ServiceKey6 {
+        /// As [`ServiceKey4::addr`].
+        pub addr: [u32; 4],
+        /// Service port or node port, host order.
+        pub port: u16,
+        /// IP protocol number.
+        pub protocol: u16,
     }
 }
 
@@ -97,6 +123,35 @@ abi_struct! {
         pub flags: u32,
         /// Idle time in nanoseconds after which a conntrack entry is dead, by `TIMEOUT_*`.
         pub timeouts: [u64; 8],
+        /// Bits of packets' marks that are ours, contiguous; 0: none, and service traffic is judged by its service address.
+        pub mark_mask: u32,
+        /// Zero.
+        pub reserved: u32,
+    }
+}
+
+impl Config {
+    /// A packet's mark with an endpoint's in it; 0 takes it out.
+    #[inline(always)]
+    #[must_use]
+    pub const fn with_mark(&self, mark: u32, id: u32) -> u32 {
+        let shifted = if self.mark_mask == 0 {
+            0
+        } else {
+            id << (self.mark_mask.trailing_zeros() & 31)
+        };
+        (mark & !self.mark_mask) | (shifted & self.mark_mask)
+    }
+
+    /// The endpoint's mark in a packet's; 0 for none.
+    #[inline(always)]
+    #[must_use]
+    pub const fn mark_of(&self, mark: u32) -> u32 {
+        if self.mark_mask == 0 {
+            0
+        } else {
+            (mark & self.mark_mask) >> (self.mark_mask.trailing_zeros() & 31)
+        }
     }
 }
 
@@ -147,6 +202,9 @@ pub const DEFAULT_TIMEOUTS: [u64; 8] = [
     600 * SECOND,
     0,
 ];
+
+/// Felix's `IptablesMarkMask`.
+pub const DEFAULT_MARK_MASK: u32 = 0xffff_0000;
 
 /// Values of `ROUTES4` and `ROUTES6` (longest prefix): what this node knows of an address.
 pub mod route {

@@ -10,6 +10,10 @@ pub mod program {
     pub const FROM_FABRIC: &str = "from_fabric";
     /// Fabric interface, TC egress.
     pub const TO_FABRIC: &str = "to_fabric";
+    /// Called by the two that packets leave by, for those that a pod sent to a service.
+    pub const SERVICE: &str = "service";
+    /// Root of the host's control groups, ingress: what a pod sent to a service that this very host serves.
+    pub const TO_HOST: &str = "to_host";
 }
 
 /// Maps of the TC object.
@@ -38,6 +42,14 @@ pub mod map {
     pub const ROUTES4: &str = "ROUTES4";
     /// IPv6 prefix → `route` bits.
     pub const ROUTES6: &str = "ROUTES6";
+    /// `ServiceKey4` → u32.
+    pub const SERVICES4: &str = "SERVICES4";
+    /// `ServiceKey6` → u32.
+    pub const SERVICES6: &str = "SERVICES6";
+    /// Mark → mark word.
+    pub const MARKS: &str = "MARKS";
+    /// `calls` → program.
+    pub const CALLS: &str = "CALLS";
     /// Established IPv4 flows.
     pub const CT_EST4: &str = "CT_EST4";
     /// Half-open IPv4 flows.
@@ -56,4 +68,16 @@ pub mod map {
     pub const TOTALS: &str = "TOTALS";
     /// Ring buffer of `Event`.
     pub const EVENTS: &str = "EVENTS";
+}
+
+/// Entries of `CALLS`: which program.
+pub mod calls {
+    /// `service`.
+    pub const SERVICE: u32 = 0;
+    /// `to_workload`.
+    pub const TO_WORKLOAD: u32 = 1;
+    /// `to_fabric`.
+    pub const TO_FABRIC: u32 = 2;
+    /// How many.
+    pub const LEN: u32 = 3;
 }

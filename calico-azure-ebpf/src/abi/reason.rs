@@ -37,6 +37,10 @@ codes! {
         FromHost = 4, "from-host";
         /// The fabric interface has nothing against it.
         FabricPass = 5, "fabric-pass";
+        /// To a service address: judged where the translated packet leaves.
+        Service = 6, "service";
+        /// A pod reaches itself through a service.
+        Hairpin = 7, "hairpin";
         /// A rule, a tier's default or a profile denies it.
         PolicyDeny = 32, "policy-deny";
         /// No endpoint is known behind the interface.
@@ -95,5 +99,7 @@ codes! {
         FromFabric = 3, "from-fabric";
         /// Fabric interface, TC egress.
         ToFabric = 4, "to-fabric";
+        /// Where service traffic of a pod leaves, after translation: the pod's egress policy.
+        Service = 5, "service";
     }
 }

@@ -9,7 +9,7 @@ pub trait Layout {
 }
 
 /// Bumped by hand when the meaning of bytes changes without their layout changing.
-pub const ABI_REVISION: u64 = 2;
+pub const ABI_REVISION: u64 = 3;
 
 /// FNV-1a over `text`, seeded with `seed`.
 #[must_use]
@@ -32,7 +32,7 @@ const fn mix(a: u64, b: u64) -> u64 {
 pub const LAYOUT_HASH: u64 = {
     use super::{
         CidrClass, Config, CounterKey, CounterValue, CtKey4, CtKey6, CtValue, Endpoint, Event, FragKey4,
-        FragKey6, OwnerKey4, OwnerKey6, PolicyKey, PortKey, PrefixKey4, PrefixKey6,
+        FragKey6, OwnerKey4, OwnerKey6, PolicyKey, PortKey, PrefixKey4, PrefixKey6, ServiceKey4, ServiceKey6,
     };
     let hashes = [
         ABI_REVISION,
@@ -53,6 +53,8 @@ pub const LAYOUT_HASH: u64 = {
         PortKey::HASH,
         PrefixKey4::HASH,
         PrefixKey6::HASH,
+        ServiceKey4::HASH,
+        ServiceKey6::HASH,
     ];
     let mut hash = 0;
     let mut i = 0;

@@ -113,6 +113,35 @@ pub const fn table_hints(word: u64) -> u8 {
     (word >> 24) as u8
 }
 
+/// A mark word, in `ENDPOINTS` under the ifindex and in `MARKS` under the mark: each repeats the other's key. The mark, to be
+/// shifted into `Config::mark_mask`, is never 0.
+#[must_use]
+pub const fn mark(ifindex: u32, mark: u32) -> u64 {
+    ((ifindex as u64) << 32) | mark as u64
+}
+
+/// The mark in an endpoint's mark word.
+#[inline(always)]
+#[must_use]
+pub const fn mark_of(word: u64, ifindex: u32) -> Option<u32> {
+    if (word >> 32) as u32 == ifindex {
+        Some(word as u32)
+    } else {
+        None
+    }
+}
+
+/// The ifindex in a mark's mark word.
+#[inline(always)]
+#[must_use]
+pub const fn marked(word: u64, mark: u32) -> Option<u32> {
+    if word as u32 == mark {
+        Some((word >> 32) as u32)
+    } else {
+        None
+    }
+}
+
 /// A decision: allow or deny, whether a `Log` rule matched before it, the deciding rule, and 24 bits of its table.
 #[must_use]
 pub const fn decision(allow: bool, log: bool, rule: u32, table: u32) -> u64 {

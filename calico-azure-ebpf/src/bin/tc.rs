@@ -1,11 +1,12 @@
-//! The four TC programs. Thin on purpose: everything they decide is in the library, which the host tests too.
+//! The programs. Thin on purpose: everything they decide is in the library, which the host tests too.
 #![cfg_attr(target_arch = "bpf", no_std, no_main)]
 
 #[cfg(target_arch = "bpf")]
 mod programs {
-    use aya_ebpf::macros::classifier;
-    use aya_ebpf::programs::TcContext;
-    use calico_azure_ebpf::bpf::run;
+    use aya_ebpf::macros::{cgroup_skb, classifier};
+    use aya_ebpf::programs::{SkBuffContext, TcContext};
+    use calico_azure_ebpf::abi::calls;
+    use calico_azure_ebpf::bpf::{run, run_leaving, run_service, run_to_host};
     use calico_azure_ebpf::verdict::{fabric, workload};
 
     #[classifier]
@@ -15,7 +16,9 @@ mod programs {
 
     #[classifier]
     fn to_workload(ctx: TcContext) -> i32 {
-        run(&ctx, |packet, tables| workload::to_workload(packet, tables))
+        run_leaving(&ctx, calls::TO_WORKLOAD, |packet, tables| {
+            workload::to_workload(packet, tables)
+        })
     }
 
     #[classifier]
@@ -25,7 +28,19 @@ mod programs {
 
     #[classifier]
     fn to_fabric(ctx: TcContext) -> i32 {
-        run(&ctx, |packet, tables| fabric::to_fabric(packet, tables))
+        run_leaving(&ctx, calls::TO_FABRIC, |packet, tables| {
+            fabric::to_fabric(packet, tables)
+        })
+    }
+
+    #[classifier]
+    fn service(ctx: TcContext) -> i32 {
+        run_service(&ctx)
+    }
+
+    #[cgroup_skb(ingress)]
+    fn to_host(ctx: SkBuffContext) -> i32 {
+        run_to_host(&ctx)
     }
 
     /// Some helpers are for GPL-compatible programs only; the crate is offered under both licences.

@@ -49,6 +49,18 @@ impl Packet for SkbPacket {
     }
 
     #[inline(always)]
+    fn mark(&self) -> u32 {
+        // SAFETY: as above.
+        unsafe { (*self.skb).mark }
+    }
+
+    #[inline(always)]
+    fn set_mark(&self, mark: u32) {
+        // SAFETY: as above; programs at this hook may write the mark.
+        unsafe { (*self.skb).mark = mark }
+    }
+
+    #[inline(always)]
     fn opaque(value: u64) -> u64 {
         opaque(value)
     }

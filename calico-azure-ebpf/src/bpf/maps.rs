@@ -1,11 +1,13 @@
 //! The maps of the TC object. Sizes are defaults; the loader may set others.
 
-use aya_ebpf::btf_maps::{Array, HashMap, LpmTrie, LruHashMap, PerCpuArray, PerCpuHashMap, RingBuf};
+use aya_ebpf::btf_maps::{
+    Array, HashMap, LpmTrie, LruHashMap, PerCpuArray, PerCpuHashMap, ProgramArray, RingBuf,
+};
 use aya_ebpf::macros::btf_map;
 
 use crate::abi::{
     CidrClass, Config, CounterKey, CounterValue, CtKey4, CtKey6, CtValue, Endpoint, FragKey4, FragKey6,
-    OwnerKey4, OwnerKey6, PolicyKey, PortKey, TOTALS_LEN,
+    OwnerKey4, OwnerKey6, PolicyKey, PortKey, ServiceKey4, ServiceKey6, TOTALS_LEN, calls,
 };
 
 /// `BPF_F_NO_PREALLOC`: tables that are mostly empty take memory as they fill.
@@ -35,6 +37,14 @@ pub(super) static PORTS: HashMap<PortKey, u64, 1_048_576, SPARSE> = HashMap::new
 pub(super) static ROUTES4: LpmTrie<u32, u32, 262_144> = LpmTrie::new();
 #[btf_map]
 pub(super) static ROUTES6: LpmTrie<[u32; 4], u32, 262_144> = LpmTrie::new();
+#[btf_map]
+pub(super) static SERVICES4: HashMap<ServiceKey4, u32, 262_144, SPARSE> = HashMap::new();
+#[btf_map]
+pub(super) static SERVICES6: HashMap<ServiceKey6, u32, 262_144, SPARSE> = HashMap::new();
+#[btf_map]
+pub(super) static MARKS: HashMap<u32, u64, 4096> = HashMap::new();
+#[btf_map]
+pub(super) static CALLS: ProgramArray<{ calls::LEN as usize }> = ProgramArray::new();
 #[btf_map]
 pub(super) static CT_EST4: LruHashMap<CtKey4, CtValue, 262_144> = LruHashMap::new();
 #[btf_map]

@@ -8,11 +8,12 @@ use aya_ebpf::helpers::bpf_ktime_get_ns;
 use super::ctx::opaque;
 use super::maps::{
     CIDR4, CIDR6, CLASS4, CLASS6, CONFIG, CT_EST4, CT_EST6, CT_HALF4, CT_HALF6, DROPS, ENDPOINTS, EVENTS,
-    FRAGS4, FRAGS6, OWNERS4, OWNERS6, POLICY, PORTS, ROUTES4, ROUTES6, TOTALS,
+    FRAGS4, FRAGS6, MARKS, OWNERS4, OWNERS6, POLICY, PORTS, ROUTES4, ROUTES6, SERVICES4, SERVICES6, TOTALS,
 };
 use crate::abi::{
     CONFIG_LOG_ALLOWED, Config, CounterKey, CounterValue, CtKey4, CtKey6, CtValue, Event, FragKey4, FragKey6,
-    Hook, LEG_OUT, OwnerKey4, OwnerKey6, PolicyKey, PortKey, Reason, TOTALS_LOST_EVENTS,
+    Hook, LEG_OUT, OwnerKey4, OwnerKey6, PolicyKey, PortKey, Reason, ServiceKey4, ServiceKey6,
+    TOTALS_LOST_EVENTS,
 };
 use crate::packet::{Family, Network, Packet, Transport, V4, V6};
 use crate::verdict::{CtTable, FamilyTables, Outcome, Tables};
@@ -59,6 +60,18 @@ impl Tables for KernelTables {
     }
 
     #[inline(always)]
+    fn endpoint_mark(&self, ifindex: u32) -> Option<u64> {
+        let endpoint = ENDPOINTS.get_ptr(&ifindex)?;
+        // SAFETY: projects to a field of a live map value.
+        Some(once(unsafe { &raw const (*endpoint).mark }))
+    }
+
+    #[inline(always)]
+    fn marked(&self, mark: u32) -> Option<u64> {
+        MARKS.get_ptr(&mark).map(once)
+    }
+
+    #[inline(always)]
     fn policy(&self, key: &PolicyKey) -> Option<u64> {
         POLICY.get_ptr(key).map(once)
     }
@@ -78,12 +91,24 @@ impl Tables for KernelTables {
 }
 
 macro_rules! family_tables {
-    ($family:ty, $owner:ident, $owners:ident, $class:ident, $cidr:ident, $routes:ident, $est:ident, $half:ident,
+    ($family:ty, $owner:ident, $owners:ident, $service:ident, $services:ident, $class:ident, $cidr:ident, $routes:ident, $est:ident, $half:ident,
      $frags:ident, $ctkey:ty, $fragkey:ty, $bits:literal) => {
         impl FamilyTables<$family> for KernelTables {
             #[inline(always)]
             fn owns(&self, ifindex: u32, addr: <$family as Family>::Addr) -> u32 {
                 $owners.get_ptr(&$owner { ifindex, addr }).map_or(0, once)
+            }
+
+            #[inline(always)]
+            fn service(&self, addr: <$family as Family>::Addr, port: u16, protocol: u8) -> u32 {
+                let protocol = u16::from(protocol);
+                $services
+                    .get_ptr(&$service {
+                        addr,
+                        port,
+                        protocol,
+                    })
+                    .map_or(0, once)
             }
 
             #[inline(always)]
@@ -168,10 +193,36 @@ macro_rules! family_tables {
 }
 
 family_tables!(
-    V4, OwnerKey4, OWNERS4, CLASS4, CIDR4, ROUTES4, CT_EST4, CT_HALF4, FRAGS4, CtKey4, FragKey4, 32
+    V4,
+    OwnerKey4,
+    OWNERS4,
+    ServiceKey4,
+    SERVICES4,
+    CLASS4,
+    CIDR4,
+    ROUTES4,
+    CT_EST4,
+    CT_HALF4,
+    FRAGS4,
+    CtKey4,
+    FragKey4,
+    32
 );
 family_tables!(
-    V6, OwnerKey6, OWNERS6, CLASS6, CIDR6, ROUTES6, CT_EST6, CT_HALF6, FRAGS6, CtKey6, FragKey6, 128
+    V6,
+    OwnerKey6,
+    OWNERS6,
+    ServiceKey6,
+    SERVICES6,
+    CLASS6,
+    CIDR6,
+    ROUTES6,
+    CT_EST6,
+    CT_HALF6,
+    FRAGS6,
+    CtKey6,
+    FragKey6,
+    128
 );
 
 #[inline(always)]

@@ -66,6 +66,8 @@ pub const ETHERNET: u32 = 14;
 /// Bytes of a frame.
 #[expect(clippy::len_without_is_empty, reason = "a frame is never empty")]
 pub trait Packet {
+    /// Whether it is at an interface; else it is about to be given to a socket of this host.
+    const AT_INTERFACE: bool = true;
     /// Length in bytes, link-layer header included.
     fn len(&self) -> u32;
     /// Link-layer protocol, host order.
@@ -74,6 +76,10 @@ pub trait Packet {
     fn ifindex(&self) -> u32;
     /// Interface that the frame entered the host by; 0 if the host itself made it.
     fn ingress_ifindex(&self) -> u32;
+    /// The mark that travels with the packet inside this host.
+    fn mark(&self) -> u32;
+    /// Replaces it.
+    fn set_mark(&self, mark: u32);
     /// The same value, with its history hidden from the verifier, which otherwise follows every path of the parser
     /// separately to the end of the program.
     #[must_use]

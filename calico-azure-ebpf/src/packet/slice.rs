@@ -1,9 +1,11 @@
 //! A frame in memory, for the host: property tests, fuzzing, `explain`.
 
+use core::cell::Cell;
+
 use super::Packet;
 
 /// A frame and where it is.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct SlicePacket<'a> {
     /// The frame, from the Ethernet header on.
     pub bytes: &'a [u8],
@@ -11,6 +13,8 @@ pub struct SlicePacket<'a> {
     pub ifindex: u32,
     /// Interface that it entered by, 0 for none.
     pub ingress_ifindex: u32,
+    /// Its mark.
+    pub mark: Cell<u32>,
 }
 
 impl Packet for SlicePacket<'_> {
@@ -31,6 +35,14 @@ impl Packet for SlicePacket<'_> {
 
     fn ingress_ifindex(&self) -> u32 {
         self.ingress_ifindex
+    }
+
+    fn mark(&self) -> u32 {
+        self.mark.get()
+    }
+
+    fn set_mark(&self, mark: u32) {
+        self.mark.set(mark);
     }
 
     fn words<const N: usize>(&self, offset: u32) -> Option<[u32; N]> {

@@ -6,12 +6,12 @@
 //! leg is judged again, in the direction in which the flow began, so a policy change cuts what it no longer allows
 //! whichever side speaks next.
 
-use super::policy::{Question, ask};
+use super::policy::{Question, ask, ready};
 use super::{CtTable, FamilyTables, Outcome, Tables};
 use crate::abi::{
     CONFIG_KEEP_ESTABLISHED, CT_REFRESH, CT_SEEN, Config, CtValue, LEG_HOST, LEG_NONE, LEG_OUT, LEG_REVOKED,
-    Reason, TIMEOUT_GENERIC, TIMEOUT_ICMP, TIMEOUT_TCP_ESTABLISHED, TIMEOUT_TCP_FINS, TIMEOUT_TCP_HALF_OPEN,
-    TIMEOUT_TCP_RESET, TIMEOUT_UDP,
+    LEG_SERVICE, Reason, TIMEOUT_GENERIC, TIMEOUT_ICMP, TIMEOUT_TCP_ESTABLISHED, TIMEOUT_TCP_FINS,
+    TIMEOUT_TCP_HALF_OPEN, TIMEOUT_TCP_RESET, TIMEOUT_UDP,
 };
 use crate::packet::{Family, Network, Transport, protocol, tcp};
 
@@ -26,6 +26,8 @@ pub(super) struct AtPod<'a, F: Family> {
     pub(super) leg: u32,
     /// The host itself sent it.
     pub(super) from_host: bool,
+    /// It has not been translated yet: what is sent to a service is judged where it leaves.
+    pub(super) defers: bool,
 }
 
 /// What an entry says about a packet: a `FOUND_*`, and for [`FOUND_STALE`] the entry's icmp field above it and the
@@ -45,6 +47,8 @@ const FOUND_APPROVED: u64 = 1;
 const FOUND_PROMOTE: u64 = 2;
 /// There is an entry, but policy must be asked.
 const FOUND_STALE: u64 = 3;
+/// The packet passes and is judged where it leaves.
+const FOUND_SERVICE: u64 = 4;
 
 impl Found {
     #[inline(always)]
@@ -137,6 +141,9 @@ pub(super) fn track<F: Family, T: Tables + FamilyTables<F>>(
             Reason::Established
         });
     }
+    if word == FOUND_SERVICE {
+        return Outcome::of(Reason::Service);
+    }
     let icmp = (word >> 16) as u16;
     let begins = at.begins() || at.from_host;
     // A reply to a flow that policy once allowed lives and dies with that flow, so that one is judged again.
@@ -148,9 +155,12 @@ pub(super) fn track<F: Family, T: Tables + FamilyTables<F>>(
         | u64::from(reply) << 2
         | u64::from(begins) << 3
         | u64::from(before != LEG_NONE) << 4
+        | u64::from(own == LEG_SERVICE && !at.defers) << 5
         | u64::from(icmp) << 16;
     let bits = T::opaque(bits);
     let (exists, reply, begins, had) = (bits & 1 != 0, bits & 4 != 0, bits & 8 != 0, bits & 16 != 0);
+    // Nothing translated it: it is still what it was where it was sent on, and what was decided there must stay.
+    let untranslated = bits & 32 != 0;
     let table = if bits & 2 != 0 {
         CtTable::Established
     } else {
@@ -160,11 +170,15 @@ pub(super) fn track<F: Family, T: Tables + FamilyTables<F>>(
     let leg = if reply { 1 - at.leg } else { at.leg };
     let outcome = answer(tables, config, at, reply, icmp);
     let passes = outcome.reason.passes();
-    let value = match (passes, at.from_host) {
-        (true, true) => LEG_HOST,
-        (true, false) => config.epoch,
-        (false, _) => LEG_REVOKED,
+    let value = match outcome.reason {
+        Reason::Service => LEG_SERVICE,
+        _ if passes && at.from_host => LEG_HOST,
+        _ if passes => config.epoch,
+        _ => LEG_REVOKED,
     };
+    if untranslated {
+        return outcome;
+    }
     if !exists {
         return if passes {
             begin(tables, now, at, &slot, value, outcome)
@@ -220,7 +234,12 @@ fn consult<F: Family>(
         return Found::of(FOUND_NOTHING);
     }
     let (own, other) = (entry.leg(slot.pod, at.leg), entry.leg(slot.pod, 1 - at.leg));
-    let approved = approves(own, config) || approves(other, config);
+    let service = at.leg == LEG_OUT && own == LEG_SERVICE;
+    let approved = if service {
+        at.defers
+    } else {
+        approves(own, config) || approves(other, config)
+    };
     if !approved || at.begins() || (at.from_host && own != LEG_HOST) {
         return Found {
             word: FOUND_STALE | u64::from(entry.icmp) << 16,
@@ -242,13 +261,17 @@ fn consult<F: Family>(
     } else {
         peer_seen != 0
     };
-    Found::of(if promote { FOUND_PROMOTE } else { FOUND_APPROVED })
+    Found::of(match promote {
+        _ if service => FOUND_SERVICE,
+        true => FOUND_PROMOTE,
+        false => FOUND_APPROVED,
+    })
 }
 
 #[inline(always)]
 fn approves(leg: u32, config: &Config) -> bool {
     let keeps = config.flags & CONFIG_KEEP_ESTABLISHED != 0 && leg != LEG_NONE && leg != LEG_REVOKED;
-    leg == config.epoch || leg == LEG_HOST || keeps
+    leg == config.epoch || leg == LEG_HOST || leg == LEG_SERVICE || keeps
 }
 
 #[inline(always)]
@@ -322,6 +345,15 @@ fn answer<F: Family, T: Tables + FamilyTables<F>>(
         } else {
             at.transport.sport
         };
+    }
+    if at.defers && !reply && at.leg == LEG_OUT && config.mark_mask != 0 {
+        let bits = tables.service(at.network.dst, at.transport.dport, protocol);
+        if bits & 1 << (config.epoch & 1) != 0 {
+            return match ready(config.epoch, at.ifindex, endpoint) {
+                Ok(_) => Outcome::of(Reason::Service),
+                Err(reason) => Outcome::of(reason),
+            };
+        }
     }
     ask::<F, T>(
         tables,

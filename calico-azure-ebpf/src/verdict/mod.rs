@@ -10,15 +10,18 @@
 //! | source is not the pod's | `SpoofedSource` |
 //! | endpoint without complete policy | `NotReady` |
 //! | later fragment of an unknown datagram | `UnknownFragment` |
+//! | to a service address and port | `Service` |
 //! | flow approved in this epoch by the pod's egress, or reply to one approved by its ingress | `Established` |
 //! | anything else, a new flow or one whose approval is stale: the pod's egress policy (ingress for a reply) | `PolicyAllow` / `PolicyDeny` |
 //!
 //! `to_workload` is the same with ingress and egress exchanged and without the source check; what the host itself
-//! sends to its pod is `FromHost` (kubelet's probes), before policy. `from_fabric` and `to_fabric`: see [`fabric`].
+//! sends to its pod is `FromHost` (kubelet's probes), before policy. `from_fabric` and `to_fabric`: see [`fabric`]. What
+//! a pod sends to a service passes `from_workload` as `Service`, marked, and is judged where it leaves: see [`service`].
 
 pub mod fabric;
 mod flow;
 mod policy;
+pub mod service;
 pub mod tables;
 pub mod workload;
 

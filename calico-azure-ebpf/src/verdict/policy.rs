@@ -55,15 +55,24 @@ fn reason(code: u64) -> Reason {
     }
 }
 
+/// The policy set in an endpoint's slot word.
+#[inline(always)]
+pub(super) fn ready(epoch: u32, ifindex: u32, endpoint: u64) -> Result<u32, Reason> {
+    if word::slot_check(endpoint) != word::check24(ifindex) {
+        return Err(Reason::TableRace);
+    }
+    match word::slot(endpoint, epoch) {
+        0 => Err(Reason::NotReady),
+        set => Ok(set),
+    }
+}
+
 #[inline(always)]
 fn look_up<F: Family, T: Tables + FamilyTables<F>>(tables: &T, epoch: u32, q: &Question<F>) -> Outcome {
-    if word::slot_check(q.endpoint) != word::check24(q.ifindex) {
-        return Outcome::of(Reason::TableRace);
-    }
-    let set = word::slot(q.endpoint, epoch);
-    if set == 0 {
-        return Outcome::of(Reason::NotReady);
-    }
+    let set = match ready(epoch, q.ifindex, q.endpoint) {
+        Ok(set) => set,
+        Err(reason) => return Outcome::of(reason),
+    };
     let class = match class_of::<F, T>(tables, epoch, q.peer) {
         Ok(class) => class,
         Err(reason) => return Outcome::of(reason),

@@ -31,6 +31,10 @@ pub trait Tables {
     fn now(&self) -> u64;
     /// The endpoint's slot word for its egress (`abi::LEG_OUT`) or ingress (`abi::LEG_IN`), read once.
     fn endpoint(&self, ifindex: u32, leg: u32) -> Option<u64>;
+    /// The endpoint's mark word, read once.
+    fn endpoint_mark(&self, ifindex: u32) -> Option<u64>;
+    /// The mark word of a mark, read once.
+    fn marked(&self, mark: u32) -> Option<u64>;
     /// Table word of `(policy set, peer class)`.
     fn policy(&self, key: &PolicyKey) -> Option<u64>;
     /// Decision word.
@@ -43,6 +47,8 @@ pub trait Tables {
 pub trait FamilyTables<F: Family> {
     /// In which slots the pod behind the interface may send from the address: bit 0 even epochs, bit 1 odd ones.
     fn owns(&self, ifindex: u32, addr: F::Addr) -> u32;
+    /// In which slots kube-proxy translates what is sent there, as [`Self::owns`].
+    fn service(&self, addr: F::Addr, port: u16, protocol: u8) -> u32;
     /// Slot word of the address itself.
     fn class(&self, addr: F::Addr) -> Option<u64>;
     /// Peer class, in a slot, of the longest prefix that covers the address; 0 for none.

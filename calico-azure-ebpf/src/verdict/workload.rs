@@ -2,7 +2,7 @@
 
 use super::flow::{AtPod, track};
 use super::{AllTables, FamilyTables, Outcome, Tables};
-use crate::abi::{Config, Hook, LEG_IN, LEG_OUT, Reason};
+use crate::abi::{Config, Hook, LEG_IN, LEG_OUT, Reason, word};
 use crate::packet::{Family, Network, Packet, Transport, V4, V6, ethertype, fragment};
 
 /// A packet that a pod sends.
@@ -101,8 +101,18 @@ fn judge<F: Family, P: Packet, T: Tables + FamilyTables<F>>(
         transport: *transport,
         leg,
         from_host,
+        defers: from_workload,
     };
-    let outcome = track(tables, config, &at);
+    let mut outcome = track(tables, config, &at);
+    if matches!(outcome.reason, Reason::Service) {
+        match tables
+            .endpoint_mark(ifindex)
+            .and_then(|word| word::mark_of(word, ifindex))
+        {
+            None => outcome = Outcome::of(Reason::TableRace),
+            Some(mark) => packet.set_mark(config.with_mark(packet.mark(), mark)),
+        }
+    }
     if outcome.reason.passes() && network.fragment == fragment::FIRST {
         let key = F::frag_key(network.src, network.dst, network.id, network.protocol);
         tables.set_frag(&key, pack(transport));
@@ -112,7 +122,7 @@ fn judge<F: Family, P: Packet, T: Tables + FamilyTables<F>>(
 
 /// The packet's ports: its own, or for a later fragment those of its datagram.
 #[inline(always)]
-fn ports<F: Family, P: Packet, T: FamilyTables<F>>(
+pub(super) fn ports<F: Family, P: Packet, T: FamilyTables<F>>(
     packet: &P,
     tables: &T,
     network: &Network<F>,

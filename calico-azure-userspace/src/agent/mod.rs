@@ -13,7 +13,9 @@ mod protect;
 mod staged;
 mod status;
 
-pub use config::{AgentConfig, EstablishedFlows, FabricChoice, LogFlows, SETTINGS_TIMEOUTS};
+pub use config::{
+    AgentConfig, EstablishedFlows, FabricChoice, HostCgroup, LogFlows, MarkMask, SETTINGS_TIMEOUTS,
+};
 pub use status::{Status, lock, path as status_path};
 
 use std::io;
@@ -29,7 +31,7 @@ use signal_hook::iterator::Signals;
 use crate::dataplane::attach::AttachError;
 use crate::dataplane::kernel::{Kernel, KernelError, is_root};
 use crate::dataplane::pins::{PinError, Pins};
-use crate::dataplane::{ApplyError, ring};
+use crate::dataplane::{ApplyError, cgroup, ring};
 use crate::sources::links::{LinksError, Snapshot};
 use crate::sources::{dir, links as link_source};
 
@@ -58,6 +60,11 @@ pub enum AgentError {
     Links(#[from] LinksError),
     #[error("{0}")]
     Dir(#[from] dir::DirError),
+    #[error(
+        "no cgroup2 file system is mounted here: mount the host's, name its root with --host-cgroup, or say `--host-cgroup none` \
+         and leave what pods send to services of this very host unjudged"
+    )]
+    NoCgroup,
     #[error("cannot start a thread or catch signals: {0}")]
     Start(#[source] io::Error),
 }
@@ -100,6 +107,16 @@ pub fn run(config: AgentConfig) -> Result<(), AgentError> {
         events::forward(debug)?;
     }
     let events = ring::Events::take(&mut kernel)?;
+    let group = match &config.host_cgroup {
+        HostCgroup::Auto => Some(cgroup::root().ok_or(AgentError::NoCgroup)?),
+        HostCgroup::None => None,
+        HostCgroup::Path(path) => Some(path.clone()),
+    };
+    // Before any packet can be marked.
+    if let Some(group) = &group {
+        cgroup::attach(&mut kernel, group)?;
+        tracing::info!(path = %group.display(), "attached to_host");
+    }
     let (sender, messages) = mpsc::channel::<Message>();
 
     let tables = StagedTables::default();

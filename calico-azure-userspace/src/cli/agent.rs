@@ -6,7 +6,7 @@ use clap::Args;
 use ipnet::IpNet;
 
 use super::{NodeArgs, OK, Outcome, object};
-use crate::agent::{AgentConfig, EstablishedFlows, FabricChoice, LogFlows, run};
+use crate::agent::{AgentConfig, EstablishedFlows, FabricChoice, HostCgroup, LogFlows, MarkMask, run};
 use crate::dataplane::attach::Mode;
 use crate::dataplane::kernel::Sizes;
 
@@ -54,6 +54,23 @@ pub(super) struct AgentArgs {
         value_name = "CIDR,…"
     )]
     allowed_forwarded_sources: Vec<IpNet>,
+    /// Root of the control groups whose sockets are this host's: what pods send to services that it serves itself is judged
+    /// there.
+    #[arg(
+        long,
+        env = "CALICO_AZURE_HOST_CGROUP",
+        default_value = "auto",
+        value_name = "auto|none|PATH"
+    )]
+    host_cgroup: HostCgroup,
+    /// Bits of packet marks that are ours, 12 in a row or more. kube-proxy's own must not be among them.
+    #[arg(
+        long,
+        env = "FELIX_IPTABLESMARKMASK",
+        default_value = "0xffff0000",
+        value_name = "MASK"
+    )]
+    mark_mask: MarkMask,
     /// Established flows of each family that can be followed; half-open ones are a quarter of it.
     #[arg(long, env = "FELIX_BPFMAPSIZECONNTRACK", default_value_t = Sizes::default().conntrack,
           value_parser = clap::value_parser!(u32).range(1024..))]
@@ -98,6 +115,8 @@ impl AgentArgs {
             log_flows: self.log_flows,
             established_flows: self.established_flows,
             allowed_sources: self.allowed_forwarded_sources,
+            host_cgroup: self.host_cgroup,
+            mark_mask: self.mark_mask,
             sizes,
             object: object::read(self.object.as_deref())?,
         })?;

@@ -121,6 +121,14 @@ pub enum AttachError {
         how: How,
         source: Box<dyn std::error::Error + Send + Sync>,
     },
+    #[error(
+        "cannot attach to_host to the control group {path}: {source}; --host-cgroup names the root of the unified hierarchy, \
+         or `none`"
+    )]
+    Cgroup {
+        path: std::path::PathBuf,
+        source: Box<dyn std::error::Error + Send + Sync>,
+    },
     #[error("cannot detach from {interface}: {source}")]
     Detach {
         interface: String,
@@ -135,7 +143,7 @@ impl AttachError {
         match self {
             Self::NoInterface(_) => true,
             Self::Attach { source, .. } | Self::Detach { source, .. } => gone(source.as_ref()),
-            Self::Kernel(_) | Self::Pin(_) => false,
+            Self::Kernel(_) | Self::Pin(_) | Self::Cgroup { .. } => false,
         }
     }
 }

@@ -7,7 +7,7 @@ use std::hash::Hash;
 
 use calico_azure_ebpf::abi::{
     CidrClass, Config, CtKey4, CtKey6, CtValue, FragKey4, FragKey6, Hook, LEG_OUT, OwnerKey4, OwnerKey6,
-    PolicyKey, PortKey, PrefixKey4, PrefixKey6, Reason,
+    PolicyKey, PortKey, PrefixKey4, PrefixKey6, Reason, ServiceKey4, ServiceKey6,
 };
 use calico_azure_ebpf::packet::{Network, Packet, Transport, V4, V6};
 use calico_azure_ebpf::verdict::{CtTable, FamilyTables, Outcome, Tables};
@@ -123,6 +123,14 @@ impl Tables for HostTables {
         })
     }
 
+    fn endpoint_mark(&self, ifindex: u32) -> Option<u64> {
+        self.image.endpoints.get(&ifindex).map(|endpoint| endpoint.mark)
+    }
+
+    fn marked(&self, mark: u32) -> Option<u64> {
+        self.image.marks.get(&mark).copied()
+    }
+
     fn policy(&self, key: &PolicyKey) -> Option<u64> {
         self.image.policy.get(key).copied()
     }
@@ -137,7 +145,7 @@ impl Tables for HostTables {
 }
 
 macro_rules! family_tables {
-    ($family:ty, $addr:ty, $owner:ident, $owners:ident, $class:ident, $cidr:ident, $routes:ident, $longest:ident,
+    ($family:ty, $addr:ty, $owner:ident, $owners:ident, $service:ident, $services:ident, $class:ident, $cidr:ident, $routes:ident, $longest:ident,
      $flows:ident, $ctkey:ty, $fragkey:ty) => {
         impl FamilyTables<$family> for HostTables {
             fn owns(&self, ifindex: u32, addr: $addr) -> u32 {
@@ -146,6 +154,16 @@ macro_rules! family_tables {
                     .get(&$owner { ifindex, addr })
                     .copied()
                     .unwrap_or(0)
+            }
+
+            fn service(&self, addr: $addr, port: u16, protocol: u8) -> u32 {
+                let protocol = u16::from(protocol);
+                let key = $service {
+                    addr,
+                    port,
+                    protocol,
+                };
+                self.image.$services.get(&key).copied().unwrap_or(0)
             }
 
             fn class(&self, addr: $addr) -> Option<u64> {
@@ -204,8 +222,32 @@ macro_rules! family_tables {
 }
 
 family_tables!(
-    V4, u32, OwnerKey4, owners4, class4, cidr4, routes4, longest4, flows4, CtKey4, FragKey4
+    V4,
+    u32,
+    OwnerKey4,
+    owners4,
+    ServiceKey4,
+    services4,
+    class4,
+    cidr4,
+    routes4,
+    longest4,
+    flows4,
+    CtKey4,
+    FragKey4
 );
 family_tables!(
-    V6, [u32; 4], OwnerKey6, owners6, class6, cidr6, routes6, longest6, flows6, CtKey6, FragKey6
+    V6,
+    [u32; 4],
+    OwnerKey6,
+    owners6,
+    ServiceKey6,
+    services6,
+    class6,
+    cidr6,
+    routes6,
+    longest6,
+    flows6,
+    CtKey6,
+    FragKey6
 );

@@ -4,7 +4,8 @@ use std::collections::BTreeMap;
 use std::io;
 
 use calico_azure_ebpf::abi::{
-    CidrClass, Config, Endpoint, OwnerKey4, OwnerKey6, Pod, PolicyKey, PortKey, PrefixKey4, PrefixKey6, word,
+    CidrClass, Config, Endpoint, OwnerKey4, OwnerKey6, Pod, PolicyKey, PortKey, PrefixKey4, PrefixKey6,
+    ServiceKey4, ServiceKey6, word,
 };
 
 use super::io::{Entries, MapIo, Table};
@@ -24,6 +25,9 @@ pub struct Image {
     pub cidr6: BTreeMap<PrefixKey6, CidrClass>,
     pub policy: BTreeMap<PolicyKey, u64>,
     pub ports: BTreeMap<PortKey, u64>,
+    pub services4: BTreeMap<ServiceKey4, u32>,
+    pub services6: BTreeMap<ServiceKey6, u32>,
+    pub marks: BTreeMap<u32, u64>,
     pub routes4: BTreeMap<PrefixKey4, u32>,
     pub routes6: BTreeMap<PrefixKey6, u32>,
 }
@@ -94,6 +98,9 @@ impl Image {
             Table::Cidr6 => set(&mut self.cidr6, key, value),
             Table::Policy => set(&mut self.policy, key, value),
             Table::Ports => set(&mut self.ports, key, value),
+            Table::Services4 => set(&mut self.services4, key, value),
+            Table::Services6 => set(&mut self.services6, key, value),
+            Table::Marks => set(&mut self.marks, key, value),
             Table::Routes4 => set(&mut self.routes4, key, value),
             Table::Routes6 => set(&mut self.routes6, key, value),
         }

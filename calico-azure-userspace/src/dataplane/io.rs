@@ -18,13 +18,16 @@ pub enum Table {
     Cidr6,
     Policy,
     Ports,
+    Services4,
+    Services6,
+    Marks,
     Routes4,
     Routes6,
 }
 
 impl Table {
     /// Every table.
-    pub const ALL: [Self; 12] = [
+    pub const ALL: [Self; 15] = [
         Self::Config,
         Self::Endpoints,
         Self::Owners4,
@@ -35,6 +38,9 @@ impl Table {
         Self::Cidr6,
         Self::Policy,
         Self::Ports,
+        Self::Services4,
+        Self::Services6,
+        Self::Marks,
         Self::Routes4,
         Self::Routes6,
     ];
@@ -53,6 +59,9 @@ impl Table {
             Self::Cidr6 => map::CIDR6,
             Self::Policy => map::POLICY,
             Self::Ports => map::PORTS,
+            Self::Services4 => map::SERVICES4,
+            Self::Services6 => map::SERVICES6,
+            Self::Marks => map::MARKS,
             Self::Routes4 => map::ROUTES4,
             Self::Routes6 => map::ROUTES6,
         }

@@ -3,21 +3,29 @@
 use std::io;
 use std::time::Duration;
 
-use aya::maps::Map;
-use aya::programs::{ProgramError, SchedClassifier, TestRun as _, TestRunOptions};
+use aya::maps::{Map, MapError, ProgramArray};
+use aya::programs::{CgroupSkb, ProgramError, SchedClassifier, TestRun as _, TestRunOptions};
 use aya::{Ebpf, EbpfError, EbpfLoader};
-use calico_azure_ebpf::abi::program;
+use calico_azure_ebpf::abi::{calls, map, program};
 
 use super::io::{Entries, MapIo, Table};
 use super::maps::{Maps, sizes_of, specs};
 use super::pins::{ExpectedMap, PinError, Pins};
 
-/// The programs, in the order in which their pins are listed.
-pub const PROGRAMS: [&str; 4] = [
+/// The programs of interfaces, in the order in which their pins are listed, and the one that two of them call.
+pub const PROGRAMS: [&str; 5] = [
     program::FROM_WORKLOAD,
     program::TO_WORKLOAD,
     program::FROM_FABRIC,
     program::TO_FABRIC,
+    program::SERVICE,
+];
+
+/// Programs that call each other by their place in `CALLS`.
+const CALLS: [(u32, &str); 3] = [
+    (calls::SERVICE, program::SERVICE),
+    (calls::TO_WORKLOAD, program::TO_WORKLOAD),
+    (calls::TO_FABRIC, program::TO_FABRIC),
 ];
 
 /// The kernel refused something.
@@ -122,6 +130,13 @@ impl Kernel {
                     source: Box::new(source),
                 })?;
         }
+        let to_host: &mut CgroupSkb = host(&mut ebpf)?;
+        to_host.load().map_err(|source| KernelError::Program {
+            name: program::TO_HOST,
+            source: Box::new(source),
+        })?;
+        // Before anything is attached: a call that finds nothing drops the packet.
+        connect(&mut ebpf)?;
         let maps = Maps::of(&ebpf, &specs)?;
         Ok(Self { ebpf, maps, pins })
     }
@@ -132,6 +147,14 @@ impl Kernel {
     /// [`KernelError::Missing`].
     pub fn program(&mut self, name: &'static str) -> Result<&mut SchedClassifier, KernelError> {
         classifier(&mut self.ebpf, name)
+    }
+
+    /// The program of control groups.
+    ///
+    /// # Errors
+    /// [`KernelError::Missing`].
+    pub fn to_host(&mut self) -> Result<&mut CgroupSkb, KernelError> {
+        host(&mut self.ebpf)
     }
 
     /// Runs a program on a packet (`BPF_PROG_TEST_RUN`), with `context` as the beginning of its `__sk_buff`: the last
@@ -223,6 +246,44 @@ fn classifier<'a>(ebpf: &'a mut Ebpf, name: &'static str) -> Result<&'a mut Sche
         name,
         source: Box::new(source),
     })
+}
+
+fn host(ebpf: &mut Ebpf) -> Result<&mut CgroupSkb, KernelError> {
+    let name = program::TO_HOST;
+    let program = ebpf.program_mut(name).ok_or(KernelError::Missing {
+        kind: "program",
+        name,
+    })?;
+    program.try_into().map_err(|source| KernelError::Program {
+        name,
+        source: Box::new(source),
+    })
+}
+
+/// Fills `CALLS`. Programs of an earlier agent that share it call these from now on; the tables are the same.
+fn connect(ebpf: &mut Ebpf) -> Result<(), KernelError> {
+    let name = map::CALLS;
+    let failed = |source: MapError| KernelError::Map {
+        name,
+        source: io::Error::other(source),
+    };
+    let mut programs = Vec::new();
+    for (place, name) in CALLS {
+        let fd = classifier(ebpf, name)?.fd().and_then(|fd| Ok(fd.try_clone()?));
+        let fd = fd.map_err(|source| KernelError::Program {
+            name,
+            source: Box::new(source),
+        })?;
+        programs.push((place, fd));
+    }
+    let table = ebpf
+        .map_mut(name)
+        .ok_or(KernelError::Missing { kind: "map", name })?;
+    let mut table = ProgramArray::try_from(table).map_err(failed)?;
+    for (place, fd) in programs {
+        table.set(place, &fd, 0).map_err(failed)?;
+    }
+    Ok(())
 }
 
 fn load_error(error: EbpfError) -> KernelError {

@@ -141,6 +141,7 @@ pub fn in_force(image: &Image, pods: &BTreeMap<u32, String>) -> Desired {
             pod: named.unwrap_or_else(|| format!("interface {ifindex}")),
             egress: live(endpoint.egress),
             ingress: live(endpoint.ingress),
+            mark: word::mark_of(endpoint.mark, *ifindex).unwrap_or_default(),
             addresses: addresses.collect(),
         };
         desired.endpoints.insert(*ifindex, endpoint);

@@ -8,7 +8,8 @@ use aya::Ebpf;
 use aya::maps::Map;
 use calico_azure_ebpf::abi::{
     CidrClass, Config, CounterKey, CounterValue, CtKey4, CtKey6, CtValue, Endpoint, FragKey4, FragKey6,
-    OwnerKey4, OwnerKey6, Pod, PolicyKey, PortKey, PrefixKey4, PrefixKey6, TOTALS_LEN, map,
+    OwnerKey4, OwnerKey6, Pod, PolicyKey, PortKey, PrefixKey4, PrefixKey6, ServiceKey4, ServiceKey6,
+    TOTALS_LEN, calls, map,
 };
 
 use super::counters::Counters;
@@ -26,6 +27,7 @@ pub(super) struct Spec {
 
 const HASH: u32 = 1;
 const ARRAY: u32 = 2;
+const PROG_ARRAY: u32 = 3;
 const PERCPU_HASH: u32 = 5;
 const PERCPU_ARRAY: u32 = 6;
 const LRU_HASH: u32 = 9;
@@ -64,6 +66,10 @@ pub(super) fn specs(sizes: Sizes) -> Vec<Spec> {
         spec::<PortKey, u64>(map::PORTS, HASH, tables),
         spec::<PrefixKey4, u32>(map::ROUTES4, LPM_TRIE, 262_144),
         spec::<PrefixKey6, u32>(map::ROUTES6, LPM_TRIE, 262_144),
+        spec::<ServiceKey4, u32>(map::SERVICES4, HASH, 262_144),
+        spec::<ServiceKey6, u32>(map::SERVICES6, HASH, 262_144),
+        spec::<u32, u64>(map::MARKS, HASH, 4096),
+        spec::<u32, u32>(map::CALLS, PROG_ARRAY, calls::LEN),
         spec::<CtKey4, CtValue>(map::CT_EST4, LRU_HASH, conntrack),
         spec::<CtKey4, CtValue>(map::CT_HALF4, LRU_HASH, half_open),
         spec::<CtKey6, CtValue>(map::CT_EST6, LRU_HASH, conntrack),
@@ -194,6 +200,7 @@ fn map_fd(map: &Map) -> Option<BorrowedFd<'_>> {
         | Map::LruHashMap(data)
         | Map::PerCpuArray(data)
         | Map::PerCpuHashMap(data)
+        | Map::ProgramArray(data)
         | Map::RingBuf(data) => Some(data.fd().as_fd()),
         _ => None,
     }

@@ -4,6 +4,7 @@
 
 pub mod apply;
 pub mod attach;
+pub mod cgroup;
 pub mod counters;
 pub mod host;
 pub mod image;

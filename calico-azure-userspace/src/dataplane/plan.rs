@@ -44,6 +44,8 @@ pub struct Settings {
     pub flags: u32,
     /// `abi::TIMEOUT_*`, nanoseconds.
     pub timeouts: [u64; 8],
+    /// `abi::Config::mark_mask`.
+    pub mark_mask: u32,
 }
 
 /// Plans the way from `actual` to `desired`.
@@ -111,6 +113,19 @@ pub fn plan_change(
     planner.owners(Table::Owners4, &actual.owners4, &desired.owners4, &change.owners4);
     planner.owners(Table::Owners6, &actual.owners6, &desired.owners6, &change.owners6);
     planner.endpoints(actual, desired, &change.endpoints);
+    planner.owners(
+        Table::Services4,
+        &actual.services4,
+        &desired.services4,
+        &change.services4,
+    );
+    planner.owners(
+        Table::Services6,
+        &actual.services6,
+        &desired.services6,
+        &change.services6,
+    );
+    planner.marks(actual, desired, &change.endpoints);
     planner.routes(
         Table::Routes4,
         &actual.routes4,
@@ -127,11 +142,17 @@ pub fn plan_change(
     let Planner {
         mut plan, changed, ..
     } = planner;
-    let Settings { flags, timeouts } = settings;
+    let Settings {
+        flags,
+        timeouts,
+        mark_mask,
+    } = settings;
     let wanted = Config {
         epoch: if changed { next } else { actual.config.epoch },
         flags,
         timeouts,
+        mark_mask,
+        reserved: 0,
     };
     if wanted != actual.config {
         plan.flip = Some(Op::put(Table::Config, &0_u32, &wanted));
@@ -320,6 +341,7 @@ impl Planner {
                 let prepared = Endpoint {
                     egress: word::with_slot(held.egress, self.next, 0),
                     ingress: word::with_slot(held.ingress, self.next, 0),
+                    mark: held.mark,
                 };
                 if held != prepared {
                     self.plan.prepare.push(Op::put(table, &ifindex, &prepared));
@@ -329,14 +351,17 @@ impl Planner {
                 continue;
             };
             let check = word::check24(ifindex);
+            let mark = word::mark(ifindex, endpoint.mark);
             let fresh = Endpoint {
                 egress: word::slots(0, 0, check),
                 ingress: word::slots(0, 0, check),
+                mark,
             };
             let base = held.unwrap_or(fresh);
             let prepared = Endpoint {
                 egress: word::with_slot(base.egress, self.next, endpoint.egress),
                 ingress: word::with_slot(base.ingress, self.next, endpoint.ingress),
+                mark,
             };
             if held != Some(prepared) {
                 self.plan.prepare.push(Op::put(table, &ifindex, &prepared));
@@ -346,10 +371,48 @@ impl Planner {
             let settled = Endpoint {
                 egress: word::slots(endpoint.egress, endpoint.egress, check),
                 ingress: word::slots(endpoint.ingress, endpoint.ingress, check),
+                mark,
             };
             if prepared != settled {
                 self.plan.settle.push(Op::put(table, &ifindex, &settled));
             }
+        }
+    }
+
+    /// Marks lead to endpoints, which decide: they are added before the flip, and go after it.
+    fn marks(&mut self, actual: &Image, desired: &Desired, changed: &[u32]) {
+        let (held, wanted) = (actual.endpoints.keys(), desired.endpoints.keys());
+        let looked_at = self.keys(held.copied(), wanted.copied(), changed.iter().copied());
+        let mut taken = BTreeSet::new();
+        for ifindex in &looked_at {
+            let Some(endpoint) = desired.endpoints.get(ifindex) else {
+                continue;
+            };
+            let word = word::mark(*ifindex, endpoint.mark);
+            taken.insert(endpoint.mark);
+            if actual.marks.get(&endpoint.mark) != Some(&word) {
+                self.plan
+                    .prepare
+                    .push(Op::put(Table::Marks, &endpoint.mark, &word));
+            }
+        }
+        let left = |(mark, word): &(&u32, &u64)| {
+            let of = word::marked(**word, **mark);
+            let stays = of.is_some_and(|ifindex| desired.endpoints.contains_key(&ifindex));
+            !stays && !taken.contains(*mark)
+        };
+        let gone: Vec<u32> = if self.everything {
+            actual.marks.iter().filter(left).map(|(mark, _)| *mark).collect()
+        } else {
+            let held = looked_at
+                .iter()
+                .filter_map(|ifindex| Some((ifindex, actual.endpoints.get(ifindex)?)));
+            let marks = held.filter_map(|(ifindex, held)| word::mark_of(held.mark, *ifindex));
+            let known = marks.filter_map(|mark| actual.marks.get_key_value(&mark));
+            known.filter(left).map(|(mark, _)| *mark).collect()
+        };
+        for mark in gone {
+            self.plan.settle.push(Op::remove(Table::Marks, &mark));
         }
     }
 

@@ -7,7 +7,7 @@
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 
-use calico_azure_ebpf::abi::{OwnerKey4, OwnerKey6, PolicyKey, PortKey};
+use calico_azure_ebpf::abi::{OwnerKey4, OwnerKey6, PolicyKey, PortKey, ServiceKey4, ServiceKey6};
 
 /// An IPv4 prefix as the wire has it.
 pub type Prefix4 = (u32, u8);
@@ -31,6 +31,9 @@ pub struct Desired {
     pub policy: BTreeMap<PolicyKey, u64>,
     /// → decision word.
     pub ports: BTreeMap<PortKey, u64>,
+    /// What kube-proxy translates.
+    pub services4: BTreeMap<ServiceKey4, u32>,
+    pub services6: BTreeMap<ServiceKey6, u32>,
     /// Prefix → `abi::route` bits.
     pub routes4: BTreeMap<Prefix4, u32>,
     pub routes6: BTreeMap<Prefix6, u32>,
@@ -45,9 +48,14 @@ pub struct DesiredEndpoint {
     pub egress: u32,
     /// Policy set for ingress; never 0.
     pub ingress: u32,
+    /// What its service traffic is marked with: from 1 to [`MARK_MAX`], another one for each endpoint of the node.
+    pub mark: u32,
     /// What the pod may send from.
     pub addresses: Vec<IpAddr>,
 }
+
+/// The highest mark: the kernel's tables hold no more endpoints.
+pub const MARK_MAX: u32 = (1 << 12) - 1;
 
 /// What a rule id stands for; shown wherever a verdict is shown.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]

@@ -22,6 +22,7 @@ pub mod pending;
 mod problem;
 pub mod reference;
 mod routes;
+mod services;
 pub mod store;
 #[cfg(test)]
 mod tests;

@@ -10,7 +10,7 @@ use std::path::Path;
 use std::process::ExitCode;
 
 use anyhow::{Context as _, Result};
-use calico_azure_ebpf::abi::{DEFAULT_TIMEOUTS, program};
+use calico_azure_ebpf::abi::{DEFAULT_MARK_MASK, DEFAULT_TIMEOUTS, program};
 use calico_azure_userspace::dataplane::kernel::{Kernel, PROGRAMS, Sizes};
 use calico_azure_userspace::dataplane::plan::Settings;
 use calico_azure_userspace::policy::Compiler;
@@ -111,6 +111,7 @@ fn verdicts(args: &Args) -> Result<bool> {
     let settings = Settings {
         flags: 0,
         timeouts: DEFAULT_TIMEOUTS,
+        mark_mask: DEFAULT_MARK_MASK,
     };
     let timed = |harness: &mut Harness, at: At, frame: &Frame| -> Result<Figure> {
         let bytes = frame.bytes();
@@ -173,6 +174,7 @@ fn by_rules(
     let settings = Settings {
         flags: 0,
         timeouts: DEFAULT_TIMEOUTS,
+        mark_mask: DEFAULT_MARK_MASK,
     };
     let at = At {
         program: program::TO_WORKLOAD,

@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result};
-use calico_azure_ebpf::abi::DEFAULT_TIMEOUTS;
+use calico_azure_ebpf::abi::{DEFAULT_MARK_MASK, DEFAULT_TIMEOUTS};
 use calico_azure_userspace::dataplane::plan::Settings;
 use calico_azure_userspace::policy::{Change, Compiler, Event};
 use serde_json::{Value, json};
@@ -126,6 +126,7 @@ impl Bench {
         let settings = Settings {
             flags: 0,
             timeouts: DEFAULT_TIMEOUTS,
+            mark_mask: DEFAULT_MARK_MASK,
         };
         let anew = self.compiler.desired().endpoints.is_empty();
         let begun = Instant::now();

@@ -152,6 +152,7 @@ impl Seen<'_> {
             bytes,
             ifindex: at.ifindex,
             ingress_ifindex: at.ingress_ifindex,
+            mark: Default::default(),
         };
         let outcome = match at.hook {
             Hook::From => workload::from_workload(&packet, tables),

@@ -159,6 +159,7 @@ fn engine(tables: &HostTables, case: &Case) -> Option<calico_azure_ebpf::verdict
         bytes: &bytes,
         ifindex: case.ifindex,
         ingress_ifindex: 1,
+        mark: Default::default(),
     };
     Some(match case.direction {
         Direction::Egress => workload::from_workload(&packet, tables),

@@ -22,6 +22,8 @@ pub struct AgentSpec {
     pub args: Vec<OsString>,
     /// Added to the environment.
     pub env: Vec<(OsString, OsString)>,
+    /// A node whose agent also has the sockets of a control group; the nodes of a lab share one kernel, so one of them at most.
+    pub host: Option<(String, PathBuf)>,
 }
 
 impl AgentSpec {
@@ -31,6 +33,7 @@ impl AgentSpec {
             binary: binary()?,
             args: Vec::new(),
             env: Vec::new(),
+            host: None,
         })
     }
 
@@ -45,6 +48,13 @@ impl AgentSpec {
     #[must_use]
     pub fn env(mut self, key: impl Into<OsString>, value: impl Into<OsString>) -> Self {
         self.env.push((key.into(), value.into()));
+        self
+    }
+
+    /// Gives the agent of `node` the sockets of `group`.
+    #[must_use]
+    pub fn host(mut self, node: &str, group: &Path) -> Self {
+        self.host = Some((node.to_owned(), group.to_owned()));
         self
     }
 }
@@ -315,8 +325,14 @@ impl Agent {
             .arg(&self.run)
             .arg("--flow-log")
             .arg(&self.flow_log);
+        // Sockets of the whole machine are nobody's business here.
+        let group = match &self.spec.host {
+            Some((node, group)) if *node == self.node => group.as_path(),
+            _ => Path::new("none"),
+        };
         command
             .args(&self.spec.args)
+            .env("CALICO_AZURE_HOST_CGROUP", group)
             .envs(self.spec.env.iter().map(|(k, v)| (k, v)));
         command.stdin(std::process::Stdio::null()).stdout(out).stderr(err);
         // A Ctrl-C is for this process, which then ends the agent in order.

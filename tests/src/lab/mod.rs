@@ -11,6 +11,7 @@
 //! ```
 
 mod agent;
+mod cgroup;
 mod cluster;
 mod cni;
 mod dir;
@@ -18,6 +19,7 @@ mod error;
 mod exec;
 mod fabric;
 mod flowlog;
+mod kubeproxy;
 mod manifests;
 mod netns;
 mod node;
@@ -26,12 +28,14 @@ pub mod probe;
 mod rules;
 
 pub use agent::{Agent, AgentSpec, AgentStatus, Attachment, StatusEndpoint, binary};
+pub use cgroup::Cgroup;
 pub use cluster::{Cluster, ClusterSpec, Pod};
 pub use cni::PodNet;
 pub use dir::{LabDir, labs, remove};
 pub use error::LabError;
 pub use fabric::{Counter, Fabric, FabricDrop, Internet};
 pub use flowlog::{Flow, FlowLog, Staged};
+pub use kubeproxy::{KubeProxy, ServiceSpec};
 pub use manifests::{PodManifest, Port, Source};
 pub use netns::NetNs;
 pub use node::Node;

@@ -75,12 +75,13 @@ impl At {
     }
 }
 
-/// Every new flow is recorded, so that each packet's rule is known.
+/// Every new flow is recorded, so that each packet's rule is known. Packets are taken to be translated already.
 #[must_use]
 pub fn settings() -> Settings {
     Settings {
         flags: CONFIG_LOG_ALLOWED,
         timeouts: DEFAULT_TIMEOUTS,
+        mark_mask: 0,
     }
 }
 
@@ -112,6 +113,23 @@ impl Runner {
         Ok(self.run_timed(at, packet, 1)?.0)
     }
 
+    /// As [`Self::observe`], for a packet that carries a mark.
+    ///
+    /// # Errors
+    /// As [`Self::run`].
+    pub fn observe_marked(
+        &mut self,
+        at: At,
+        packet: &[u8],
+        mark: u32,
+    ) -> Result<(Returned, Option<Event>), TestRunError> {
+        self.drain();
+        let mut context = context(at);
+        context[8..12].copy_from_slice(&mark.to_ne_bytes());
+        let (value, _) = self.dataplane.io().test_run(at.program, packet, &context, 1)?;
+        Ok((returned(at, value)?, self.events.next_event()))
+    }
+
     /// Runs a program on a packet `repeat` times; the last verdict and the mean time.
     ///
     /// # Errors
@@ -126,15 +144,7 @@ impl Runner {
             .dataplane
             .io()
             .test_run(at.program, packet, &context(at), repeat)?;
-        let returned = match value.cast_signed() {
-            -1 => Returned::Next,
-            2 => Returned::Drop,
-            value => {
-                let program = at.program;
-                return Err(TestRunError::Returned { program, value });
-            }
-        };
-        Ok((returned, duration))
+        Ok((returned(at, value)?, duration))
     }
 
     /// Runs a program on a packet; the verdict and the event it caused, if any.
@@ -162,6 +172,17 @@ impl Runner {
         self.dataplane
             .io()
             .put(Table::Config, 0_u32.bytes(), config.bytes())
+    }
+}
+
+fn returned(at: At, value: u32) -> Result<Returned, TestRunError> {
+    match value.cast_signed() {
+        -1 => Ok(Returned::Next),
+        2 => Ok(Returned::Drop),
+        value => {
+            let program = at.program;
+            Err(TestRunError::Returned { program, value })
+        }
     }
 }
 

@@ -198,6 +198,7 @@ impl Pods {
         let endpoint = Endpoint {
             egress: word::slots(plug.egress, plug.egress, check),
             ingress: word::slots(plug.ingress, plug.ingress, check),
+            mark: word::mark(LOOPBACK, 1),
         };
         io.put(Table::Endpoints, LOOPBACK.bytes(), endpoint.bytes())?;
         for (table, key) in &plug.owners {

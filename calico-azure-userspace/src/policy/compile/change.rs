@@ -2,9 +2,10 @@
 
 use std::collections::BTreeMap;
 
-use calico_azure_ebpf::abi::{OwnerKey4, OwnerKey6, PolicyKey, PortKey};
+use calico_azure_ebpf::abi::{OwnerKey4, OwnerKey6, PolicyKey, PortKey, ServiceKey4, ServiceKey6};
 use ipnet::IpNet;
 
+use crate::policy::services::ServiceAt;
 use crate::policy::{Desired, DesiredEndpoint, Prefix4, Prefix6, wire};
 
 /// Keys whose entries may be others than when the last change was taken. Ascending, each once.
@@ -21,6 +22,8 @@ pub struct Change {
     pub cidr6: Vec<Prefix6>,
     pub policy: Vec<PolicyKey>,
     pub ports: Vec<PortKey>,
+    pub services4: Vec<ServiceKey4>,
+    pub services6: Vec<ServiceKey6>,
     pub routes4: Vec<Prefix4>,
     pub routes6: Vec<Prefix6>,
     /// Ids of rules that got a name or lost it.
@@ -50,6 +53,8 @@ impl Change {
             cidr6,
             policy,
             ports,
+            services4,
+            services6,
             routes4,
             routes6,
             rules,
@@ -64,6 +69,8 @@ impl Change {
         self.cidr6.extend(cidr6);
         self.policy.extend(policy);
         self.ports.extend(ports);
+        self.services4.extend(services4);
+        self.services6.extend(services6);
         self.routes4.extend(routes4);
         self.routes6.extend(routes6);
         self.rules.extend(rules);
@@ -87,6 +94,8 @@ impl Change {
         tidy(&mut self.cidr6);
         tidy(&mut self.policy);
         tidy(&mut self.ports);
+        tidy(&mut self.services4);
+        tidy(&mut self.services6);
         tidy(&mut self.routes4);
         tidy(&mut self.routes6);
         tidy(&mut self.rules);
@@ -182,6 +191,34 @@ impl Sheet {
     pub(super) fn port(&mut self, key: PortKey, word: Option<u64>) {
         let Self { desired, change } = self;
         edit(&mut desired.ports, &mut change.ports, key, word);
+    }
+
+    pub(super) fn service(&mut self, at: ServiceAt, is_one: bool) {
+        let Self { desired, change } = self;
+        let ServiceAt {
+            address,
+            port,
+            protocol,
+        } = at;
+        let (value, protocol) = (is_one.then_some(1), u16::from(protocol));
+        match address {
+            std::net::IpAddr::V4(ip) => {
+                let key = ServiceKey4 {
+                    addr: wire::addr4(ip),
+                    port,
+                    protocol,
+                };
+                edit(&mut desired.services4, &mut change.services4, key, value);
+            }
+            std::net::IpAddr::V6(ip) => {
+                let key = ServiceKey6 {
+                    addr: wire::addr6(ip),
+                    port,
+                    protocol,
+                };
+                edit(&mut desired.services6, &mut change.services6, key, value);
+            }
+        }
     }
 
     pub(super) fn route(&mut self, net: IpNet, bits: Option<u32>) {

@@ -19,6 +19,7 @@ use super::touched::Touched;
 use super::{CompileError, Interners};
 use crate::policy::RuleRef;
 use crate::policy::routes::Routes;
+use crate::policy::services::Services;
 use crate::policy::store::Store;
 
 /// Everything that follows from the store.
@@ -33,6 +34,7 @@ pub(super) struct Engine {
     classes: Classes,
     pub(super) sets: Sets,
     routes: Routes,
+    services: Services,
     names: Counted<RuleRef>,
     pub(super) rules: BTreeMap<u32, RuleRef>,
     pub(super) problems: Problems,
@@ -145,6 +147,15 @@ impl Engine {
         for (net, bits) in self.routes.turnover() {
             self.sheet.route(net, bits);
         }
+        if touched.facts || touched.nodes.contains(&store.facts().node) {
+            self.services.hosts(store);
+        }
+        for name in &touched.service_objects {
+            self.services.service(name.clone(), store.service(name));
+        }
+        for (at, is_one) in self.services.turnover() {
+            self.sheet.service(at, is_one);
+        }
     }
 
     /// An address has the source that its owner is in, if anything holds for that.
@@ -195,6 +206,7 @@ impl Engine {
             ("classes", self.classes.counts()),
             ("sets", self.sets.counts()),
             ("routes", self.routes.counts()),
+            ("services", self.services.counts()),
             ("names", vec![self.names.len(), self.rules.len()]),
             ("problems", vec![self.problems.iter().count()]),
         ]

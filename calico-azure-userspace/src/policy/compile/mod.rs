@@ -26,6 +26,7 @@ mod encode;
 mod engine;
 mod intern;
 mod label_index;
+mod marks;
 mod members;
 mod output;
 mod own;

@@ -9,6 +9,7 @@ use super::change::Sheet;
 use super::claims::{Claims, PodName};
 use super::counted::Counted;
 use super::intern::Handle;
+use super::marks::Marks;
 use super::own::OwnSide;
 use super::predicate::PerFamily;
 use super::problems::Problems;
@@ -46,6 +47,7 @@ struct Asks {
 #[derive(Debug, Default)]
 pub(super) struct Placement {
     endpoints: BTreeMap<PodName, Placed>,
+    marks: Marks,
     /// Sets that are not what they were: to be counted.
     pub(super) taken: Vec<Handle<SetContent>>,
     pub(super) left: Vec<Handle<SetContent>>,
@@ -95,6 +97,7 @@ impl Placement {
                     context.sheet.owner(old.ifindex, *address, false);
                 }
                 context.sheet.endpoint(old.ifindex, None);
+                self.marks.free(old.ifindex);
             }
             before.push(old);
         }
@@ -149,6 +152,7 @@ impl Placement {
                 pod: pod_name(&endpoint.pod),
                 egress: egress.id(),
                 ingress: ingress.id(),
+                mark: self.marks.of(ifindex),
                 addresses: topology.addresses.clone(),
             };
             for address in &topology.addresses {
@@ -171,7 +175,14 @@ impl Placement {
 
     #[cfg(test)]
     pub(super) fn counts(&self) -> Vec<usize> {
-        vec![self.endpoints.len(), self.taken.len(), self.left.len()]
+        let [marks, used] = self.marks.counts();
+        vec![
+            self.endpoints.len(),
+            self.taken.len(),
+            self.left.len(),
+            marks,
+            used,
+        ]
     }
 }
 

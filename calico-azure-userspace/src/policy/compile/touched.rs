@@ -18,7 +18,10 @@ pub(super) struct Touched {
     pub(super) hosts: BTreeSet<String>,
     pub(super) nodes: BTreeSet<String>,
     pub(super) backends: BTreeSet<Key>,
+    /// Services whose backends changed.
     pub(super) services: BTreeSet<ServiceName>,
+    /// Services that changed themselves.
+    pub(super) service_objects: BTreeSet<ServiceName>,
     pub(super) settings: bool,
     pub(super) interfaces: bool,
     pub(super) facts: bool,
@@ -124,7 +127,11 @@ impl Touched {
                 namespace,
                 name,
             }),
-            // Services, workloads, IP pools: no policy looks at them.
+            Kind::Service => self.service_objects.insert(ServiceName {
+                namespace: namespace.unwrap_or_default(),
+                name,
+            }),
+            // Workloads, IP pools: no policy looks at them.
             _ => false,
         };
     }

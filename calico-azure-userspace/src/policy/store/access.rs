@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use super::{Name, Store};
-use crate::model::{Backends, HostEndpoint, Key, Kind, NetworkSet, Node, Pod, Policy, ServiceName};
+use crate::model::{Backends, HostEndpoint, Key, Kind, NetworkSet, Node, Pod, Policy, Service, ServiceName};
 
 impl Store {
     /// As [`Self::pod`].
@@ -43,6 +43,11 @@ impl Store {
 
     pub(in crate::policy) fn node(&self, name: &str) -> Option<&Node> {
         self.nodes.get(name).map(AsRef::as_ref)
+    }
+
+    pub(in crate::policy) fn service(&self, name: &ServiceName) -> Option<&Service> {
+        let key = (name.namespace.clone(), name.name.clone());
+        self.services.get(&key).map(AsRef::as_ref)
     }
 
     pub(in crate::policy) fn backends_object(&self, key: &Key) -> Option<&Backends> {
@@ -102,6 +107,8 @@ impl Store {
             &mut keys,
         );
         differ(&self.backends, &other.backends, Key::clone, &mut keys);
+        let services = namespaced(Kind::Service);
+        differ(&self.services, &other.services, services, &mut keys);
         keys
     }
 }

@@ -6,7 +6,6 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use calico_azure_ebpf::abi::Reason;
 
 use super::canonical::Canonical;
-use crate::model::Resource;
 use crate::policy::generate::{self, Rng, Shape, probes};
 use crate::policy::reference::Oracle;
 use crate::policy::topology::{Topology, pod_name};
@@ -256,7 +255,8 @@ fn a_change_names_every_entry_that_is_different() {
                 )*};
             }
             named!(
-                endpoints, owners4, owners6, class4, class6, cidr4, cidr6, policy, ports, routes4, routes6
+                endpoints, owners4, owners6, class4, class6, cidr4, cidr6, policy, ports, services4,
+                services6, routes4, routes6
             );
             before = after;
         }
@@ -278,12 +278,6 @@ fn live_and_die(rng: &mut Rng, compiler: &mut Compiler, seeds: std::ops::Range<u
     }
     compiler.update().unwrap();
     let mut keys = compiler.store().differing(&Store::default());
-    keys.extend(
-        compiler
-            .store()
-            .services()
-            .map(|x| Resource::Service(x.as_ref().clone()).key()),
-    );
     rng.shuffle(&mut keys);
     seen += keys.len() + 2;
     for key in keys {

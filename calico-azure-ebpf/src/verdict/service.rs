@@ -1,0 +1,155 @@
+//! What a pod sends to a service is translated after `from_workload` has seen it, and policy is about the backend. So
+//! `from_workload` lets it through with a mark that names the pod, and here, where the translated packet leaves, the
+//! pod's egress policy is asked. Replies need nothing: they are translated back before they reach the pod, and belong to the
+//! flow that `from_workload` noted.
+//!
+//! | where the marked packet leaves | verdict |
+//! |---|---|
+//! | mark of an endpoint that is gone | `NoEndpoint` |
+//! | to the interface of the pod that sent it | `Hairpin` |
+//! | anywhere else | the pod's egress policy, with a flow of the translated addresses |
+//!
+//! A packet that nothing translated is judged by the address that it has.
+
+use super::flow::{AtPod, track};
+use super::workload::ports;
+use super::{AllTables, FamilyTables, Outcome, Tables};
+use crate::abi::{Config, Hook, LEG_IN, LEG_OUT, Reason, word};
+use crate::packet::{Family, Network, Packet, Transport, V4, V6, ethertype};
+
+/// Whether a packet is one that [`leaving`] must see before anything else does.
+#[inline(always)]
+pub fn is_marked<P: Packet, T: Tables>(packet: &P, tables: &T) -> bool {
+    let mark = packet.mark();
+    mark != 0 && tables.config().is_some_and(|config| config.mark_of(mark) != 0)
+}
+
+/// A marked packet that leaves, to a pod, to the fabric or to a socket of this host. One that passes has lost its mark;
+/// `Hairpin` passes everything that comes after, too.
+#[inline(always)]
+pub fn leaving<P: Packet, T: AllTables>(packet: &P, tables: &T) -> Outcome {
+    let mark = packet.mark();
+    let (reason, sender) = match tables.config().filter(|config| config.epoch != 0) {
+        None => (Reason::NotConfigured, 0),
+        Some(config) => match sender(tables, config.mark_of(mark)) {
+            None => (Reason::NoEndpoint, 0),
+            Some(sender) => match tables.endpoint(sender, LEG_OUT) {
+                None => (Reason::NoEndpoint, sender),
+                Some(endpoint) => {
+                    let sent = Sent { packet, sender };
+                    match packet.ethertype() {
+                        ethertype::IPV4 => return family::<V4, P, T>(&sent, tables, config, endpoint),
+                        ethertype::IPV6 => return family::<V6, P, T>(&sent, tables, config, endpoint),
+                        _ => (Reason::UnsupportedEthertype, sender),
+                    }
+                }
+            },
+        },
+    };
+    let outcome = Outcome::of(reason);
+    tables.record_bare(Hook::Service, &Sent { packet, sender }, outcome);
+    outcome
+}
+
+#[inline(always)]
+fn sender<T: Tables>(tables: &T, mark: u32) -> Option<u32> {
+    word::marked(tables.marked(mark)?, mark)
+}
+
+#[inline(always)]
+fn family<F: Family, P: Packet, T: Tables + FamilyTables<F>>(
+    sent: &Sent<'_, P>,
+    tables: &T,
+    config: &Config,
+    endpoint: u64,
+) -> Outcome {
+    let network = match Network::<F>::parse(sent.packet) {
+        Ok(network) => network,
+        Err(reason) => {
+            let outcome = Outcome::of(reason);
+            tables.record_bare(Hook::Service, sent, outcome);
+            return outcome;
+        }
+    };
+    let mut transport = Transport::default();
+    let outcome = match ports(sent.packet, tables, &network) {
+        Ok(read) => {
+            transport = read;
+            let hairpin = sent.packet.ifindex() == sent.sender && sent.is_leaving();
+            let at = AtPod {
+                ifindex: sent.sender,
+                endpoint,
+                network: &network,
+                transport,
+                // A pod may always talk to itself; its answers find the flow by what it was allowed to receive.
+                leg: if hairpin { LEG_IN } else { LEG_OUT },
+                from_host: hairpin,
+                defers: false,
+            };
+            let outcome = track(tables, config, &at);
+            match outcome.reason {
+                Reason::FromHost if hairpin => Outcome::of(Reason::Hairpin),
+                _ => outcome,
+            }
+        }
+        Err(reason) => Outcome::of(reason),
+    };
+    if outcome.reason.passes() {
+        sent.packet.set_mark(config.with_mark(sent.packet.mark(), 0));
+    }
+    tables.record(Hook::Service, sent, &network, &transport, outcome);
+    outcome
+}
+
+/// A packet as one of the pod that sent it: that is whom counters and records are about.
+struct Sent<'a, P: Packet> {
+    packet: &'a P,
+    sender: u32,
+}
+
+impl<P: Packet> Sent<'_, P> {
+    /// Whether the packet is on its way out of an interface, and not to a socket.
+    #[inline(always)]
+    fn is_leaving(&self) -> bool {
+        P::AT_INTERFACE
+    }
+}
+
+impl<P: Packet> Packet for Sent<'_, P> {
+    const AT_INTERFACE: bool = P::AT_INTERFACE;
+
+    #[inline(always)]
+    fn len(&self) -> u32 {
+        self.packet.len()
+    }
+
+    #[inline(always)]
+    fn ethertype(&self) -> u16 {
+        self.packet.ethertype()
+    }
+
+    #[inline(always)]
+    fn ifindex(&self) -> u32 {
+        self.sender
+    }
+
+    #[inline(always)]
+    fn ingress_ifindex(&self) -> u32 {
+        self.packet.ingress_ifindex()
+    }
+
+    #[inline(always)]
+    fn mark(&self) -> u32 {
+        self.packet.mark()
+    }
+
+    #[inline(always)]
+    fn set_mark(&self, mark: u32) {
+        self.packet.set_mark(mark);
+    }
+
+    #[inline(always)]
+    fn words<const N: usize>(&self, offset: u32) -> Option<[u32; N]> {
+        self.packet.words(offset)
+    }
+}
