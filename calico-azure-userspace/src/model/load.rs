@@ -229,8 +229,8 @@ fn read(file: &Path) -> io::Result<String> {
         ));
     }
     String::from_utf8(fs::read(file)?).map_err(|error| {
-        let good = error.as_bytes().iter().take(error.utf8_error().valid_up_to());
-        let line = good.filter(|byte| **byte == b'\n').count() + 1;
+        let good = error.as_bytes().get(..error.utf8_error().valid_up_to());
+        let line = yaml::line_breaks(&String::from_utf8_lossy(good.unwrap_or_default())) + 1;
         io::Error::new(
             io::ErrorKind::InvalidData,
             format!("expected UTF-8 text, and line {line} is not"),

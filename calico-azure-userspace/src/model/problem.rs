@@ -66,7 +66,7 @@ impl Excerpt {
     /// Of the line that contains `byte`; `length` 0 stands for all that is left of it.
     pub(super) fn new(text: &str, byte: usize, length: usize) -> Option<Self> {
         let (before, after) = text.split_at_checked(byte)?;
-        let before = before.rsplit('\n').next().unwrap_or_default();
+        let before = before.rsplit(['\n', '\r']).next().unwrap_or_default();
         let after = after.split(['\n', '\r']).next().unwrap_or_default().trim_end();
         let skip = before.chars().count();
         let left = after.chars().count();

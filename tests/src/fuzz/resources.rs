@@ -18,7 +18,8 @@ pub(super) fn check(data: &[u8]) {
     let loaded = parse_text(Path::new("fuzz.yaml"), &text);
     let took = started.elapsed();
     assert!(took < SLOW, "{} bytes took {took:?}", text.len());
-    let lines: Vec<&str> = text.split('\n').collect();
+    let breaks = text.replace("\r\n", "\n").replace('\r', "\n");
+    let lines: Vec<&str> = breaks.split('\n').collect();
     for problem in loaded.problems.iter().chain(&loaded.missing_tiers()) {
         place(problem, &lines);
     }

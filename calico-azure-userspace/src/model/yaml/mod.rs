@@ -14,7 +14,7 @@ use std::collections::HashMap;
 
 use serde_saphyr::granit_parser::{Event, Marker, Parser, ScalarStyle, Span, StructureStyle, Tag};
 
-pub(super) use parts::{Part, parts, values};
+pub(super) use parts::{Part, line_breaks, parts, values};
 pub(super) use scalar::{Resolved, Scalar};
 
 /// Deepest nesting; no Kubernetes object comes near.

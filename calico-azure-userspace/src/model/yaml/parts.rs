@@ -28,8 +28,8 @@ impl<'t> Part<'t> {
     /// What begins at this byte of the text.
     fn split_at(self, end: usize) -> Option<(Self, Self)> {
         let (first, second) = self.text.split_at_checked(end)?;
-        let breaks = first.bytes().filter(|byte| *byte == b'\n').count();
-        let last_line = first.rsplit('\n').next().unwrap_or_default().chars().count();
+        let breaks = line_breaks(first);
+        let last_line = first.rsplit(['\n', '\r']).next().unwrap_or_default().chars().count();
         let rest = Self {
             text: second,
             byte: self.byte + end,
@@ -38,6 +38,12 @@ impl<'t> Part<'t> {
         };
         Some((Self { text: first, ..self }, rest))
     }
+}
+
+/// Ends of lines, as YAML 1.2 (5.4) has them: a line feed, a carriage return, or both as one.
+pub(in crate::model) fn line_breaks(text: &str) -> usize {
+    let returns = text.matches('\r').count() - text.matches("\r\n").count();
+    returns + text.matches('\n').count()
 }
 
 /// JSON values one after the other, a part each, and whatever follows them; what is no JSON is one part. (YAML takes
