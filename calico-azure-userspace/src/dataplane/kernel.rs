@@ -157,8 +157,8 @@ impl Kernel {
         host(&mut self.ebpf)
     }
 
-    /// Runs a program on a packet (`BPF_PROG_TEST_RUN`), with `context` as the beginning of its `__sk_buff`: the last
-    /// return value and the mean time of a run.
+    /// Runs a program on a packet (`BPF_PROG_TEST_RUN`), with `context` as the beginning of its `__sk_buff`, which becomes what
+    /// the last run made of it: the last return value and the mean time of a run.
     ///
     /// # Errors
     /// What the kernel says.
@@ -166,12 +166,14 @@ impl Kernel {
         &mut self,
         name: &'static str,
         packet: &[u8],
-        context: &[u8],
+        context: &mut [u8],
         repeat: u32,
     ) -> Result<(u32, Duration), KernelError> {
+        let before = context.to_vec();
         let options = TestRunOptions {
             data_in: Some(packet),
-            ctx_in: Some(context),
+            ctx_in: Some(&before),
+            ctx_out: Some(context),
             repeat,
             ..TestRunOptions::default()
         };

@@ -202,12 +202,10 @@ impl Bench {
         };
         add(expected.totals.entry((hook, reason)).or_default());
         if !reason.passes() {
-            let key = CounterKey {
-                ifindex: at.ifindex,
-                hook: hook as u16,
-                reason: u16::from(reason as u8),
-            };
-            add(expected.drops.entry(key).or_default());
+            add(expected
+                .drops
+                .entry(drop_key(at.ifindex, hook, reason))
+                .or_default());
         }
         let seen = event.and_then(|event| Reason::try_from(event.reason).ok());
         assert_eq!(
@@ -226,5 +224,58 @@ impl Bench {
             assert_eq!(seen, Some(reason), "a drop is recorded");
         }
         Ok(())
+    }
+
+    /// As [`Self::expect`], for a packet with a mark: what each program that sees it says, of which interface, and the mark that
+    /// it has in the end.
+    ///
+    /// # Errors
+    /// What the kernel says.
+    #[track_caller]
+    pub fn expect_marked(
+        &mut self,
+        at: At,
+        packet: &[u8],
+        marks: (u32, u32),
+        seen: &[(Hook, Reason, u32)],
+    ) -> Result<()> {
+        let mut expected = self.counts()?;
+        let (returned, mark, events) = self.harness.observe_marked(at, packet, marks.0)?;
+        let after = self.counts()?;
+        let value = CounterValue {
+            packets: 1,
+            bytes: u64::try_from(packet.len())?,
+        };
+        for &(hook, reason, ifindex) in seen {
+            let total = expected.totals.entry((hook, reason)).or_default();
+            let drop = (!reason.passes())
+                .then(|| expected.drops.entry(drop_key(ifindex, hook, reason)).or_default());
+            for counter in [Some(total), drop].into_iter().flatten() {
+                counter.packets += value.packets;
+                counter.bytes += value.bytes;
+            }
+        }
+        assert_eq!(after, expected, "expected {seen:?}; events: {events:?}");
+        let passes = seen.iter().all(|(_, reason, _)| reason.passes());
+        assert_eq!(returned == Returned::Next, passes, "{seen:?}");
+        assert_eq!(mark, marks.1, "{seen:?}");
+        let drops = seen.iter().filter(|(_, reason, _)| !reason.passes());
+        let recorded = events.iter().map(|event| (event.ifindex, event.reason));
+        let recorded: Vec<_> = recorded.collect();
+        for &(_, reason, ifindex) in drops {
+            assert!(
+                recorded.contains(&(ifindex, reason as u8)),
+                "a drop is recorded: {events:?}"
+            );
+        }
+        Ok(())
+    }
+}
+
+fn drop_key(ifindex: u32, hook: Hook, reason: Reason) -> CounterKey {
+    CounterKey {
+        ifindex,
+        hook: hook as u16,
+        reason: u16::from(reason as u8),
     }
 }

@@ -113,7 +113,7 @@ impl Runner {
         Ok(self.run_timed(at, packet, 1)?.0)
     }
 
-    /// As [`Self::observe`], for a packet that carries a mark.
+    /// As [`Self::observe`], for a packet that carries a mark, and the mark that it has afterwards.
     ///
     /// # Errors
     /// As [`Self::run`].
@@ -122,12 +122,18 @@ impl Runner {
         at: At,
         packet: &[u8],
         mark: u32,
-    ) -> Result<(Returned, Option<Event>), TestRunError> {
+    ) -> Result<(Returned, u32, Vec<Event>), TestRunError> {
         self.drain();
         let mut context = context(at);
-        context[8..12].copy_from_slice(&mark.to_ne_bytes());
-        let (value, _) = self.dataplane.io().test_run(at.program, packet, &context, 1)?;
-        Ok((returned(at, value)?, self.events.next_event()))
+        context[MARK].copy_from_slice(&mark.to_ne_bytes());
+        let (value, _) = self
+            .dataplane
+            .io()
+            .test_run(at.program, packet, &mut context, 1)?;
+        let mut mark = [0; 4];
+        mark.copy_from_slice(&context[MARK]);
+        let events = std::iter::from_fn(|| self.events.next_event()).collect();
+        Ok((returned(at, value)?, u32::from_ne_bytes(mark), events))
     }
 
     /// Runs a program on a packet `repeat` times; the last verdict and the mean time.
@@ -143,7 +149,7 @@ impl Runner {
         let (value, duration) = self
             .dataplane
             .io()
-            .test_run(at.program, packet, &context(at), repeat)?;
+            .test_run(at.program, packet, &mut context(at), repeat)?;
         Ok((returned(at, value)?, duration))
     }
 
@@ -186,9 +192,14 @@ fn returned(at: At, value: u32) -> Result<Returned, TestRunError> {
     }
 }
 
-/// `struct __sk_buff` up to `ifindex`; the kernel takes the rest as zero.
-fn context(at: At) -> [u8; 44] {
-    let mut context = [0; 44];
+/// Bytes of `struct __sk_buff` (linux/bpf.h, since 5.16 with `hwtstamp`).
+const CONTEXT: usize = 192;
+/// Where the mark is in it.
+const MARK: std::ops::Range<usize> = 8..12;
+
+/// `struct __sk_buff`, whole, because the kernel refuses to give back only a part. What an older kernel's does not have is zero.
+fn context(at: At) -> [u8; CONTEXT] {
+    let mut context = [0; CONTEXT];
     context[36..40].copy_from_slice(&at.ingress_ifindex.to_ne_bytes());
     context[40..44].copy_from_slice(&at.ifindex.to_ne_bytes());
     context

@@ -29,7 +29,12 @@ impl<'t> Part<'t> {
     fn split_at(self, end: usize) -> Option<(Self, Self)> {
         let (first, second) = self.text.split_at_checked(end)?;
         let breaks = line_breaks(first);
-        let last_line = first.rsplit(['\n', '\r']).next().unwrap_or_default().chars().count();
+        let last_line = first
+            .rsplit(['\n', '\r'])
+            .next()
+            .unwrap_or_default()
+            .chars()
+            .count();
         let rest = Self {
             text: second,
             byte: self.byte + end,
