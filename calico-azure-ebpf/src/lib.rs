@@ -2,7 +2,8 @@
 //!
 //! [`abi`] is the layout of every map; [`packet`] reads headers through a trait; [`verdict`] is the only place
 //! where precedence lives. None of the three names aya, so the same code runs in the kernel, in property tests
-//! and in `calico-azure explain`. `bpf` (kernel target only) binds them to aya-ebpf's maps and contexts.
+//! and in `calico-azure explain`. `bpf` (kernel target only) binds them to aya-ebpf's maps and contexts. [`yardstick`] is
+//! for benchmarks only.
 #![no_std]
 #![allow(
     clippy::cast_possible_truncation,
@@ -12,6 +13,7 @@
 pub mod abi;
 pub mod packet;
 pub mod verdict;
+pub mod yardstick;
 
 #[cfg(target_arch = "bpf")]
 pub mod bpf;

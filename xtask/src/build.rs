@@ -4,6 +4,7 @@ use std::process::ExitCode;
 
 use crate::ebpf;
 use crate::process;
+use crate::setup::toolchain::Toolchain;
 use crate::setup::{self, Need};
 use crate::term::Ui;
 use crate::workspace::{Object, Workspace};
@@ -22,10 +23,11 @@ pub(crate) fn run(ui: &Ui, ws: &Workspace, debug: bool, bpf_log: bool) -> anyhow
 }
 
 /// Set-up for running, then both builds: what every verb needs that starts one of our programs.
-pub(crate) fn all(ui: &Ui, ws: &Workspace) -> anyhow::Result<()> {
+pub(crate) fn all(ui: &Ui, ws: &Workspace) -> anyhow::Result<Toolchain> {
     let toolchain = setup::run(ui, ws, Need::Everything)?;
     ebpf::build(ui, ws, &toolchain, Object::Default)?;
-    userspace(ui, ws, false)
+    userspace(ui, ws, false)?;
+    Ok(toolchain)
 }
 
 /// The agent, the demo and the benchmarks.

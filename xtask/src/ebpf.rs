@@ -10,7 +10,6 @@ use crate::term::Ui;
 use crate::workspace::{Object, Workspace};
 
 const PACKAGE: &str = "calico-azure-ebpf";
-const BIN: &str = "calico-azure-tc";
 /// `e_machine` of eBPF in an ELF header.
 const EM_BPF: [u8; 2] = 247u16.to_le_bytes();
 
@@ -20,7 +19,9 @@ pub(crate) fn build(ui: &Ui, ws: &Workspace, toolchain: &Toolchain, which: Objec
     let step = ui.step(match which {
         Object::Default => "building the eBPF programs",
         Object::Log => "building the eBPF programs with logging",
+        Object::Yardstick => "building the eBPF programs that benchmarks compare with",
     });
+    let bin = which.bin();
     let target = if cfg!(target_endian = "big") {
         "bpfeb-unknown-none"
     } else {
@@ -42,7 +43,7 @@ pub(crate) fn build(ui: &Ui, ws: &Workspace, toolchain: &Toolchain, which: Objec
         "--target",
         target,
     ]);
-    cargo.args(["--package", PACKAGE, "--bin", BIN]).args(ws.locked());
+    cargo.args(["--package", PACKAGE, "--bin", bin]).args(ws.locked());
     if which == Object::Log {
         cargo.args(["--features", "bpf-log"]);
     }
@@ -54,7 +55,7 @@ pub(crate) fn build(ui: &Ui, ws: &Workspace, toolchain: &Toolchain, which: Objec
             toolchain.describe()
         );
     }
-    let built = ws.bpf_target().join(target).join("ebpf").join(BIN);
+    let built = ws.bpf_target().join(target).join("ebpf").join(bin);
     let bytes = std::fs::read(&built).with_context(|| format!("cannot read {}", built.display()))?;
     inspect(&bytes).with_context(|| format!("{} is not a usable eBPF object", built.display()))?;
     let object = ws.object(which);

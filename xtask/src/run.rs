@@ -6,13 +6,16 @@ use std::process::{Command, ExitCode};
 use anyhow::{Context as _, ensure};
 
 use crate::LoadArgs;
-use crate::build;
 use crate::term::Ui;
-use crate::workspace::Workspace;
+use crate::workspace::{Object, Workspace};
+use crate::{build, ebpf};
 
 /// `demo`, `bench`, `verifier`.
 pub(crate) fn program(ui: &Ui, ws: &Workspace, name: &str, args: &[String]) -> anyhow::Result<ExitCode> {
-    build::all(ui, ws)?;
+    let toolchain = build::all(ui, ws)?;
+    if name == "bench" {
+        ebpf::build(ui, ws, &toolchain, Object::Yardstick)?;
+    }
     become_program(ws, name, args)
 }
 

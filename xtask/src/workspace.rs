@@ -11,12 +11,24 @@ pub(crate) struct Workspace {
     pub(crate) target: PathBuf,
 }
 
-/// Which of the two eBPF objects.
+/// Which of the eBPF objects.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Object {
     Default,
     /// Built with the `bpf-log` feature.
     Log,
+    /// What benchmarks compare with.
+    Yardstick,
+}
+
+impl Object {
+    /// The binary that it is built from.
+    pub(crate) fn bin(self) -> &'static str {
+        match self {
+            Self::Default | Self::Log => "calico-azure-tc",
+            Self::Yardstick => "calico-azure-yardstick",
+        }
+    }
 }
 
 impl Workspace {
@@ -46,6 +58,7 @@ impl Workspace {
         self.bpf_target().join(match which {
             Object::Default => "calico-azure-tc.o",
             Object::Log => "calico-azure-tc-log.o",
+            Object::Yardstick => "calico-azure-yardstick.o",
         })
     }
 

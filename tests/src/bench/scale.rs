@@ -3,13 +3,14 @@
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result};
-use calico_azure_ebpf::abi::{DEFAULT_MARK_MASK, DEFAULT_TIMEOUTS};
-use calico_azure_userspace::dataplane::plan::Settings;
 use calico_azure_userspace::policy::{Change, Compiler, Event};
-use serde_json::{Value, json};
 
+use super::Scope;
+use super::report::{Cell, Report, Table, Target as Promise};
+use super::stats::Samples;
 use super::town::{self, Town};
 use crate::harness::Harness;
+use crate::harness::scenario::quiet;
 
 /// One update.
 struct Sample {
@@ -44,8 +45,12 @@ struct Bench {
 
 const RESIDENT_LIMIT: u64 = 300 << 20;
 
-/// Measures, prints, and says whether every target was met; the figures as JSON.
-pub(super) fn run(repetitions: usize) -> Result<(bool, Value)> {
+/// Changes of each kind.
+const CHANGES: usize = 400;
+
+/// Measures every kind of change.
+pub(super) fn run(scope: &Scope) -> Result<Report> {
+    let repetitions = if scope.quick { 4 } else { CHANGES };
     let mut bench = Bench {
         harness: Harness::new("scale")?,
         compiler: Compiler::default(),
@@ -123,11 +128,7 @@ fn cold(bench: &mut Bench) -> Result<Row> {
 
 impl Bench {
     fn change(&mut self, events: Vec<Event>) -> Result<Sample> {
-        let settings = Settings {
-            flags: 0,
-            timeouts: DEFAULT_TIMEOUTS,
-            mark_mask: DEFAULT_MARK_MASK,
-        };
+        let settings = quiet();
         let anew = self.compiler.desired().endpoints.is_empty();
         let begun = Instant::now();
         for event in events {
@@ -155,100 +156,86 @@ impl Bench {
 }
 
 impl Row {
-    /// Of all samples, ascending.
-    fn sorted(&self, of: impl Fn(&Sample) -> Duration) -> Vec<Duration> {
-        let mut all: Vec<Duration> = self.samples.iter().map(of).collect();
-        all.sort_unstable();
-        all
+    /// Milliseconds.
+    fn times(&self, of: impl Fn(&Sample) -> Duration) -> Samples {
+        let mut times = Samples::default();
+        for sample in &self.samples {
+            times.push(of(sample).as_secs_f64() * 1e3);
+        }
+        times
     }
 
-    /// `None` without a target.
-    fn met(&self) -> Option<bool> {
-        let (limit, all) = match self.target {
+    /// In milliseconds; what each operation may take is taken off.
+    fn promise(&self) -> Option<Promise> {
+        let (limit, times) = match self.target {
             Target::None => return None,
-            Target::Work(limit) => (limit, self.sorted(|sample| sample.work)),
+            Target::Work(limit) => (limit, self.times(|sample| sample.work)),
             Target::WorkAndOperations(limit) => {
                 let allowed = |sample: &Sample| Duration::from_micros(sample.operations as u64);
                 (
                     limit,
-                    self.sorted(|sample| sample.work.saturating_sub(allowed(sample))),
+                    self.times(|sample| sample.work.saturating_sub(allowed(sample))),
                 )
             }
         };
-        Some(percentile(&all, 99) <= limit)
+        let name = match self.target {
+            Target::WorkAndOperations(_) => {
+                format!("{}, p99 of the work less 1 µs per operation, ms", self.name)
+            }
+            _ => format!("{}, p99 of the work, ms", self.name),
+        };
+        Some(Promise::at_most(
+            name,
+            times.percentile(99),
+            limit.as_secs_f64() * 1e3,
+        ))
     }
-
-    fn target(&self) -> String {
-        match self.target {
-            Target::None => String::new(),
-            Target::Work(limit) => format!("{limit:?}"),
-            Target::WorkAndOperations(limit) => format!("{limit:?} + 1 µs/op"),
-        }
-    }
 }
 
-fn percentile(sorted: &[Duration], percent: usize) -> Duration {
-    let place = (sorted.len() * percent / 100).min(sorted.len().saturating_sub(1));
-    sorted.get(place).copied().unwrap_or_default()
-}
-
-fn millis(duration: Duration) -> f64 {
-    duration.as_secs_f64() * 1e3
-}
-
-fn report(rows: &[Row], resident: u64) -> (bool, Value) {
-    println!(
-        "{:<36} {:>17} {:>17} {:>17} {:>8}  TARGET (p99 OF WORK)",
-        "MILLISECONDS, p50 / p99", "IN FORCE", "WORK", "CLEARED UP", "MAP OPS"
+fn report(rows: &[Row], resident: u64) -> Report {
+    let mut table = Table::new(
+        "Milliseconds from the event, p50 / p99",
+        ["change", "in force", "work", "cleared up", "map operations"],
     );
-    let mut fine = true;
-    let mut figures = Vec::new();
     for row in rows {
         let pair = |of: &dyn Fn(&Sample) -> Duration| {
-            let all = row.sorted(of);
-            [50, 99].map(|percent| millis(percentile(&all, percent)))
+            let times = row.times(of);
+            Cell::Text(format!(
+                "{:.2} / {:.2}",
+                times.percentile(50),
+                times.percentile(99)
+            ))
         };
-        let [in_force, work, settled] = [pair(&|s| s.in_force), pair(&|s| s.work), pair(&|s| s.settled)];
-        let operations = row
-            .samples
-            .iter()
-            .map(|sample| sample.operations)
-            .max()
-            .unwrap_or(0);
-        let met = row.met();
-        fine &= met != Some(false);
-        let verdict = met.map_or("", |met| if met { "ok" } else { "MISSED" });
-        let text = |[p50, p99]: [f64; 2]| format!("{p50:.2} / {p99:.2}");
-        println!(
-            "{:<36} {:>17} {:>17} {:>17} {operations:>8}  {} {verdict}",
-            row.name,
-            text(in_force),
-            text(work),
-            text(settled),
-            row.target(),
-        );
-        figures.push(json!({
-            "name": row.name, "repetitions": row.samples.len(), "operations": operations, "met": met,
-            "in_force_ms": in_force, "work_ms": work, "cleared_up_ms": settled,
-        }));
+        let operations = row.samples.iter().map(|sample| sample.operations).max();
+        table.row([
+            row.name.into(),
+            pair(&|s| s.in_force),
+            pair(&|s| s.work),
+            pair(&|s| s.settled),
+            (operations.unwrap_or(0) as f64).into(),
+        ]);
     }
-    let met = resident <= RESIDENT_LIMIT;
-    let verdict = if met { "ok" } else { "MISSED" };
-    println!(
-        "resident after the cold start: {} MiB (at most {}): {verdict}",
-        resident >> 20,
-        RESIDENT_LIMIT >> 20
-    );
-    println!(
-        "{} pods on {} nodes, {} policies, {} local pods. IN FORCE: every packet obeys. WORK: to the last map \
-         operation, without the wait for programs that were running at the flip",
+    let mut targets: Vec<Promise> = rows.iter().filter_map(Row::promise).collect();
+    let mib = |bytes: u64| bytes as f64 / 1_048_576.0;
+    targets.push(Promise::at_most(
+        "resident after the cold start, MiB",
+        mib(resident),
+        mib(RESIDENT_LIMIT),
+    ));
+    let note = format!(
+        "{} pods on {} nodes, {} policies, {} local pods. In force: every packet obeys. Work: to the last map \
+         operation, without the wait for programs that were running at the flip.",
         town::PODS,
         town::NODES,
         town::POLICIES,
         town::LOCAL
     );
-    let all = json!({"figures": figures, "resident_bytes": resident});
-    (fine && met, all)
+    Report {
+        tables: vec![table],
+        targets,
+        notes: vec![note],
+        plots: Vec::new(),
+    }
 }
 
 /// Of this process.

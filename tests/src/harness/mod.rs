@@ -69,12 +69,32 @@ impl DerefMut for Harness {
 /// # Errors
 /// If there is none.
 pub fn object() -> Result<Vec<u8>> {
+    match std::env::var_os("CALICO_AZURE_EBPF_OBJECT") {
+        Some(path) => read(path.as_ref()),
+        None => built("calico-azure-tc.o"),
+    }
+}
+
+/// An object in the target directory.
+///
+/// # Errors
+/// If it was not built.
+pub fn built(name: &str) -> Result<Vec<u8>> {
     let root = std::path::Path::new(env!("CARGO_MANIFEST_DIR"))
         .parent()
         .context("no workspace")?;
-    let path = match std::env::var_os("CALICO_AZURE_EBPF_OBJECT") {
-        Some(path) => path.into(),
-        None => root.join("target/bpf/calico-azure-tc.o"),
+    let target = match std::env::var_os("CARGO_TARGET_DIR").filter(|dir| !dir.is_empty()) {
+        Some(dir) => dir.into(),
+        None => root.join("target"),
     };
-    std::fs::read(&path).with_context(|| format!("{}: run `cargo xtask build` first", path.display()))
+    read(&target.join("bpf").join(name))
+}
+
+fn read(path: &std::path::Path) -> Result<Vec<u8>> {
+    std::fs::read(path).with_context(|| {
+        format!(
+            "{}: run `cargo xtask build`, or `cargo xtask bench` for what benchmarks compare with",
+            path.display()
+        )
+    })
 }

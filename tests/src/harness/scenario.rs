@@ -4,7 +4,8 @@ use std::collections::BTreeMap;
 use std::net::IpAddr;
 
 use anyhow::Result;
-use calico_azure_ebpf::abi::{CounterKey, CounterValue, Hook, Reason};
+use calico_azure_ebpf::abi::{CounterKey, CounterValue, DEFAULT_MARK_MASK, DEFAULT_TIMEOUTS, Hook, Reason};
+use calico_azure_userspace::dataplane::plan::Settings;
 use calico_azure_userspace::model::{
     Action, HostRole, Key, Kind, Namespace, Node, Peer, Pod, Policy, PortRange, Resource, Rule,
 };
@@ -12,6 +13,16 @@ use calico_azure_userspace::policy::{Compiler, Event, Interface, Interfaces, Nod
 use calico_azure_userspace::selector::Selector;
 
 use super::{At, Harness, Returned, settings};
+
+/// Allowed flows are not recorded: what an agent sets without further flags.
+#[must_use]
+pub fn quiet() -> Settings {
+    Settings {
+        flags: 0,
+        timeouts: DEFAULT_TIMEOUTS,
+        mark_mask: DEFAULT_MARK_MASK,
+    }
+}
 
 /// Interface of pod `a`.
 pub const A: u32 = 10;

@@ -23,7 +23,8 @@ pub(crate) fn run(ui: &Ui, ws: &Workspace, quick: bool, filter: Option<&str>) ->
         checks(ui, ws, &mut report);
     }
     let built = record(ui, &mut report, "build of the eBPF programs", || {
-        ebpf::build(ui, ws, &toolchain, Object::Default).map(|()| Outcome::ok())
+        ebpf::build(ui, ws, &toolchain, Object::Default)?;
+        ebpf::build(ui, ws, &toolchain, Object::Yardstick).map(|()| Outcome::ok())
     }) && record(ui, &mut report, "build of the agent", || {
         build::userspace(ui, ws, false).map(|()| Outcome::ok())
     });

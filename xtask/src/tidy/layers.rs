@@ -26,7 +26,7 @@ const CRATES: [Layers; 2] = [
     },
     Layers {
         src: "calico-azure-ebpf/src/",
-        order: &[&["abi"], &["packet"], &["verdict"], &["bpf"]],
+        order: &[&["abi"], &["packet"], &["verdict", "yardstick"], &["bpf"]],
         aya: "bpf",
     },
 ];

@@ -1,0 +1,87 @@
+//! The product on a topology: its programs on every pod and on the fabric interface of both nodes, in this process.
+
+use anyhow::Result;
+use calico_azure_ebpf::abi::{Hook, Reason, map};
+use calico_azure_userspace::dataplane::Dataplane;
+use calico_azure_userspace::dataplane::attach::{Attachments, Mode, Role};
+use calico_azure_userspace::dataplane::kernel::{Kernel, Sizes};
+use calico_azure_userspace::policy::{Compiler, Event, Interface, Interfaces, NodeFacts, Store};
+
+use super::topology::{Node, Topology};
+use crate::harness::object;
+use crate::harness::scenario::{FABRIC, quiet};
+
+/// One node's programs and tables.
+pub(in crate::bench) struct Ours {
+    dataplane: Dataplane<Kernel>,
+    compiler: Compiler,
+}
+
+impl Ours {
+    /// Loads programs and tables for both nodes and attaches the programs.
+    pub(in crate::bench) fn install(topology: &Topology, store: &Store) -> Result<Vec<Self>> {
+        let mut nodes = Vec::new();
+        for node in &topology.nodes {
+            let mut ours = Self {
+                dataplane: Dataplane::open(Kernel::load(&object()?, None, Sizes::default())?)?,
+                compiler: Compiler::default(),
+            };
+            ours.apply(node, store)?;
+            node.ns.run(|| ours.attach(node))??;
+            nodes.push(ours);
+        }
+        Ok(nodes)
+    }
+
+    fn attach(&mut self, node: &Node) -> Result<()> {
+        let how = Mode::Auto.resolve();
+        let mut attachments = Attachments::default();
+        let kernel = self.dataplane.io();
+        for pod in &node.pods {
+            attachments.attach(kernel, pod.ifname, pod.ifindex, Role::Workload, how)?;
+        }
+        attachments.attach(kernel, "eth0", FABRIC, Role::Fabric, how)?;
+        Ok(())
+    }
+
+    /// Puts a cluster's policies in force on a node.
+    pub(in crate::bench) fn apply(&mut self, node: &Node, store: &Store) -> Result<()> {
+        let mut store = store.clone();
+        let links = node.pods.iter().map(|pod| {
+            let interface = Interface {
+                name: pod.ifname.to_owned(),
+                host_routes: vec![pod.ip],
+            };
+            (pod.ifindex, interface)
+        });
+        store.apply(Event::Interfaces(Interfaces {
+            by_ifindex: links.collect(),
+        }));
+        store.apply(Event::Node(NodeFacts {
+            node: node.name.into(),
+            ..NodeFacts::default()
+        }));
+        let desired = self.compiler.compile(&store)?.desired;
+        self.dataplane.apply(&desired, quiet())?;
+        self.compiler.applied();
+        Ok(())
+    }
+
+    /// Forgets every flow.
+    pub(in crate::bench) fn forget(&self) -> Result<()> {
+        Ok(self.dataplane.io_ref().maps().forget_flows()?)
+    }
+
+    /// Packets that pods sent and that were dropped for this reason.
+    pub(in crate::bench) fn dropped(&self, reason: Reason) -> Result<u64> {
+        let totals = self.dataplane.io_ref().maps().counters()?.totals()?;
+        let count = totals.get(&(Hook::FromWorkload, reason));
+        Ok(count.map_or(0, |count| count.packets))
+    }
+
+    /// Established and half-open IPv4 flows.
+    pub(in crate::bench) fn flows(&self) -> Result<[usize; 2]> {
+        let count = |name| -> Result<usize> { Ok(self.dataplane.io_ref().maps().dump_map(name)?.len()) };
+        Ok([count(map::CT_EST4)?, count(map::CT_HALF4)?])
+    }
+}
