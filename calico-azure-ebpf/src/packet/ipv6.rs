@@ -57,6 +57,8 @@ fn extension<P: Packet>(packet: &P, network: &mut Network<V6>) -> Result<(), Rea
     let (w0, w1) = (u32::from_be(w0), u32::from_be(w1));
     let units = w0 >> 16 & 0xff;
     let length = match network.protocol {
+        // A fragment of a fragment: no sender makes one, and which of the two is meant would be a guess.
+        FRAGMENT if network.fragment != fragment::NO => return Err(Reason::ExtensionHeaders),
         FRAGMENT => {
             let (offset, more) = (w0 >> 3 & 0x1fff, w0 & 1 != 0);
             // Offset 0 and nothing to follow is an "atomic fragment" (RFC 6946): a whole datagram.

@@ -5,7 +5,7 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use calico_azure_userspace::model::load::{Loaded, parse_text};
-use calico_azure_userspace::model::{Problem, Resource};
+use calico_azure_userspace::model::{Kind, Problem, Resource};
 use calico_azure_userspace::policy::Store;
 use calico_azure_userspace::policy::reference::Oracle;
 
@@ -64,8 +64,15 @@ fn described(loaded: &Loaded) {
     assert_eq!(loaded.resources.len(), loaded.origins.len());
     for resource in &loaded.resources {
         if let Resource::Policy(policy) = resource {
+            // Where nothing is denied by default, an Accept that is not understood is as good as none.
+            let accepts_only = match policy.key.kind {
+                Kind::ClusterNetworkPolicy | Kind::AdminNetworkPolicy | Kind::BaselineAdminNetworkPolicy => {
+                    !loaded.problems.is_empty()
+                }
+                _ => false,
+            };
             assert!(
-                policy.ingress.is_some() || policy.egress.is_some(),
+                policy.ingress.is_some() || policy.egress.is_some() || accepts_only,
                 "{} governs nothing",
                 policy.key
             );
