@@ -211,6 +211,8 @@ fn an_idle_entry_is_dead() -> Result<()> {
         Reason::PolicyAllow,
     )?;
     let answer = syn.reply().flags(SYN | ACK).bytes();
+    // Time goes by in jiffies, of ten milliseconds at most.
+    std::thread::sleep(std::time::Duration::from_millis(25));
     // Without its entry the answer is a flow of b's own, which b's egress policy allows.
     bench.expect(
         At::from_workload(B),

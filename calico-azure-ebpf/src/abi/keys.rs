@@ -125,8 +125,8 @@ abi_struct! {
         pub timeouts: [u64; 8],
         /// Bits of packets' marks that are ours, contiguous; 0: none, and service traffic is judged by its service address.
         pub mark_mask: u32,
-        /// Zero.
-        pub reserved: u32,
+        /// Nanoseconds per jiffy of the kernel: what its cheapest clock counts.
+        pub tick: u32,
     }
 }
 

@@ -3,7 +3,7 @@
 use core::ptr;
 
 use aya_ebpf::btf_maps::lpm_trie::Key;
-use aya_ebpf::helpers::bpf_ktime_get_ns;
+use aya_ebpf::helpers::{bpf_jiffies64, bpf_ktime_get_ns};
 
 use super::ctx::opaque;
 use super::maps::{
@@ -41,8 +41,10 @@ impl Tables for KernelTables {
 
     #[inline(always)]
     fn now(&self) -> u64 {
+        // Reading the clock costs as much as a map lookup; jiffies are a word in memory (inlined since 5.6), and timeouts are seconds.
+        let tick = CONFIG.get(0).map_or(0, |config| config.tick);
         // SAFETY: the helper has no preconditions.
-        unsafe { bpf_ktime_get_ns() }
+        unsafe { bpf_jiffies64() }.wrapping_mul(u64::from(tick))
     }
 
     #[inline(always)]
@@ -282,7 +284,8 @@ fn emit<P: Packet>(
         return;
     };
     record.write(Event {
-        time: KernelTables.now(),
+        // SAFETY: the helper has no preconditions.
+        time: unsafe { bpf_ktime_get_ns() },
         src,
         dst,
         ifindex: packet.ifindex(),

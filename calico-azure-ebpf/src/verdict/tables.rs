@@ -27,7 +27,7 @@ pub trait Tables {
     fn opaque(value: u64) -> u64 {
         value
     }
-    /// Monotonic nanoseconds.
+    /// Monotonic nanoseconds, in steps of a few milliseconds.
     fn now(&self) -> u64;
     /// The endpoint's slot word for its egress (`abi::LEG_OUT`) or ingress (`abi::LEG_IN`), read once.
     fn endpoint(&self, ifindex: u32, leg: u32) -> Option<u64>;

@@ -5,6 +5,7 @@
 pub mod apply;
 pub mod attach;
 pub mod cgroup;
+mod clock;
 pub mod counters;
 pub mod host;
 pub mod image;

@@ -12,6 +12,7 @@ use calico_azure_ebpf::abi::{
     CLASS_DEFAULT_V4, CLASS_DEFAULT_V6, CidrClass, Config, Endpoint, Pod, next_epoch, word,
 };
 
+use super::clock;
 use super::image::Image;
 use super::io::Table;
 use super::op::Op;
@@ -152,7 +153,7 @@ pub fn plan_change(
         flags,
         timeouts,
         mark_mask,
-        reserved: 0,
+        tick: clock::tick(),
     };
     if wanted != actual.config {
         plan.flip = Some(Op::put(Table::Config, &0_u32, &wanted));
