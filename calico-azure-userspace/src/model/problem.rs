@@ -1,6 +1,6 @@
 //! What is wrong with a manifest, where, and what to do about it.
 
-use std::fmt;
+use std::fmt::{self, Write as _};
 use std::path::PathBuf;
 
 use serde::Serialize;
@@ -101,6 +101,16 @@ fn printable(c: char) -> char {
     }
 }
 
+/// Text that may hold what a manifest says: only its line breaks are obeyed.
+struct Plain<'t>(&'t str);
+
+impl fmt::Display for Plain<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut chars = self.0.chars();
+        chars.try_for_each(|c| f.write_char(if c == '\n' { c } else { printable(c) }))
+    }
+}
+
 impl fmt::Display for Problem {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self {
@@ -116,12 +126,12 @@ impl fmt::Display for Problem {
         } = self;
         write!(f, "{severity}: ")?;
         for part in [object, field].into_iter().flatten() {
-            write!(f, "{part}: ")?;
+            write!(f, "{}: ", Plain(part))?;
         }
-        write!(f, "{message}")?;
+        write!(f, "{}", Plain(message))?;
         let number = line.map(|line| line.to_string()).unwrap_or_default();
         let margin = " ".repeat(number.len());
-        write!(f, "\n{margin}--> {}", file.display())?;
+        write!(f, "\n{margin}--> {}", Plain(&file.to_string_lossy()))?;
         for part in [line, column].into_iter().flatten() {
             write!(f, ":{part}")?;
         }
@@ -130,7 +140,7 @@ impl fmt::Display for Problem {
             write!(f, "\n{margin} |\n{number} | {text}\n{margin} | {skip}{mark}")?;
         }
         if let Some(help) = help {
-            write!(f, "\n{margin} = help: {help}")?;
+            write!(f, "\n{margin} = help: {}", Plain(help))?;
         }
         Ok(())
     }
@@ -165,6 +175,17 @@ mod tests {
         assert_eq!(
             problem("spec:\n  selector: x\n  order: 1\n", 18, 0).to_string(),
             expected
+        );
+    }
+
+    #[test]
+    fn names_cannot_speak_to_the_terminal() {
+        let mut problem = problem("x", 0, 0);
+        problem.object = Some("NetworkPolicy a\u{1b}]0;b".into());
+        let shown = problem.to_string();
+        assert!(
+            shown.starts_with("error: NetworkPolicy a\u{fffd}]0;b: "),
+            "{shown}"
         );
     }
 
