@@ -5,6 +5,7 @@
 mod build;
 mod ebpf;
 mod fuzz;
+mod kernels;
 mod licences;
 mod process;
 mod run;
@@ -58,6 +59,9 @@ enum Verb {
         /// Only builds and tests: no fmt, clippy, licence check or tidy.
         #[arg(long)]
         quick: bool,
+        /// Only tests of the programs on other kernels, in virtual machines; without names all of them.
+        #[arg(long, value_enum, value_name = "VERSION", num_args = 0.., value_delimiter = ',', conflicts_with_all = ["quick", "filter"])]
+        kernels: Option<Vec<kernels::Kernel>>,
         /// Only tests whose name contains this (implies --quick).
         filter: Option<String>,
     },
@@ -138,7 +142,11 @@ fn dispatch(verb: Verb, ui: &Ui) -> anyhow::Result<ExitCode> {
         } => build::run(ui, &ws, debug, bpf_log),
         Verb::BuildAndLoad(args) => run::load(ui, &ws, &args),
         Verb::Demo { args } => run::program(ui, &ws, "demo", &args),
-        Verb::Test { quick, filter } => test::run(ui, &ws, quick, filter.as_deref()),
+        Verb::Test {
+            kernels: Some(kernels),
+            ..
+        } => test::on_kernels(ui, &ws, &kernels),
+        Verb::Test { quick, filter, .. } => test::run(ui, &ws, quick, filter.as_deref()),
         Verb::Bench { args } => run::program(ui, &ws, "bench", &args),
         Verb::Verifier { args } => {
             let args: Vec<String> = std::iter::once("--verifier".to_owned()).chain(args).collect();

@@ -4,7 +4,7 @@ use std::mem::MaybeUninit;
 
 /// Nanoseconds per jiffy: the resolution of the coarse clocks (kernel/time/posix-timers.c, `KTIME_LOW_RES`).
 #[must_use]
-pub fn tick() -> u32 {
+pub(super) fn tick() -> u32 {
     /// Ten milliseconds, the longest jiffy that kernels are built with: timeouts would only be shorter.
     const LONGEST: u32 = 10_000_000;
     let mut time = MaybeUninit::<libc::timespec>::uninit();

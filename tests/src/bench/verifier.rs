@@ -8,6 +8,17 @@ use crate::harness::object;
 
 /// The verifier may look at this many instructions of a program at most.
 const VERIFIED_LIMIT: u32 = 100_000;
+/// On kernels whose verifier prunes less: what 6.12 takes 57,000 steps for takes 6.1 165,000. They allow a million.
+const VERIFIED_LIMIT_OLD: u32 = 250_000;
+
+fn limit() -> u32 {
+    let release = std::fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
+    let mut numbers = release.split('.').map(|part| part.parse::<u32>().unwrap_or(0));
+    match (numbers.next(), numbers.next()) {
+        (Some(major), Some(minor)) if (major, minor) < (6, 12) => VERIFIED_LIMIT_OLD,
+        _ => VERIFIED_LIMIT,
+    }
+}
 
 /// Instructions that the verifier looked at, for each program.
 pub(super) fn run() -> Result<bool> {
@@ -20,6 +31,7 @@ pub(super) fn run() -> Result<bool> {
             tables: 1024,
         },
     )?;
+    let limit = limit();
     let mut fine = true;
     println!(
         "{:<16} {:>22} {:>14}",
@@ -27,11 +39,11 @@ pub(super) fn run() -> Result<bool> {
     );
     for name in PROGRAMS {
         let (instructions, bytes) = kernel.verified(name)?;
-        fine &= instructions <= VERIFIED_LIMIT;
+        fine &= instructions <= limit;
         println!("{name:<16} {instructions:>22} {bytes:>14}");
     }
     println!(
-        "limit {VERIFIED_LIMIT}; the stack limit of 512 bytes is the verifier's own. {}",
+        "limit {limit}; the stack limit of 512 bytes is the verifier's own. {}",
         machine()
     );
     Ok(fine)

@@ -86,10 +86,35 @@ fn mount_bpffs(ui: &Ui) -> anyhow::Result<()> {
 
 /// Programs the demo, the tests and the benchmarks start.
 fn install_tools(ui: &Ui, ws: &Workspace, facts: &Facts) -> anyhow::Result<()> {
-    let missing = packages::missing_tools(
-        |file| Path::new(file).exists(),
-        |name| process::which(name).is_some(),
-    );
+    install(ui, ws, facts, || {
+        packages::missing_tools(
+            |file| Path::new(file).exists(),
+            |name| process::which(name).is_some(),
+        )
+    })
+}
+
+/// What virtual machines with other kernels need besides.
+pub(crate) fn virtual_machines(ui: &Ui, ws: &Workspace) -> anyhow::Result<()> {
+    let facts = Facts::of_machine();
+    if !facts.has_apt() || std::env::consts::ARCH != "x86_64" {
+        bail!(
+            "other kernels come from the Debian archive, by apt, for x86_64; {} has none",
+            facts.distro_name()
+        );
+    }
+    install(ui, ws, &facts, || {
+        packages::missing_machine_tools(|name| process::which(name).is_some())
+    })
+}
+
+fn install(
+    ui: &Ui,
+    ws: &Workspace,
+    facts: &Facts,
+    missing_now: impl Fn() -> Vec<&'static packages::Tool>,
+) -> anyhow::Result<()> {
+    let missing = missing_now();
     if missing.is_empty() {
         return Ok(());
     }
@@ -105,11 +130,7 @@ fn install_tools(ui: &Ui, ws: &Workspace, facts: &Facts) -> anyhow::Result<()> {
             .map_err(|problem| apt.because(problem))
     })?;
     apt.install(&format!("installing {}", names.join(", ")), &wanted)?;
-    let still = packages::missing_tools(
-        |file| Path::new(file).exists(),
-        |name| process::which(name).is_some(),
-    );
-    fail_on(&packages::still_missing(&still))
+    fail_on(&packages::still_missing(&missing_now()))
 }
 
 /// The first toolchain that has the sources of `core` and a linker that understands its output.

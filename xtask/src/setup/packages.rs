@@ -78,6 +78,35 @@ const TOOLS: [Tool; 12] = [
     },
 ];
 
+/// What virtual machines with other kernels need.
+const MACHINE_TOOLS: [Tool; 4] = [
+    Tool {
+        name: "qemu-system-x86_64",
+        files: &[],
+        packages: &[&["qemu-system-x86"]],
+    },
+    Tool {
+        name: "cpio",
+        files: &[],
+        packages: &[&["cpio"]],
+    },
+    Tool {
+        name: "xz",
+        files: &[],
+        packages: &[&["xz-utils"]],
+    },
+    Tool {
+        name: "strip",
+        files: &[],
+        packages: &[&["binutils"]],
+    },
+];
+
+/// Those of them that are not there.
+pub(super) fn missing_machine_tools(on_path: impl Fn(&str) -> bool) -> Vec<&'static Tool> {
+    MACHINE_TOOLS.iter().filter(|tool| !on_path(tool.name)).collect()
+}
+
 /// The tools that are not there.
 pub(super) fn missing_tools(
     exists: impl Fn(&str) -> bool,

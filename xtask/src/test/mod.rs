@@ -8,6 +8,7 @@ use std::process::{Command, ExitCode, Stdio};
 use anyhow::Context as _;
 
 use self::counts::{Counts, Outcome, Report};
+use crate::kernels::Kernel;
 use crate::setup::{self, Need};
 use crate::term::Ui;
 use crate::workspace::{Object, Workspace};
@@ -63,6 +64,35 @@ pub(crate) fn run(ui: &Ui, ws: &Workspace, quick: bool, filter: Option<&str>) ->
     } else {
         ExitCode::FAILURE
     })
+}
+
+/// `--kernels`: the tests of the loaded programs, on other kernels.
+pub(crate) fn on_kernels(ui: &Ui, ws: &Workspace, kernels: &[Kernel]) -> anyhow::Result<ExitCode> {
+    let mut report = Report::default();
+    let kernels = if kernels.is_empty() { &Kernel::ALL } else { kernels };
+    machines(ui, ws, kernels, &mut report)?;
+    print!("{}", report.render(ui));
+    std::io::stdout().flush()?;
+    Ok(if report.all_passed() {
+        ExitCode::SUCCESS
+    } else {
+        ExitCode::FAILURE
+    })
+}
+
+fn machines(ui: &Ui, ws: &Workspace, kernels: &[Kernel], report: &mut Report) -> anyhow::Result<()> {
+    for (kernel, runs) in crate::kernels::run(ui, ws, kernels)? {
+        for run in runs {
+            let name = format!("kernel {}: {}", kernel.name(), run.name);
+            let outcome = if run.ok {
+                Outcome::noted(&run.how)
+            } else {
+                Outcome::failed(&run.how)
+            };
+            report.add(&name, outcome);
+        }
+    }
+    Ok(())
 }
 
 /// What needs no build first, so that a slip shows early.

@@ -1,0 +1,162 @@
+//! `cargo xtask test --kernels`: the programs are loaded, and their tests run, on other kernels, each in a virtual machine.
+//!
+//! The kernels are Debian's, the machines qemu's in software emulation, and all that is in them is an initial file system with our
+//! tests, `ip`, and `guest` (`tests/src/bin/guest.rs`) as the first process.
+
+mod debian;
+mod image;
+mod machine;
+
+use std::path::PathBuf;
+
+use anyhow::{Context as _, ensure};
+use serde_json::Value;
+
+use self::image::Image;
+use crate::process;
+use crate::setup::{self, Need};
+use crate::term::Ui;
+use crate::workspace::{Object, Workspace};
+use crate::{build, ebpf};
+
+/// A kernel that Debian has, by the suite it is in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub(crate) enum Kernel {
+    /// Bullseye's: the oldest that is supported.
+    #[value(name = "5.10")]
+    V5_10,
+    /// Bookworm's.
+    #[value(name = "6.1")]
+    V6_1,
+    /// Bookworm's backport.
+    #[value(name = "6.12")]
+    V6_12,
+}
+
+impl Kernel {
+    pub(crate) const ALL: [Self; 3] = [Self::V5_10, Self::V6_1, Self::V6_12];
+
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::V5_10 => "5.10",
+            Self::V6_1 => "6.1",
+            Self::V6_12 => "6.12",
+        }
+    }
+
+    fn suite(self) -> &'static str {
+        match self {
+            Self::V5_10 => "bullseye",
+            Self::V6_1 => "bookworm",
+            Self::V6_12 => "bookworm-backports",
+        }
+    }
+}
+
+/// Modules that the tests need; they need no others.
+const MODULES: [&str; 3] = ["veth", "sch_ingress", "cls_bpf"];
+
+/// Tests of loaded programs that need nothing but `ip`.
+const TESTS: [&str; 2] = ["programs", "service_marks"];
+
+/// What became of one run in a machine.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Run {
+    pub(crate) name: String,
+    pub(crate) ok: bool,
+    /// As the guest says it: exit code and seconds.
+    pub(crate) how: String,
+}
+
+/// Boots each kernel in turn. The runs of each, in order; an error if a machine could not be made or did not finish.
+pub(crate) fn run(ui: &Ui, ws: &Workspace, kernels: &[Kernel]) -> anyhow::Result<Vec<(Kernel, Vec<Run>)>> {
+    let toolchain = setup::run(ui, ws, Need::Everything)?;
+    setup::virtual_machines(ui, ws)?;
+    ebpf::build(ui, ws, &toolchain, Object::Default)?;
+    build::userspace(ui, ws, false)?;
+    let programs = programs(ui, ws)?;
+    let dir = ws.target.join("kernels");
+    let mut archive = debian::Archive::open(ui, &dir)?;
+    let mut all = Vec::new();
+    for &kernel in kernels {
+        let files = archive.kernel(kernel)?;
+        let image = Image {
+            programs: &programs,
+            object: &ws.object(Object::Default),
+            modules: &files.modules(&MODULES)?,
+        };
+        let initrd = dir.join(format!("{}.img", kernel.name()));
+        image.write(&dir.join(kernel.name()).join("root"), &initrd)?;
+        let step = ui.step(format!("tests on kernel {}", files.release));
+        let log = dir.join(format!("{}.log", kernel.name()));
+        let console = machine::boot(&files.vmlinuz, &initrd, &log, |last| step.alive(last))?;
+        let runs = machine::runs(&console);
+        let failed = runs.iter().filter(|run| !run.ok).count();
+        print!("{}", machine::told(&console));
+        if machine::finished(&console) && failed == 0 && !runs.is_empty() {
+            step.done(&format!("{} runs; the console: {}", runs.len(), log.display()));
+        } else {
+            step.failed();
+        }
+        ensure!(
+            machine::finished(&console),
+            "the machine with kernel {} stopped before its tests were over; its console: {}",
+            files.release,
+            log.display()
+        );
+        all.push((kernel, runs));
+    }
+    Ok(all)
+}
+
+/// Builds what runs in the machines: names and paths, the guest first.
+fn programs(ui: &Ui, ws: &Workspace) -> anyhow::Result<Vec<(String, PathBuf)>> {
+    let step = ui.step("building the tests for other kernels");
+    let mut cargo = process::cargo(&ws.root);
+    cargo
+        .args([
+            "test",
+            "--release",
+            "--no-run",
+            "--message-format=json",
+            "--quiet",
+        ])
+        .args(ws.locked())
+        .args(["--package", build::TESTS]);
+    for name in TESTS {
+        cargo.args(["--test", name]);
+    }
+    let messages = process::capture(&mut cargo)?;
+    let mut found = vec![("guest".to_owned(), ws.program("guest", false))];
+    found.push(("bench".to_owned(), ws.program("bench", false)));
+    for name in TESTS {
+        let path = executable(&messages, name).with_context(|| format!("cargo built no test {name}"))?;
+        found.push((name.to_owned(), path));
+    }
+    step.done("");
+    Ok(found)
+}
+
+fn executable(messages: &str, name: &str) -> Option<PathBuf> {
+    messages.lines().find_map(|line| {
+        let message: Value = serde_json::from_str(line).ok()?;
+        let named = message["target"]["name"] == name;
+        let path = message["executable"].as_str().filter(|_| named)?;
+        Some(path.into())
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_test_is_found_among_cargos_messages() {
+        let messages = r#"{"reason":"compiler-artifact","target":{"name":"programs"},"executable":null}
+{"reason":"compiler-artifact","target":{"name":"other"},"executable":"/t/other-1"}
+{"reason":"compiler-artifact","target":{"name":"programs"},"executable":"/t/programs-2"}
+{"reason":"build-finished","success":true}"#;
+        assert_eq!(executable(messages, "programs"), Some("/t/programs-2".into()));
+        assert_eq!(executable(messages, "none"), None);
+    }
+}
