@@ -17,6 +17,8 @@ const LIMIT: u32 = 1200;
 pub(super) struct Image<'a> {
     /// Names and paths, the first process first.
     pub(super) programs: &'a [(String, PathBuf)],
+    /// Names of runs, and what is run with its arguments, separated by tabs.
+    pub(super) plan: &'a [(&'static str, String)],
     pub(super) object: &'a Path,
     pub(super) modules: &'a [PathBuf],
 }
@@ -59,11 +61,9 @@ impl Image<'_> {
             // What a debugger needs would fill the machine's memory.
             process::capture(Command::new("strip").arg("-o").arg(&inside).arg(path))?;
             linked.extend(libraries(path)?);
-            match name.as_str() {
-                "guest" => {}
-                "bench" => writeln!(plan, "run\tverifier\t{LIMIT}\t/bin/bench\t--verifier")?,
-                name => writeln!(plan, "run\t{name}\t{LIMIT}\t/bin/{name}\t--test-threads=1")?,
-            }
+        }
+        for (name, command) in self.plan {
+            writeln!(plan, "run\t{name}\t{LIMIT}\t/bin/{command}")?;
         }
         let ip = process::which("ip").context("ip is not installed")?;
         fs::copy(&ip, root.join("sbin/ip"))?;

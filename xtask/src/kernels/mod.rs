@@ -59,6 +59,13 @@ const MODULES: [&str; 3] = ["veth", "sch_ingress", "cls_bpf"];
 /// Tests of loaded programs that need nothing but `ip`.
 const TESTS: [&str; 2] = ["programs", "service_marks"];
 
+/// Those that need not say where a packet came in, which `BPF_PROG_TEST_RUN` takes since 5.17.
+const TESTS_OF_OLD: [&str; 3] = [
+    "sources_that_are_not_the_pods_own",
+    "what_cannot_be_read_is_dropped",
+    "later_fragments_follow_their_first",
+];
+
 /// What became of one run in a machine.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Run {
@@ -82,6 +89,7 @@ pub(crate) fn run(ui: &Ui, ws: &Workspace, kernels: &[Kernel]) -> anyhow::Result
         let files = archive.kernel(kernel)?;
         let image = Image {
             programs: &programs,
+            plan: &plan(kernel),
             object: &ws.object(Object::Default),
             modules: &files.modules(&MODULES)?,
         };
@@ -107,6 +115,21 @@ pub(crate) fn run(ui: &Ui, ws: &Workspace, kernels: &[Kernel]) -> anyhow::Result
         all.push((kernel, runs));
     }
     Ok(all)
+}
+
+/// What the guest runs on a kernel, as (name, program and arguments).
+fn plan(kernel: Kernel) -> Vec<(&'static str, String)> {
+    let mut plan = vec![("verifier", "bench\t--verifier".to_owned())];
+    if kernel == Kernel::V5_10 {
+        let names = TESTS_OF_OLD.join("\t");
+        plan.push((
+            "programs",
+            format!("programs\t--test-threads=1\t--exact\t{names}"),
+        ));
+    } else {
+        plan.extend(TESTS.map(|name| (name, format!("{name}\t--test-threads=1"))));
+    }
+    plan
 }
 
 /// Builds what runs in the machines: names and paths, the guest first.

@@ -200,7 +200,10 @@ const MARK: std::ops::Range<usize> = 8..12;
 /// `struct __sk_buff`, whole, because the kernel refuses to give back only a part. What an older kernel's does not have is zero.
 fn context(at: At) -> [u8; CONTEXT] {
     let mut context = [0; CONTEXT];
-    context[36..40].copy_from_slice(&at.ingress_ifindex.to_ne_bytes());
+    // Kernels before 5.17 refuse to be told where a packet came in; a program on packets that come in does not ask.
+    if !matches!(at.program, program::FROM_WORKLOAD | program::FROM_FABRIC) {
+        context[36..40].copy_from_slice(&at.ingress_ifindex.to_ne_bytes());
+    }
     context[40..44].copy_from_slice(&at.ifindex.to_ne_bytes());
     context
 }
