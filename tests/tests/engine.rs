@@ -201,7 +201,12 @@ fn a_flow_table_that_is_full_fails_closed_with_its_own_reason() -> Result<()> {
 #[test]
 fn every_reason_is_caused_by_some_test() {
     // A reason that no test names is one that nobody has seen happen.
-    let tests = [include_str!("programs.rs"), include_str!("engine.rs")].concat();
+    let tests = [
+        include_str!("programs.rs"),
+        include_str!("engine.rs"),
+        include_str!("service_marks.rs"),
+    ]
+    .concat();
     for reason in Reason::ALL {
         let name = format!("Reason::{reason:?}");
         assert!(tests.matches(&name).count() > 0, "no test causes {name}");

@@ -132,7 +132,7 @@ mod tests {
         assert!(loaded.problems.is_empty(), "{:?}", loaded.problems);
         let mut store: Store = loaded.resources.into_iter().collect();
         store.apply(Event::Node(NodeFacts {
-            node: "n".into(),
+            node: "node-1".into(),
             host_ips: ["192.0.2.1".parse().unwrap()].into(),
             ..NodeFacts::default()
         }));
@@ -159,7 +159,7 @@ spec: {clusterIP: None, ports: [{port: 80}]}
 ---
 apiVersion: v1
 kind: Node
-metadata: {name: n}
+metadata: {name: node-1}
 status: {addresses: [{type: InternalIP, address: 'fd00:1::1'}]}
 ";
 

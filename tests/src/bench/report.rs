@@ -267,7 +267,7 @@ mod tests {
         assert!(!report.met());
         let terminal = report.terminal();
         assert!(
-            terminal.contains("  empty                    26 ± 0.50      1\n"),
+            terminal.contains("  empty                   26 ± 0.50      1\n"),
             "{terminal}"
         );
         assert!(
