@@ -70,6 +70,11 @@ enum Verb {
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
         args: Vec<String>,
     },
+    /// Runs a cluster under load and change for half an hour. Arguments are passed on (`soak -- --help`).
+    Soak {
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        args: Vec<String>,
+    },
     /// Prints verified instructions and stack use of each program on this kernel.
     Verifier {
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
@@ -148,6 +153,7 @@ fn dispatch(verb: Verb, ui: &Ui) -> anyhow::Result<ExitCode> {
         } => test::on_kernels(ui, &ws, &kernels),
         Verb::Test { quick, filter, .. } => test::run(ui, &ws, quick, filter.as_deref()),
         Verb::Bench { args } => run::program(ui, &ws, "bench", &args),
+        Verb::Soak { args } => run::program(ui, &ws, "soak", &args),
         Verb::Verifier { args } => {
             let args: Vec<String> = std::iter::once("--verifier".to_owned()).chain(args).collect();
             run::program(ui, &ws, "bench", &args)

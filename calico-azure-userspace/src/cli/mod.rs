@@ -13,6 +13,7 @@ mod load;
 mod object;
 mod protocol;
 mod show;
+mod tables;
 mod verdict;
 
 use std::io::Write as _;
@@ -63,6 +64,8 @@ enum Command {
     Status(show::StatusArgs),
     /// Packets by hook and reason, from the kernel.
     Counters(show::CountersArgs),
+    /// How full the kernel's tables are.
+    Tables(tables::TablesArgs),
 }
 
 /// How lists are printed.
@@ -137,6 +140,7 @@ pub fn main() -> ExitCode {
         Command::Cleanup(args) => args.run(&mut out),
         Command::Status(args) => args.run(&mut out),
         Command::Counters(args) => args.run(&mut out),
+        Command::Tables(args) => args.run(&mut out),
     };
     match result {
         Ok(code) => ExitCode::from(code),

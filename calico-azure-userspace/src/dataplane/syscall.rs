@@ -134,6 +134,27 @@ pub(super) fn dump(fd: BorrowedFd<'_>, shape: Shape) -> io::Result<Entries> {
     Ok(entries.into_iter().collect())
 }
 
+/// How many entries there are, `limit` at most: where entries come and go, the walk may begin anew.
+pub(super) fn count(fd: BorrowedFd<'_>, shape: Shape, limit: u32) -> io::Result<u32> {
+    let mut entries = 0;
+    let mut key = vec![0; shape.key];
+    let mut next = vec![0; shape.key];
+    while entries < limit {
+        let from = if entries == 0 {
+            std::ptr::null()
+        } else {
+            key.as_ptr()
+        };
+        match bpf(MAP_GET_NEXT_KEY, &mut attr(fd, from, next.as_mut_ptr())) {
+            Ok(()) => entries += 1,
+            Err(error) if error.raw_os_error() == Some(libc::ENOENT) => break,
+            Err(error) => return Err(error),
+        }
+        std::mem::swap(&mut key, &mut next);
+    }
+    Ok(entries)
+}
+
 /// Waits until every program that runs now has ended: programs run inside RCU read-side sections.
 pub(super) fn synchronize() -> io::Result<()> {
     const MEMBARRIER_CMD_GLOBAL: libc::c_int = 1;

@@ -122,7 +122,7 @@ impl NetNs {
     }
 
     /// Names of all namespaces, of whoever made them.
-    pub(super) fn all() -> Vec<String> {
+    pub fn all() -> Vec<String> {
         let Ok(entries) = std::fs::read_dir(NAMES) else {
             return Vec::new();
         };
