@@ -11,6 +11,17 @@ pub trait Layout {
 /// Bumped by hand when the meaning of bytes changes without their layout changing.
 pub const ABI_REVISION: u64 = 4;
 
+/// The same for conntrack entries alone: an agent with another layout takes over those of an earlier one if this and their
+/// layout did not change.
+pub const CONNTRACK_REVISION: u64 = 1;
+
+/// The hash over conntrack entries.
+pub const CONNTRACK_HASH: u64 = {
+    use super::{CtKey4, CtKey6, CtValue};
+    let keys = mix(mix(CONNTRACK_REVISION, CtKey4::HASH), CtKey6::HASH);
+    mix(keys, CtValue::HASH)
+};
+
 /// FNV-1a over `text`, seeded with `seed`.
 #[must_use]
 pub const fn fnv(text: &str, seed: u64) -> u64 {

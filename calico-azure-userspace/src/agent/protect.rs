@@ -8,6 +8,7 @@ use super::AgentConfig;
 use super::config::FabricChoice;
 use super::links::roles;
 use crate::dataplane::attach::{Attached, Attachments, How, Role};
+use crate::dataplane::inherit;
 use crate::dataplane::kernel::Kernel;
 use crate::dataplane::pins::{PinError, Pins};
 use crate::sources::links::Snapshot;
@@ -80,12 +81,25 @@ impl Protector {
 
     /// Policy is in the kernel: nothing need wait any longer. `endpoints` are pods' links, whatever their names.
     pub(super) fn release(&mut self, snapshot: &Snapshot, endpoints: impl Iterator<Item = u32>) {
+        self.inherit_flows();
         self.inherited.clear();
         self.attach_named(snapshot);
         for ifindex in endpoints {
             if let Some(link) = snapshot.links.get(&ifindex) {
                 self.attach(ifindex, &link.name, Role::Workload);
             }
+        }
+        // Those that began meanwhile.
+        self.inherit_flows();
+    }
+
+    /// Takes over the flows of an agent with another layout. Without them its flows would have to begin anew.
+    fn inherit_flows(&self) {
+        let Some(pins) = self.kernel.pins() else { return };
+        match inherit::flows(pins, self.kernel.maps()) {
+            Ok(0) => {}
+            Ok(flows) => tracing::info!(flows, "took over flows of an earlier layout"),
+            Err(error) => tracing::error!(%error, "cannot take over flows of an earlier layout"),
         }
     }
 
@@ -125,7 +139,7 @@ impl Protector {
         self.failures.values().cloned().collect()
     }
 
-    /// Programs of an agent with another layout ran beside ours until now, and a packet had to pass both.
+    /// What is left of an agent with another layout: its tables, and programs on what is no interface of ours any more.
     pub(super) fn remove_other_layouts(&self) -> Result<(), PinError> {
         let removed = self
             .kernel

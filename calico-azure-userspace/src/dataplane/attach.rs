@@ -248,22 +248,27 @@ fn attach_tcx(
         source,
     };
     let pin = kernel.pins().map(|pins| pins.link(ifindex, program));
+    let earlier = kernel.pins().map(|pins| pins.earlier_links(ifindex, program));
+    let earlier = earlier.transpose()?.unwrap_or_default();
     let classifier = kernel.program(program)?;
-    if let Some(pin) = pin.as_ref().filter(|pin| pin.exists()) {
-        let old = PinnedLink::from_pin(pin).map_err(|error| failed(error.into()))?;
-        let link: SchedClassifierLink = FdLink::from(old)
+    for old in pin.iter().filter(|pin| pin.exists()).chain(&earlier) {
+        let link = PinnedLink::from_pin(old).map_err(|error| failed(error.into()))?;
+        let link: SchedClassifierLink = FdLink::from(link)
             .try_into()
             .map_err(|error: LinkError| failed(error.into()))?;
         match classifier.attach_to_link(link) {
             Ok(id) => {
-                // The pin holds the link; our own descriptor is not needed.
                 let link = classifier.take_link(id).map_err(|error| failed(error.into()))?;
-                let _fd: FdLink = link.try_into().map_err(|error: LinkError| failed(error.into()))?;
+                let link: FdLink = link.try_into().map_err(|error: LinkError| failed(error.into()))?;
+                // A pin holds the link; our own descriptor is not needed. One of an earlier layout goes with its directory.
+                if let Some(pin) = pin.as_ref().filter(|pin| *pin != old) {
+                    link.pin(pin).map_err(|error| failed(error.into()))?;
+                }
                 return Ok(());
             }
             // The pin outlived its interface, and another one has the index now.
             Err(error) if gone(&error) => {
-                std::fs::remove_file(pin).map_err(|error| failed(error.into()))?;
+                std::fs::remove_file(old).map_err(|error| failed(error.into()))?;
             }
             Err(error) => return Err(failed(error.into())),
         }

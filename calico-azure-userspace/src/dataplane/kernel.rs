@@ -10,7 +10,7 @@ use calico_azure_ebpf::abi::{calls, map, program};
 
 use super::io::{Entries, MapIo, Table};
 use super::maps::{Maps, sizes_of, specs};
-use super::pins::{ExpectedMap, PinError, Pins};
+use super::pins::{ExpectedMap, Fit, PinError, Pins};
 
 /// The programs of interfaces, in the order in which their pins are listed, and the one that two of them call.
 pub const PROGRAMS: [&str; 5] = [
@@ -101,9 +101,10 @@ impl Kernel {
         let specs = specs(sizes);
         let mut loader = EbpfLoader::new();
         if let Some(pins) = &pins {
+            let mut resized = false;
             for spec in &specs {
                 let (key_size, value_size) = sizes_of(spec);
-                pins.check(
+                let fit = pins.check(
                     spec.name,
                     &ExpectedMap {
                         kind: spec.kind,
@@ -112,6 +113,11 @@ impl Kernel {
                         max_entries: spec.entries,
                     },
                 )?;
+                resized |= fit == Fit::OtherSize;
+            }
+            if resized {
+                let aside = pins.set_aside()?;
+                tracing::info!(path = %aside.display(), "tables are to have other sizes: they are made anew");
             }
             pins.create()?;
         }

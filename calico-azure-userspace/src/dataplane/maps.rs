@@ -121,7 +121,7 @@ impl Maps {
         })
     }
 
-    fn map(&self, name: &'static str) -> io::Result<(BorrowedFd<'_>, Shape)> {
+    pub(super) fn map(&self, name: &'static str) -> io::Result<(BorrowedFd<'_>, Shape)> {
         let (fd, shape) = self.maps.get(name).ok_or(io::ErrorKind::NotFound)?;
         Ok((fd.as_fd(), *shape))
     }

@@ -10,6 +10,7 @@ pub mod counters;
 pub mod fill;
 pub mod host;
 pub mod image;
+pub mod inherit;
 pub mod io;
 pub mod kernel;
 pub mod live;

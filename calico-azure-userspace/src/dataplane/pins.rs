@@ -1,14 +1,18 @@
 //! Where things are pinned, and whether what is pinned there is what we expect.
 //!
 //! `<bpffs>/calico-azure/<node>-<layout hash>/{maps,links}`: one directory for each node, because several agents may
-//! share a machine, and for each layout, because a map of another layout must never be reused.
+//! share a machine, and for each layout, because a map of another layout must never be reused. A directory
+//! `conntrack-<hash>` beside them says which conntrack entries are in those maps.
+//!
+//! An agent that finds maps of its layout but of other sizes sets their directory aside, under another hash: to it they are
+//! those of an earlier layout.
 
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
 use aya::maps::MapInfo;
-use calico_azure_ebpf::abi::LAYOUT_HASH;
+use calico_azure_ebpf::abi::{CONNTRACK_HASH, LAYOUT_HASH};
 
 /// A pin cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -72,7 +76,7 @@ impl Pins {
     /// # Errors
     /// What the file system says.
     pub fn create(&self) -> Result<(), PinError> {
-        for dir in [self.maps(), self.links()] {
+        for dir in [self.maps(), self.links(), self.dir.join(conntrack())] {
             fs::create_dir_all(&dir).map_err(|source| PinError::Io {
                 path: dir.clone(),
                 source,
@@ -97,6 +101,44 @@ impl Pins {
     #[must_use]
     pub fn link(&self, ifindex: u32, program: &str) -> PathBuf {
         self.links().join(format!("{ifindex}-{program}"))
+    }
+
+    /// Pins of the same link in this node's directories of other layouts.
+    ///
+    /// # Errors
+    /// What the file system says.
+    pub fn earlier_links(&self, ifindex: u32, program: &str) -> Result<Vec<PathBuf>, PinError> {
+        let mut pins = self.other_layouts()?;
+        for pin in &mut pins {
+            pin.extend(["links", &format!("{ifindex}-{program}")]);
+        }
+        pins.retain(|pin| pin.exists());
+        Ok(pins)
+    }
+
+    /// Directories of map pins of other layouts whose conntrack entries are as this build's.
+    ///
+    /// # Errors
+    /// What the file system says.
+    pub fn earlier_flows(&self) -> Result<Vec<PathBuf>, PinError> {
+        let mut dirs = self.other_layouts()?;
+        dirs.retain(|dir| dir.join(conntrack()).is_dir());
+        Ok(dirs.into_iter().map(|dir| dir.join("maps")).collect())
+    }
+
+    /// Gives the directory the name of another layout, so that this one's is free.
+    ///
+    /// # Errors
+    /// What the file system says.
+    pub fn set_aside(&self) -> Result<PathBuf, PinError> {
+        let names = (1..).map(|n| format!("{}-{:016x}", self.node, LAYOUT_HASH.wrapping_add(n)));
+        let free = names.map(|name| self.root.join(name)).find(|dir| !dir.exists());
+        let aside = free.unwrap_or_else(|| self.root.clone());
+        fs::rename(&self.dir, &aside).map_err(|source| PinError::Io {
+            path: self.dir.clone(),
+            source,
+        })?;
+        Ok(aside)
     }
 
     /// Pinned links as (ifindex, program).
@@ -129,11 +171,11 @@ impl Pins {
     /// Compares an existing pin with what this build would create; aya reuses a pin without looking.
     ///
     /// # Errors
-    /// [`PinError::Mismatch`], or that it cannot be read. No pin at all is fine.
-    pub fn check(&self, name: &str, expected: &ExpectedMap) -> Result<(), PinError> {
+    /// [`PinError::Mismatch`], or that it cannot be read.
+    pub fn check(&self, name: &str, expected: &ExpectedMap) -> Result<Fit, PinError> {
         let path = self.maps().join(name);
         match path.try_exists() {
-            Ok(false) => return Ok(()),
+            Ok(false) => return Ok(Fit::Reusable),
             Ok(true) => {}
             Err(source) => return Err(PinError::Io { path, source }),
         }
@@ -152,7 +194,14 @@ impl Pins {
             max_entries: info.max_entries(),
         };
         if found == *expected {
-            return Ok(());
+            return Ok(Fit::Reusable);
+        }
+        let resized = ExpectedMap {
+            max_entries: expected.max_entries,
+            ..found
+        };
+        if resized == *expected {
+            return Ok(Fit::OtherSize);
         }
         Err(PinError::Mismatch {
             path,
@@ -184,14 +233,23 @@ impl Pins {
     /// # Errors
     /// What the file system says.
     pub fn remove_other_layouts(&self) -> Result<Vec<PathBuf>, PinError> {
-        let mut others = self.all_layouts()?;
-        others.retain(|dir| *dir != self.dir);
+        let others = self.other_layouts()?;
         for dir in &others {
             fs::remove_dir_all(dir).map_err(|source| PinError::Io {
                 path: dir.clone(),
                 source,
             })?;
         }
+        Ok(others)
+    }
+
+    /// This node's directories of other layouts.
+    ///
+    /// # Errors
+    /// What the file system says.
+    pub fn other_layouts(&self) -> Result<Vec<PathBuf>, PinError> {
+        let mut others = self.all_layouts()?;
+        others.retain(|dir| *dir != self.dir);
         Ok(others)
     }
 
@@ -222,6 +280,20 @@ impl Pins {
         }
         Ok(found)
     }
+}
+
+/// Name of the directory that says which conntrack entries there are.
+fn conntrack() -> String {
+    format!("conntrack-{CONNTRACK_HASH:016x}")
+}
+
+/// What a pin is to this build.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Fit {
+    /// What it would create itself, or nothing at all.
+    Reusable,
+    /// The same, of another size.
+    OtherSize,
 }
 
 /// What a map is, as the kernel tells it.

@@ -90,6 +90,20 @@ pub(super) fn put(fd: BorrowedFd<'_>, shape: Shape, key: &[u8], value: &[u8]) ->
     }
 }
 
+/// Inserts, if it is not there; says whether.
+pub(super) fn put_new(fd: BorrowedFd<'_>, shape: Shape, key: &[u8], value: &[u8]) -> io::Result<bool> {
+    const BPF_NOEXIST: u64 = 1;
+    shape.check(key.len(), Some(value.len()))?;
+    let mut attr = attr(fd, key.as_ptr(), value.as_ptr().cast_mut());
+    attr.flags = BPF_NOEXIST;
+    match bpf(MAP_UPDATE, &mut attr) {
+        Ok(()) => Ok(true),
+        // A table that is full is so for each that comes, too.
+        Err(error) if matches!(error.raw_os_error(), Some(libc::EEXIST | libc::ENOMEM)) => Ok(false),
+        Err(error) => Err(error),
+    }
+}
+
 /// Removes, if it is there.
 pub(super) fn delete(fd: BorrowedFd<'_>, shape: Shape, key: &[u8]) -> io::Result<()> {
     shape.check(key.len(), None)?;

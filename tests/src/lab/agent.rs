@@ -259,6 +259,11 @@ impl Agent {
         self.spawn()
     }
 
+    /// Flags and environment of the next start.
+    pub fn respecify(&mut self, change: impl FnOnce(AgentSpec) -> AgentSpec) {
+        self.spec = change(self.spec.clone());
+    }
+
     /// Ends the agent with SIGTERM; kills it and fails if it takes more than five seconds.
     pub fn terminate(&mut self) -> Result<()> {
         let what = format!("cannot end the agent of {}", self.node);

@@ -107,7 +107,7 @@ impl Changes {
             self.churn(world, findings)?;
         }
         // A prober remembers each of its datagrams.
-        if self.done.edits % 64 == 0 {
+        if self.done.edits.is_multiple_of(64) {
             self.settle();
             self.probe(world)?;
         }
@@ -190,7 +190,7 @@ impl Changes {
             world.cluster.delete_pod(&format!("soak/{name}"))?;
         }
         let number = self.done.pods;
-        let client = number % 3 != 0;
+        let client = !number.is_multiple_of(3);
         let (app, node) = (
             if client { "client" } else { "stranger" },
             if number.is_multiple_of(2) {

@@ -57,6 +57,13 @@ pub(crate) fn run(ui: &Ui, ws: &Workspace, quick: bool, filter: Option<&str>) ->
             Outcome::failed("needs the build that failed"),
         );
     }
+    // The floor: what loads there loads on all. The others are for `--kernels`, as they take longer.
+    if built && in_ci() && !quick && filter.is_none() {
+        machines(ui, ws, &[Kernel::V5_10], &mut report).unwrap_or_else(|error| {
+            ui.error(&format!("{error:#}"));
+            report.add("kernel 5.10", Outcome::failed("see above"));
+        });
+    }
     print!("{}", report.render(ui));
     std::io::stdout().flush()?;
     Ok(if report.all_passed() {
@@ -64,6 +71,10 @@ pub(crate) fn run(ui: &Ui, ws: &Workspace, quick: bool, filter: Option<&str>) ->
     } else {
         ExitCode::FAILURE
     })
+}
+
+fn in_ci() -> bool {
+    std::env::var_os("CI").is_some_and(|value| !value.is_empty())
 }
 
 /// `--kernels`: the tests of the loaded programs, on other kernels.
@@ -121,8 +132,7 @@ fn component(ui: &Ui, ws: &Workspace, report: &mut Report, verb: &str, component
         if process::capture(process::cargo(&ws.root).args([verb, "--version"])).is_err() {
             let why = format!("cargo {verb} is not installed: `rustup component add {component}`");
             // CI must not pass because a tool was missing.
-            let ci = std::env::var_os("CI").is_some_and(|value| !value.is_empty());
-            return Ok(if ci {
+            return Ok(if in_ci() {
                 Outcome::failed(&why)
             } else {
                 Outcome::not_run(&why)
