@@ -274,8 +274,10 @@ fn approves(leg: u32, config: &Config) -> bool {
     leg == config.epoch || leg == LEG_HOST || leg == LEG_SERVICE || keeps
 }
 
+/// For how long the flow may be silent, in nanoseconds: after that its entry is dead, whether it is still there or not.
 #[inline(always)]
-fn timeout(entry: &CtValue, config: &Config, protocol: u8) -> u64 {
+#[must_use]
+pub fn timeout(entry: &CtValue, config: &Config, protocol: u8) -> u64 {
     let (a, b) = (entry.seen_from(0), entry.seen_from(1));
     let index = match protocol {
         protocol::TCP if (a | b) & tcp::RST != 0 => TIMEOUT_TCP_RESET,

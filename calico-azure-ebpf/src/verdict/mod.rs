@@ -25,6 +25,7 @@ pub mod service;
 pub mod tables;
 pub mod workload;
 
+pub use flow::timeout;
 pub use tables::{AllTables, CtTable, FamilyTables, Tables};
 
 use crate::abi::Reason;

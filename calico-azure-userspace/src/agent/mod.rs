@@ -12,6 +12,7 @@ pub mod names;
 mod protect;
 mod staged;
 mod status;
+mod sweep;
 
 pub use config::{
     AgentConfig, EstablishedFlows, FabricChoice, HostCgroup, LogFlows, MarkMask, SETTINGS_TIMEOUTS,
@@ -123,6 +124,7 @@ pub fn run(config: AgentConfig) -> Result<(), AgentError> {
     let context = events::start(events, &config, tables.clone())?;
     let staged = Staged::start(tables)?;
     let maps = kernel.maps().try_clone().map_err(AgentError::Start)?;
+    sweep::start(maps.try_clone().map_err(AgentError::Start)?)?;
     let protector = Protector::new(kernel, &config).shared();
     let mut core = Core::new(config, maps, Arc::clone(&protector), context, staged)?;
     link_source::watch(sender.clone(), move |snapshot| {

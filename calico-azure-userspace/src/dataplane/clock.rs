@@ -16,6 +16,25 @@ pub(super) fn tick() -> u32 {
     nanoseconds.filter(|tick| *tick > 0).unwrap_or(LONGEST)
 }
 
+/// What the programs read as the time, in nanoseconds: jiffies since five minutes before they overflow 32 bits, which is what
+/// they start at (include/linux/jiffies.h, `INITIAL_JIFFIES`), each worth a tick. Right to within a tick.
+#[must_use]
+pub(super) fn now() -> u64 {
+    let tick = u64::from(tick());
+    let hertz = (1_000_000_000 + tick / 2) / tick;
+    let mut time = MaybeUninit::<libc::timespec>::uninit();
+    // SAFETY: as above.
+    let time = unsafe {
+        (libc::clock_gettime(libc::CLOCK_MONOTONIC, time.as_mut_ptr()) == 0).then(|| time.assume_init())
+    };
+    let nanoseconds = time.map_or(0, |time| {
+        let part = |number: i64| u64::try_from(number).unwrap_or(0);
+        part(time.tv_sec) * 1_000_000_000 + part(time.tv_nsec)
+    });
+    let initial = (1_u64 << 32).saturating_sub(300 * hertz);
+    (initial + nanoseconds / tick) * tick
+}
+
 #[cfg(test)]
 mod tests {
     #[test]

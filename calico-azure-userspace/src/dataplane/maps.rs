@@ -156,6 +156,16 @@ impl Maps {
         Ok(())
     }
 
+    /// The configuration that the programs see.
+    ///
+    /// # Errors
+    /// What the kernel says.
+    pub fn config(&self) -> io::Result<Option<Config>> {
+        let (fd, shape) = self.map(map::CONFIG)?;
+        let bytes = syscall::get(fd, shape, 0_u32.bytes())?;
+        Ok(bytes.and_then(|bytes| Config::from_bytes(&bytes)))
+    }
+
     /// Reads a map of any kind, for `status` and tests.
     ///
     /// # Errors

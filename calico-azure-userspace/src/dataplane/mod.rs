@@ -7,6 +7,7 @@ pub mod attach;
 pub mod cgroup;
 mod clock;
 pub mod counters;
+pub mod expire;
 pub mod fill;
 pub mod host;
 pub mod image;

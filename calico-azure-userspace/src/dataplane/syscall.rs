@@ -148,6 +148,71 @@ pub(super) fn dump(fd: BorrowedFd<'_>, shape: Shape) -> io::Result<Entries> {
     Ok(entries.into_iter().collect())
 }
 
+/// Shows every entry of a hash table to `see`, thousands at a time (`BPF_MAP_LOOKUP_BATCH`, kernel 5.6). What comes or goes
+/// meanwhile is seen or not.
+pub(super) fn each(
+    fd: BorrowedFd<'_>,
+    shape: Shape,
+    mut see: impl FnMut(&[u8], &[u8]) -> io::Result<()>,
+) -> io::Result<()> {
+    const LOOKUP_BATCH: u32 = 24;
+    /// More than a bucket ever holds: one that does not fit ends the walk with an error.
+    const CAPACITY: u32 = 4096;
+    /// `union bpf_attr` for `BPF_MAP_*_BATCH`.
+    #[repr(C)]
+    #[derive(Default)]
+    struct BatchAttr {
+        in_batch: u64,
+        out_batch: u64,
+        keys: u64,
+        values: u64,
+        count: u32,
+        map_fd: u32,
+        elem_flags: u64,
+        flags: u64,
+    }
+    let mut keys = vec![0; shape.key * CAPACITY as usize];
+    let mut values = vec![0; shape.value * CAPACITY as usize];
+    // A bucket's number, to go on from.
+    let (mut from, mut to) = (0_u32, 0_u32);
+    let mut begun = false;
+    loop {
+        let mut attr = BatchAttr {
+            in_batch: if begun { &raw const from as u64 } else { 0 },
+            out_batch: &raw mut to as u64,
+            keys: keys.as_mut_ptr() as u64,
+            values: values.as_mut_ptr() as u64,
+            count: CAPACITY,
+            map_fd: u32::try_from(fd.as_raw_fd()).unwrap_or(u32::MAX),
+            ..BatchAttr::default()
+        };
+        // SAFETY: `attr` is laid out as the kernel expects; the buffers hold `count` keys and values of the map's sizes, and
+        // the batch positions of hash tables are 32 bits wide. All of them outlive the call.
+        let result = unsafe {
+            libc::syscall(
+                libc::SYS_bpf,
+                LOOKUP_BATCH,
+                &raw mut attr,
+                std::mem::size_of::<BatchAttr>(),
+            )
+        };
+        let error = (result < 0).then(io::Error::last_os_error);
+        let last = match &error {
+            None => false,
+            Some(error) if error.raw_os_error() == Some(libc::ENOENT) => true,
+            Some(_) => return Err(error.unwrap_or_else(|| io::ErrorKind::Other.into())),
+        };
+        let pairs = keys.chunks_exact(shape.key).zip(values.chunks_exact(shape.value));
+        for (key, value) in pairs.take(attr.count as usize) {
+            see(key, value)?;
+        }
+        if last {
+            return Ok(());
+        }
+        (from, begun) = (to, true);
+    }
+}
+
 /// How many entries there are, `limit` at most: where entries come and go, the walk may begin anew.
 pub(super) fn count(fd: BorrowedFd<'_>, shape: Shape, limit: u32) -> io::Result<u32> {
     let mut entries = 0;
