@@ -2,7 +2,7 @@
 
 use anyhow::Result;
 use calico_azure_ebpf::abi::{Hook, Reason};
-use calico_azure_ebpf::packet::{Network, Packet, SlicePacket, V4, V6};
+use calico_azure_ebpf::packet::{ETHERNET, Network, Packet, SlicePacket, V4, V6};
 use calico_azure_ebpf::verdict::{fabric, workload};
 use calico_azure_tests::harness::packet::{ACK, Frame, SYN};
 use calico_azure_tests::harness::scenario::{A, B, address, policy, rule, store};
@@ -110,13 +110,13 @@ fn check<P: Packet>(packet: &P) {
     let inside = |l4: u32, end: u32| assert!(l4 <= end && end <= packet.len(), "{l4} {end} {}", packet.len());
     match packet.ethertype() {
         0x0800 => {
-            if let Ok(network) = Network::<V4>::parse(packet) {
+            if let Ok(network) = Network::<V4>::parse(packet, ETHERNET) {
                 inside(network.l4, network.end);
                 let _any = network.transport(packet);
             }
         }
         0x86dd => {
-            if let Ok(network) = Network::<V6>::parse(packet) {
+            if let Ok(network) = Network::<V6>::parse(packet, ETHERNET) {
                 inside(network.l4, network.end);
                 let _any = network.transport(packet);
             }
@@ -205,6 +205,9 @@ fn every_reason_is_caused_by_some_test() {
         include_str!("programs.rs"),
         include_str!("engine.rs"),
         include_str!("service_marks.rs"),
+        include_str!("host_endpoints.rs"),
+        include_str!("azure.rs"),
+        include_str!("packets.rs"),
     ]
     .concat();
     for reason in Reason::ALL {

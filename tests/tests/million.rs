@@ -8,7 +8,7 @@ use calico_azure_ebpf::abi::Reason;
 use calico_azure_ebpf::packet::SlicePacket;
 use calico_azure_ebpf::verdict::workload;
 use calico_azure_tests::harness::packet::Frame;
-use calico_azure_tests::harness::settings;
+use calico_azure_tests::harness::{expected, settings};
 use calico_azure_userspace::dataplane::host::HostTables;
 use calico_azure_userspace::dataplane::{Image, plan};
 use calico_azure_userspace::policy::generate::{self, Case, Shape, probes};
@@ -28,6 +28,8 @@ struct Tally {
     cases: AtomicUsize,
     v6: AtomicUsize,
     denied: AtomicUsize,
+    /// Not let through to the pod's own host.
+    to_host: AtomicUsize,
 }
 
 fn tables(output: &Output) -> Result<HostTables> {
@@ -82,18 +84,23 @@ fn compare(seed: u64, tally: &Tally) -> Result<()> {
             Direction::Egress => workload::from_workload(&packet, &tables),
             Direction::Ingress => workload::to_workload(&packet, &tables),
         };
-        let expected = if allow {
-            Reason::PolicyAllow
+        let reason = expected::at_pod(&oracle, &output.desired, pod, &case, allow);
+        let by_policy = matches!(reason, Reason::PolicyAllow | Reason::PolicyDeny);
+        let expected = if by_policy {
+            (reason, log, Some(&rule))
         } else {
-            Reason::PolicyDeny
+            (reason, false, None)
         };
         ensure!(
-            (outcome.reason, outcome.log, output.rules.get(&outcome.rule)) == (expected, log, Some(&rule)),
+            (outcome.reason, outcome.log, output.rules.get(&outcome.rule)) == expected,
             "seed {seed}: {case:?}\n{outcome:?}: {:?}\nreference: {:#?}",
             output.rules.get(&outcome.rule),
             oracle.verdict(pod, case.direction, probe)
         );
         tables.forget_flows();
+        tally
+            .to_host
+            .fetch_add(usize::from(reason == Reason::EndpointToHost), Ordering::Relaxed);
         tally.cases.fetch_add(1, Ordering::Relaxed);
         tally
             .v6
@@ -121,9 +128,13 @@ fn a_million_cases_on_the_host_engine() -> Result<()> {
             .into_iter()
             .try_for_each(|worker| worker.join().map_err(|_| anyhow::anyhow!("a worker panicked"))?)
     })?;
-    let [cases, v6, denied] =
-        [&tally.cases, &tally.v6, &tally.denied].map(|count| count.load(Ordering::Relaxed));
-    println!("{cases} cases agree ({v6} IPv6, {denied} denied)");
+    let [cases, v6, denied, to_host] =
+        [&tally.cases, &tally.v6, &tally.denied, &tally.to_host].map(|count| count.load(Ordering::Relaxed));
+    println!("{cases} cases agree ({v6} IPv6, {denied} denied, {to_host} kept from their host)");
+    assert!(
+        to_host * 1000 > cases,
+        "{to_host} of {cases} are kept from their host"
+    );
     assert!(v6 * 4 > cases, "{v6} of {cases} are IPv6");
     assert!(
         denied * 10 > cases && denied * 10 < cases * 9,

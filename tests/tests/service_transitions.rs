@@ -72,6 +72,7 @@ fn cluster(rng: &mut Rng) -> Store {
         let interface = Interface {
             name: format!("veth-{name}"),
             host_routes,
+            addresses: Vec::new(),
         };
         let by_ifindex = [(ifindex, interface)].into();
         store.apply(Event::Interfaces(Interfaces { by_ifindex }));

@@ -128,7 +128,7 @@ fn later_fragments_have_the_source_port_of_the_first() -> Result<()> {
             let then = if passes {
                 Reason::Established
             } else {
-                Reason::UnknownFragment
+                Reason::PolicyDeny
             };
             bench.expect(at, &later.bytes(), Hook::FromWorkload, then)?;
         }

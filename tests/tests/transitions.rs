@@ -6,14 +6,15 @@ use std::collections::BTreeMap;
 use anyhow::Result;
 use calico_azure_ebpf::abi::Hook;
 use calico_azure_ebpf::packet::SlicePacket;
-use calico_azure_ebpf::verdict::{Outcome, workload};
+use calico_azure_ebpf::verdict::{Outcome, fabric, workload};
 use calico_azure_tests::harness::packet::Frame;
 use calico_azure_tests::harness::settings;
 use calico_azure_userspace::dataplane::host::HostTables;
 use calico_azure_userspace::dataplane::{
     Applied, ApplyError, Dataplane, FakeIo, Image, Plan, plan, plan_change,
 };
-use calico_azure_userspace::policy::generate::{self, Rng, Shape, probes};
+use calico_azure_userspace::policy::generate::{self, Rng, Shape, host_cases, probes};
+use calico_azure_userspace::policy::lookup::route_of;
 use calico_azure_userspace::policy::{Change, Compiler, Desired, Direction, Event, Store};
 
 /// A packet at a pod's interface.
@@ -23,8 +24,12 @@ struct Probe {
     bytes: Vec<u8>,
 }
 
-fn packets(stores: &[&Store], seed: u64, limit: usize) -> Vec<Probe> {
+/// Packets at pods' interfaces. Whether an address is the host's own has no slots: of packets to one that becomes that
+/// with the update, or is it no more, nothing is said.
+fn packets(stores: &[&Store], tables: [&Desired; 2], seed: u64, limit: usize) -> Vec<Probe> {
     let mut cases: Vec<_> = stores.iter().flat_map(|store| probes(store, seed, 1)).collect();
+    let stays = |address| route_of(tables[0], address) == route_of(tables[1], address);
+    cases.retain(|case| stays(case.probe.own) && stays(case.probe.peer));
     Rng::new(seed).shuffle(&mut cases);
     cases.truncate(limit);
     cases
@@ -45,6 +50,35 @@ fn packets(stores: &[&Store], seed: u64, limit: usize) -> Vec<Probe> {
         .collect()
 }
 
+/// Packets at the fabric interfaces, for host endpoints. Routes have no slots, so packets whose addresses change their
+/// nature with the update are left out.
+fn host_packets(stores: &[&Store], tables: [&Desired; 2], seed: u64, limit: usize) -> Vec<Probe> {
+    let mut cases: Vec<_> = stores
+        .iter()
+        .flat_map(|store| host_cases(store, seed, 1))
+        .collect();
+    Rng::new(seed).shuffle(&mut cases);
+    let stays = |address| route_of(tables[0], address) == route_of(tables[1], address);
+    cases.retain(|case| stays(case.probe.own) && stays(case.probe.peer));
+    cases.truncate(limit);
+    (2..)
+        .zip(&cases)
+        .map(|(place, case)| {
+            let probe = &case.probe;
+            let (hook, src, dst) = match case.direction {
+                Direction::Egress => (Hook::ToFabric, probe.own, probe.peer),
+                Direction::Ingress => (Hook::FromFabric, probe.peer, probe.own),
+            };
+            let frame = Frame::new(src, dst, probe.protocol, probe.sport, probe.dport);
+            Probe {
+                hook,
+                ifindex: 2 + place % 2,
+                bytes: frame.bytes(),
+            }
+        })
+        .collect()
+}
+
 /// Whether a packet passes, and by which rule. Why one without a rule drops may change on the way: an endpoint that
 /// goes is first not ready, then unknown.
 type Verdict = (bool, u32, bool);
@@ -56,11 +90,14 @@ fn judge(tables: &mut HostTables, probes: &[Probe]) -> Vec<Verdict> {
         let packet = SlicePacket {
             bytes: &probe.bytes,
             ifindex: probe.ifindex,
-            ingress_ifindex: 1,
+            // What leaves by eth0 is the host's own.
+            ingress_ifindex: if probe.ifindex == 2 { 0 } else { 1 },
             mark: Default::default(),
         };
         let Outcome { reason, rule, log } = match probe.hook {
             Hook::FromWorkload => workload::from_workload(&packet, tables),
+            Hook::FromFabric => fabric::from_fabric(&packet, tables),
+            Hook::ToFabric => fabric::to_fabric(&packet, tables),
             _ => workload::to_workload(&packet, tables),
         };
         (reason.passes(), rule, log)
@@ -88,7 +125,8 @@ fn change(store: &Store, seed: u64, rng: &mut Rng) -> Store {
 fn each_operation_leaves_the_old_or_the_new_verdict() -> Result<()> {
     let mut checks = 0_usize;
     let mut differing = 0_usize;
-    for seed in 0..25 {
+    let mut differing_hosts = 0_usize;
+    for seed in 0..30 {
         let mut rng = Rng::new(seed);
         let mut compiler = Compiler::default();
         let mut store = generate::store(seed, &Shape::default());
@@ -97,9 +135,11 @@ fn each_operation_leaves_the_old_or_the_new_verdict() -> Result<()> {
         run(&mut tables.image, &first);
         for round in 0..4 {
             let next = change(&store, seed * 100 + round, &mut rng);
+            let old = compiler.desired().clone();
             let change = compiler.follow(&next)?;
             let desired = compiler.desired().clone();
-            let probes = packets(&[&store, &next], seed, 60);
+            let mut probes = packets(&[&store, &next], [&old, &desired], seed, 60);
+            probes.extend(host_packets(&[&store, &next], [&old, &desired], seed, 40));
             let whole = plan(&tables.image, &desired, settings())?;
             let plan = plan_change(&tables.image, &desired, &change, settings())?;
             assert!(
@@ -110,7 +150,14 @@ fn each_operation_leaves_the_old_or_the_new_verdict() -> Result<()> {
             let mut goal = HostTables::new(tables.image.clone());
             run(&mut goal.image, &plan);
             let after = judge(&mut goal, &probes);
-            differing += before.iter().zip(&after).filter(|(old, new)| old != new).count();
+            let changes = |(probe, _): &(&Probe, (&Verdict, &Verdict))| {
+                matches!(probe.hook, Hook::FromFabric | Hook::ToFabric)
+            };
+            let changed = probes.iter().zip(before.iter().zip(&after));
+            let (host, pod): (Vec<_>, Vec<_>) =
+                changed.filter(|(_, (old, new))| old != new).partition(changes);
+            differing += pod.len();
+            differing_hosts += host.len();
             let context = |what: &str| format!("seed {seed}, round {round}, {what}");
             for op in &plan.prepare {
                 tables.image.follow(op);
@@ -138,11 +185,12 @@ fn each_operation_leaves_the_old_or_the_new_verdict() -> Result<()> {
         }
     }
     println!(
-        "{checks} verdicts after single operations; {differing} of the probes' verdicts changed by their update"
+        "{checks} verdicts after single operations; {differing} verdicts of pods and {differing_hosts} of host \
+         endpoints changed by their update"
     );
     assert!(
-        checks > 100_000 && differing > 100,
-        "{checks} checks, {differing} changes"
+        checks > 100_000 && differing > 100 && differing_hosts > 100,
+        "{checks} checks, {differing} and {differing_hosts} changes"
     );
     Ok(())
 }
@@ -189,6 +237,10 @@ fn check_contents(image: &Image, desired: &Desired) {
             .all(|class| class.slots[0] == class.slots[1])
     );
     assert_eq!(
+        image.hosts.keys().collect::<Vec<_>>(),
+        desired.hosts.keys().collect::<Vec<_>>()
+    );
+    assert_eq!(
         image.endpoints.keys().collect::<Vec<_>>(),
         desired.endpoints.keys().collect::<Vec<_>>()
     );
@@ -228,10 +280,12 @@ fn an_apply_that_fails_anywhere_widens_nothing_and_the_next_one_mends_it() -> Re
         let old = generate::store(seed, &Shape::default());
         let new = change(&old, seed + 500, &mut rng);
         let mut base = Dataplane::open(FakeIo::default())?;
-        base.apply(&compiler.compile(&old)?.desired, settings())?;
+        let first = compiler.compile(&old)?.desired;
+        base.apply(&first, settings())?;
         let change = compiler.follow(&new)?;
         let desired = compiler.desired().clone();
-        let probes = packets(&[&old, &new], seed, 40);
+        let held = compiler.desired();
+        let probes = packets(&[&old, &new], [&first, held], seed, 40);
         let before = judge(&mut HostTables::new(base.image().clone()), &probes);
         let mut goal = Dataplane::open(base.io_ref().clone())?;
         let operations = apply(&mut goal, &desired, &change)?.operations;

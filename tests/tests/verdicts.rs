@@ -6,7 +6,7 @@ use std::collections::HashSet;
 use anyhow::Result;
 use calico_azure_ebpf::abi::Reason;
 use calico_azure_tests::harness::packet::Frame;
-use calico_azure_tests::harness::{At, Harness, Returned, settings};
+use calico_azure_tests::harness::{At, Harness, Returned, expected, settings};
 use calico_azure_userspace::policy::generate::{self, Case, Shape, probes};
 use calico_azure_userspace::policy::reference::Oracle;
 use calico_azure_userspace::policy::{Compiler, Direction, lookup};
@@ -33,6 +33,7 @@ fn kernel_compiled_and_reference_verdicts_agree() -> Result<()> {
     let mut harness = Harness::new("verdicts")?;
     let mut compiler = Compiler::default();
     let (mut pairs, mut v6, mut denied, mut left_out) = (0_usize, 0_usize, 0_usize, 0_usize);
+    let mut to_host = 0_usize;
     for seed in 0_u64.. {
         if pairs >= PAIRS {
             break;
@@ -69,7 +70,9 @@ fn kernel_compiled_and_reference_verdicts_agree() -> Result<()> {
             }
             let (returned, event) = harness.observe(at, &frame.bytes())?;
             let event = event.unwrap_or_else(|| panic!("seed {seed}: no event for {case:?}"));
-            let reason = if allow {
+            let reason = expected::at_pod(&oracle, &output.desired, pod, case, allow);
+            let by_policy = matches!(reason, Reason::PolicyAllow | Reason::PolicyDeny);
+            let of_pod = if allow {
                 Reason::PolicyAllow
             } else {
                 Reason::PolicyDeny
@@ -77,26 +80,36 @@ fn kernel_compiled_and_reference_verdicts_agree() -> Result<()> {
             let context = || format!("seed {seed}: {case:?}\n{compiled:?}\nreference: {allow} by {rule}");
             assert_eq!(
                 returned,
-                if allow { Returned::Next } else { Returned::Drop },
+                if reason.passes() {
+                    Returned::Next
+                } else {
+                    Returned::Drop
+                },
                 "{}",
                 context()
             );
             assert_eq!(Reason::try_from(event.reason), Ok(reason), "{}", context());
-            assert_eq!((compiled.reason, compiled.log), (reason, log), "{}", context());
+            assert_eq!((compiled.reason, compiled.log), (of_pod, log), "{}", context());
             assert_eq!(
                 (event.rule, event.log != 0),
-                (compiled.rule, log),
+                if by_policy {
+                    (compiled.rule, log)
+                } else {
+                    (0, false)
+                },
                 "{}",
                 context()
             );
-            assert_eq!(output.rules.get(&event.rule), Some(&rule), "{}", context());
+            let decided = by_policy.then_some(&rule);
+            assert_eq!(output.rules.get(&event.rule), decided, "{}", context());
+            to_host += usize::from(reason == Reason::EndpointToHost);
             pairs += 1;
             v6 += usize::from(probe.own.is_ipv6());
             denied += usize::from(!allow);
         }
     }
     println!(
-        "{pairs} pairs agree ({v6} IPv6, {denied} denied); {left_out} left out (extension header numbers)"
+        "{pairs} pairs agree ({v6} IPv6, {denied} denied, {to_host} kept from their host); {left_out} left out (extension header numbers)"
     );
     assert!(v6 * 4 > pairs, "{v6} of {pairs} are IPv6");
     assert!(

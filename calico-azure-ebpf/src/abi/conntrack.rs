@@ -43,6 +43,10 @@ pub const LEG_OUT: u32 = 0;
 /// What a side receives, by its ingress policy: the high half.
 pub const LEG_IN: u32 = 1;
 
+/// A host endpoint's forward policy allowed the flow. Its packets' addresses need not tell: the host's are those of what
+/// kube-proxy masquerades, too.
+pub const CT_FORWARDED: u32 = 1;
+
 abi_struct! {
     /// Value of `CT_*`. Packed into words, because an index that varies within a word is something that compilers
     /// turn into arithmetic which the verifier refuses.
@@ -56,8 +60,8 @@ abi_struct! {
         pub seen: u16,
         /// ICMP: `type << 8 | code` of the packet that began the flow.
         pub icmp: u16,
-        /// Zero.
-        pub reserved: u32,
+        /// [`CT_FORWARDED`] or 0.
+        pub kind: u32,
     }
 }
 
@@ -90,14 +94,16 @@ pub const CT_SEEN: u8 = 0x40;
 pub const CT_REFRESH: u64 = 1 << 27;
 
 abi_struct! {
-    /// Key of `FRAGS4`.
+    /// Key of `FRAGS4`: a datagram at one interface, in one direction.
     pub struct FragKey4 {
         /// Source and destination, network order.
         pub addr: [u32; 2],
         /// Identification.
         pub id: u32,
-        /// IP protocol number.
+        /// IP protocol number, and above it the leg (`LEG_OUT`, `LEG_IN`).
         pub protocol: u32,
+        /// The pod's host-side interface.
+        pub ifindex: u32,
     }
 }
 
@@ -108,7 +114,23 @@ abi_struct! {
         pub addr: [[u32; 4]; 2],
         /// Identification.
         pub id: u32,
-        /// Protocol after the extension headers.
+        /// The leg above 8 zero bits: later fragments need not repeat the first one's protocol (RFC 8200).
         pub protocol: u32,
+        /// The pod's host-side interface.
+        pub ifindex: u32,
     }
 }
+
+abi_struct! {
+    /// Value of `FRAGS*`: what the first fragment of a datagram says of the others.
+    pub struct FragValue {
+        /// From the low bits: what tells flows apart (two ports; for ICMP identifier, then type and code), 16 bits
+        /// each; protocol, 8; where the fragment ends, in units of 8 bytes, 13; a check of the key, 11.
+        pub word: u64,
+        /// Monotonic time of the first fragment, nanoseconds.
+        pub seen: u64,
+    }
+}
+
+/// How long a datagram's first fragment is remembered, in nanoseconds: as long as Linux waits for the others.
+pub const FRAGMENT_TIMEOUT: u64 = 30_000_000_000;

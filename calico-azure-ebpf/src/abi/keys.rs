@@ -127,6 +127,11 @@ abi_struct! {
         pub mark_mask: u32,
         /// Nanoseconds per jiffy of the kernel: what its cheapest clock counts.
         pub tick: u32,
+        /// UDP destination port of VXLAN.
+        pub vxlan_port: u32,
+        /// Until when TCP connections in their middle are adopted, in units of 2³⁰ nanoseconds of the clock that `tick` makes of jiffies; 0:
+        /// never.
+        pub adopt_until: u32,
     }
 }
 
@@ -173,6 +178,18 @@ pub const CLASS_DEFAULT_V6: u32 = 2;
 pub const CONFIG_KEEP_ESTABLISHED: u32 = 1;
 /// `Config::flags`: an event is recorded for every new allowed flow, not only for drops and `Log` rules.
 pub const CONFIG_LOG_ALLOWED: u32 = 2;
+/// `Config::flags`: pods may send IPIP.
+pub const CONFIG_ALLOW_IPIP: u32 = 0x100;
+/// `Config::flags`: pods may send VXLAN.
+pub const CONFIG_ALLOW_VXLAN: u32 = 0x200;
+/// `Config::flags`: policy alone decides whether pods reach the wireserver's privileged ports.
+pub const CONFIG_ALLOW_WIRESERVER: u32 = 0x400;
+/// `Config::flags`: no pod reaches the instance metadata service, whatever policy says.
+pub const CONFIG_DENY_IMDS: u32 = 0x800;
+/// `Config::flags`: every pod does, whatever policy says.
+pub const CONFIG_ALLOW_IMDS: u32 = 0x1000;
+/// VXLAN's port (RFC 7348), which is Felix's default too.
+pub const DEFAULT_VXLAN_PORT: u16 = 4789;
 
 /// TCP before both sides were seen.
 pub const TIMEOUT_TCP_HALF_OPEN: usize = 0;

@@ -6,6 +6,7 @@
 
 mod conntrack;
 mod counters;
+mod host;
 mod keys;
 mod names;
 mod pod;
@@ -15,6 +16,7 @@ pub mod word;
 
 pub use conntrack::*;
 pub use counters::*;
+pub use host::*;
 pub use keys::*;
 pub use names::*;
 pub use pod::Pod;

@@ -1,6 +1,6 @@
 //! Names of programs and maps, which are also the names of their pins.
 
-/// The four programs of the TC object.
+/// The programs of the TC object.
 pub mod program {
     /// Pod's host-side interface, TC ingress.
     pub const FROM_WORKLOAD: &str = "from_workload";
@@ -12,8 +12,24 @@ pub mod program {
     pub const TO_FABRIC: &str = "to_fabric";
     /// Called by the two that packets leave by, for those that a pod sent to a service.
     pub const SERVICE: &str = "service";
+    /// Called by [`FROM_WORKLOAD`] for IPv6.
+    pub const FROM_WORKLOAD6: &str = "from_workload6";
+    /// Called by [`TO_WORKLOAD`] for IPv6.
+    pub const TO_WORKLOAD6: &str = "to_workload6";
+    /// Called by [`SERVICE`] for IPv6.
+    pub const SERVICE6: &str = "service6";
     /// Root of the host's control groups, ingress: what a pod sent to a service that this very host serves.
     pub const TO_HOST: &str = "to_host";
+    /// Called by `from_fabric` where the interface has a host endpoint: its policy for IPv4.
+    pub const HOST_IN4: &str = "host_in4";
+    /// As [`HOST_IN4`], for IPv6.
+    pub const HOST_IN6: &str = "host_in6";
+    /// As [`HOST_IN4`], called by `to_fabric`.
+    pub const HOST_OUT4: &str = "host_out4";
+    /// As [`HOST_OUT4`], for IPv6.
+    pub const HOST_OUT6: &str = "host_out6";
+    /// Fabric interface, XDP: what untracked policy denies goes before the kernel has made a packet of it.
+    pub const UNTRACKED: &str = "untracked";
 }
 
 /// Maps of the TC object.
@@ -22,6 +38,8 @@ pub mod map {
     pub const CONFIG: &str = "CONFIG";
     /// ifindex → `Endpoint`.
     pub const ENDPOINTS: &str = "ENDPOINTS";
+    /// ifindex → `HostEndpoint`.
+    pub const HOSTS: &str = "HOSTS";
     /// `OwnerKey4` → u32.
     pub const OWNERS4: &str = "OWNERS4";
     /// `OwnerKey6` → u32.
@@ -58,9 +76,9 @@ pub mod map {
     pub const CT_EST6: &str = "CT_EST6";
     /// Half-open IPv6 flows.
     pub const CT_HALF6: &str = "CT_HALF6";
-    /// `FragKey4` → ports of the datagram.
+    /// `FragKey4` → `FragValue`.
     pub const FRAGS4: &str = "FRAGS4";
-    /// `FragKey6` → ports of the datagram.
+    /// `FragKey6` → `FragValue`.
     pub const FRAGS6: &str = "FRAGS6";
     /// `CounterKey` → `CounterValue`, per CPU.
     pub const DROPS: &str = "DROPS";
@@ -78,6 +96,20 @@ pub mod calls {
     pub const TO_WORKLOAD: u32 = 1;
     /// `to_fabric`.
     pub const TO_FABRIC: u32 = 2;
+    /// `from_workload6`.
+    pub const FROM_WORKLOAD6: u32 = 3;
+    /// `to_workload6`.
+    pub const TO_WORKLOAD6: u32 = 4;
+    /// `service6`.
+    pub const SERVICE6: u32 = 5;
+    /// `host_in4`.
+    pub const HOST_IN4: u32 = 6;
+    /// `host_in6`.
+    pub const HOST_IN6: u32 = 7;
+    /// `host_out4`.
+    pub const HOST_OUT4: u32 = 8;
+    /// `host_out6`.
+    pub const HOST_OUT6: u32 = 9;
     /// How many.
-    pub const LEN: u32 = 3;
+    pub const LEN: u32 = 10;
 }

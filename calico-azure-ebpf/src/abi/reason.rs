@@ -41,6 +41,8 @@ codes! {
         Service = 6, "service";
         /// A pod reaches itself through a service.
         Hairpin = 7, "hairpin";
+        /// An ICMP error about a flow that is approved.
+        Related = 16, "related";
         /// A rule, a tier's default or a profile denies it.
         PolicyDeny = 32, "policy-deny";
         /// No endpoint is known behind the interface.
@@ -53,7 +55,7 @@ codes! {
         Malformed = 36, "malformed";
         /// Neither IPv4, IPv6 nor ARP.
         UnsupportedEthertype = 37, "unsupported-ethertype";
-        /// A later fragment of a datagram whose first fragment was not allowed here.
+        /// A later fragment of a datagram whose first fragment was not seen here, and policy tells its ports apart.
         UnknownFragment = 38, "unknown-fragment";
         /// More IPv6 extension headers than are followed, or a routing header of type 0.
         ExtensionHeaders = 39, "extension-headers";
@@ -73,6 +75,20 @@ codes! {
         FabricUnsupported = 46, "fabric-unsupported";
         /// The agent has not completed its first apply.
         NotConfigured = 47, "not-configured";
+        /// From a pod to its own host, which `defaultEndpointToHostAction` forbids.
+        EndpointToHost = 48, "endpoint-to-host";
+        /// An ICMP error about a packet that its receiver did not send, or (from a pod) that the pod did not receive.
+        UnrelatedError = 56, "unrelated-error";
+        /// A VLAN tag on a pod's interface, or more tags on the fabric interface than are followed.
+        VlanTagged = 57, "vlan-tagged";
+        /// IPIP or VXLAN that a pod made.
+        WorkloadTunnel = 58, "workload-tunnel";
+        /// IPv4 options from or to a pod.
+        IpOptions = 59, "ip-options";
+        /// From a pod to the privileged ports of Azure's wireserver.
+        Wireserver = 60, "wireserver";
+        /// From a pod to Azure's instance metadata service, which the node's settings forbid.
+        Imds = 61, "imds";
     }
 }
 
@@ -101,5 +117,7 @@ codes! {
         ToFabric = 4, "to-fabric";
         /// Where service traffic of a pod leaves, after translation: the pod's egress policy.
         Service = 5, "service";
+        /// Fabric interface, XDP.
+        Untracked = 6, "untracked";
     }
 }

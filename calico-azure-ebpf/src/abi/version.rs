@@ -9,7 +9,7 @@ pub trait Layout {
 }
 
 /// Bumped by hand when the meaning of bytes changes without their layout changing.
-pub const ABI_REVISION: u64 = 4;
+pub const ABI_REVISION: u64 = 6;
 
 /// The same for conntrack entries alone: an agent with another layout takes over those of an earlier one if this and their
 /// layout did not change.
@@ -43,7 +43,8 @@ const fn mix(a: u64, b: u64) -> u64 {
 pub const LAYOUT_HASH: u64 = {
     use super::{
         CidrClass, Config, CounterKey, CounterValue, CtKey4, CtKey6, CtValue, Endpoint, Event, FragKey4,
-        FragKey6, OwnerKey4, OwnerKey6, PolicyKey, PortKey, PrefixKey4, PrefixKey6, ServiceKey4, ServiceKey6,
+        FragKey6, FragValue, HostEndpoint, OwnerKey4, OwnerKey6, PolicyKey, PortKey, PrefixKey4, PrefixKey6,
+        ServiceKey4, ServiceKey6,
     };
     let hashes = [
         ABI_REVISION,
@@ -58,6 +59,8 @@ pub const LAYOUT_HASH: u64 = {
         Event::HASH,
         FragKey4::HASH,
         FragKey6::HASH,
+        FragValue::HASH,
+        HostEndpoint::HASH,
         OwnerKey4::HASH,
         OwnerKey6::HASH,
         PolicyKey::HASH,

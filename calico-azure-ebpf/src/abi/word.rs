@@ -70,6 +70,9 @@ pub mod hint {
     pub const OTHER: u8 = 32;
     /// Not a protocol: the table is about *source* ports, and its decisions lead to the tables that decide.
     pub const SOURCE: u8 = 64;
+    /// No table at all: the id is that of the policy set to ask about the other side's class. Only sets of host
+    /// endpoints have such entries, and they have no others.
+    pub const SET: u8 = 128;
 
     /// The bit for an IP protocol number.
     #[inline(always)]
@@ -155,6 +158,19 @@ pub const fn lead(next: u64, table: u32) -> u64 {
     (((table & 0xff_ffff) as u64) << 40) | (1 << 34) | (next & 0xffff_ffff)
 }
 
+/// No decision: the next stage of the host endpoint is to be asked.
+#[must_use]
+pub const fn undecided(log: bool, table: u32) -> u64 {
+    decision(false, log, 0, table) | (1 << 35)
+}
+
+/// Whether there is no decision.
+#[inline(always)]
+#[must_use]
+pub const fn decision_goes_on(word: u64) -> bool {
+    word & (1 << 35) != 0
+}
+
 /// Whether a decision leads to another table.
 #[inline(always)]
 #[must_use]
@@ -194,6 +210,13 @@ pub const fn decision_allows(word: u64) -> bool {
 #[must_use]
 pub const fn decision_logs(word: u64) -> bool {
     word & (1 << 33) != 0
+}
+
+/// The same decision after a `Log` rule, if there was one.
+#[inline(always)]
+#[must_use]
+pub const fn with_log(decision: u64, log: bool) -> u64 {
+    decision | (log as u64) << 33
 }
 
 /// The id of the deciding rule.

@@ -3,44 +3,93 @@
 
 #[cfg(target_arch = "bpf")]
 mod programs {
-    use aya_ebpf::macros::{cgroup_skb, classifier};
-    use aya_ebpf::programs::{SkBuffContext, TcContext};
-    use calico_azure_ebpf::abi::calls;
-    use calico_azure_ebpf::bpf::{run, run_leaving, run_service, run_to_host};
-    use calico_azure_ebpf::verdict::{fabric, workload};
+    use aya_ebpf::macros::{cgroup_skb, classifier, xdp};
+    use aya_ebpf::programs::{SkBuffContext, TcContext, XdpContext};
+    use calico_azure_ebpf::abi::{Hook, calls};
+    use calico_azure_ebpf::bpf::{
+        run, run_at_pod, run_fabric, run_leaving, run_service, run_to_host, run_untracked,
+    };
+    use calico_azure_ebpf::packet::{V4, V6};
+    use calico_azure_ebpf::verdict::{fabric, part};
 
     #[classifier]
     fn from_workload(ctx: TcContext) -> i32 {
-        run(&ctx, |packet, tables| workload::from_workload(packet, tables))
+        run_at_pod::<{ part::V4 }>(&ctx, Hook::FromWorkload, Some(calls::FROM_WORKLOAD6))
+    }
+
+    #[classifier]
+    fn from_workload6(ctx: TcContext) -> i32 {
+        run_at_pod::<{ part::V6 }>(&ctx, Hook::FromWorkload, None)
     }
 
     #[classifier]
     fn to_workload(ctx: TcContext) -> i32 {
-        run_leaving(&ctx, calls::TO_WORKLOAD, |packet, tables| {
-            workload::to_workload(packet, tables)
+        run_leaving(&ctx, calls::TO_WORKLOAD, |ctx| {
+            run_at_pod::<{ part::V4 }>(ctx, Hook::ToWorkload, Some(calls::TO_WORKLOAD6))
         })
     }
 
     #[classifier]
+    fn to_workload6(ctx: TcContext) -> i32 {
+        run_at_pod::<{ part::V6 }>(&ctx, Hook::ToWorkload, None)
+    }
+
+    #[classifier]
     fn from_fabric(ctx: TcContext) -> i32 {
-        run(&ctx, |packet, tables| fabric::from_fabric(packet, tables))
+        run_fabric(&ctx, Hook::FromFabric)
     }
 
     #[classifier]
     fn to_fabric(ctx: TcContext) -> i32 {
-        run_leaving(&ctx, calls::TO_FABRIC, |packet, tables| {
-            fabric::to_fabric(packet, tables)
+        run_leaving(&ctx, calls::TO_FABRIC, |ctx| run_fabric(ctx, Hook::ToFabric))
+    }
+
+    #[classifier]
+    fn host_in4(ctx: TcContext) -> i32 {
+        run(&ctx, |packet, tables| {
+            fabric::at_host::<V4, _, _>(packet, tables, Hook::FromFabric)
+        })
+    }
+
+    #[classifier]
+    fn host_in6(ctx: TcContext) -> i32 {
+        run(&ctx, |packet, tables| {
+            fabric::at_host::<V6, _, _>(packet, tables, Hook::FromFabric)
+        })
+    }
+
+    #[classifier]
+    fn host_out4(ctx: TcContext) -> i32 {
+        run(&ctx, |packet, tables| {
+            fabric::at_host::<V4, _, _>(packet, tables, Hook::ToFabric)
+        })
+    }
+
+    #[classifier]
+    fn host_out6(ctx: TcContext) -> i32 {
+        run(&ctx, |packet, tables| {
+            fabric::at_host::<V6, _, _>(packet, tables, Hook::ToFabric)
         })
     }
 
     #[classifier]
     fn service(ctx: TcContext) -> i32 {
-        run_service(&ctx)
+        run_service::<{ part::V4 }>(&ctx, Some(calls::SERVICE6))
+    }
+
+    #[classifier]
+    fn service6(ctx: TcContext) -> i32 {
+        run_service::<{ part::V6 }>(&ctx, None)
     }
 
     #[cgroup_skb(ingress)]
     fn to_host(ctx: SkBuffContext) -> i32 {
         run_to_host(&ctx)
+    }
+
+    #[xdp]
+    fn untracked(ctx: XdpContext) -> u32 {
+        run_untracked(&ctx)
     }
 
     /// Some helpers are for GPL-compatible programs only; the crate is offered under both licences.

@@ -7,7 +7,8 @@ use aya_ebpf::macros::btf_map;
 
 use crate::abi::{
     CidrClass, Config, CounterKey, CounterValue, CtKey4, CtKey6, CtValue, Endpoint, FragKey4, FragKey6,
-    OwnerKey4, OwnerKey6, PolicyKey, PortKey, ServiceKey4, ServiceKey6, TOTALS_LEN, calls,
+    FragValue, HostEndpoint, OwnerKey4, OwnerKey6, PolicyKey, PortKey, ServiceKey4, ServiceKey6, TOTALS_LEN,
+    calls,
 };
 
 /// `BPF_F_NO_PREALLOC`: tables that are mostly empty take memory as they fill.
@@ -17,6 +18,8 @@ const SPARSE: usize = 1;
 pub(super) static CONFIG: Array<Config, 1> = Array::new();
 #[btf_map]
 pub(super) static ENDPOINTS: HashMap<u32, Endpoint, 4096> = HashMap::new();
+#[btf_map]
+pub(super) static HOSTS: HashMap<u32, HostEndpoint, 1024> = HashMap::new();
 #[btf_map]
 pub(super) static OWNERS4: HashMap<OwnerKey4, u32, 8192> = HashMap::new();
 #[btf_map]
@@ -54,9 +57,9 @@ pub(super) static CT_EST6: LruHashMap<CtKey6, CtValue, 262_144> = LruHashMap::ne
 #[btf_map]
 pub(super) static CT_HALF6: LruHashMap<CtKey6, CtValue, 65_536> = LruHashMap::new();
 #[btf_map]
-pub(super) static FRAGS4: LruHashMap<FragKey4, u64, 8192> = LruHashMap::new();
+pub(super) static FRAGS4: LruHashMap<FragKey4, FragValue, 8192> = LruHashMap::new();
 #[btf_map]
-pub(super) static FRAGS6: LruHashMap<FragKey6, u64, 8192> = LruHashMap::new();
+pub(super) static FRAGS6: LruHashMap<FragKey6, FragValue, 8192> = LruHashMap::new();
 #[btf_map]
 pub(super) static DROPS: PerCpuHashMap<CounterKey, CounterValue, 16_384, SPARSE> = PerCpuHashMap::new();
 #[btf_map]

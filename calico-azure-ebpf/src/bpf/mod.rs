@@ -4,24 +4,35 @@ mod ctx;
 mod maps;
 mod socket;
 mod tables;
+mod xdp;
 
-use aya_ebpf::bindings::{TC_ACT_SHOT, TC_ACT_UNSPEC};
-use aya_ebpf::programs::{SkBuffContext, TcContext};
+use aya_ebpf::bindings::{TC_ACT_SHOT, TC_ACT_UNSPEC, xdp_action};
+use aya_ebpf::programs::{SkBuffContext, TcContext, XdpContext};
 
 use crate::abi::{Hook, Reason, calls};
 #[cfg(feature = "bpf-log")]
 use crate::packet::Packet as _;
-use crate::verdict::{Outcome, Tables as _, service};
+use crate::verdict::{Outcome, Tables as _, fabric, service, workload};
 pub use ctx::SkbPacket;
 use maps::CALLS;
 use socket::SocketPacket;
 pub use tables::KernelTables;
+use xdp::XdpPacket;
 
 /// Runs one program. A pass is `TC_ACT_UNSPEC` (`TCX_NEXT`), so that programs after ours still run.
 #[inline(always)]
 pub fn run(ctx: &TcContext, program: impl FnOnce(&SkbPacket, &KernelTables) -> Outcome) -> i32 {
     let packet = SkbPacket::new(ctx);
     let outcome = program(&packet, &KernelTables);
+    code(ctx, &packet, outcome)
+}
+
+#[inline(always)]
+#[cfg_attr(
+    not(feature = "bpf-log"),
+    expect(unused_variables, reason = "said in the log only")
+)]
+fn code(ctx: &TcContext, packet: &SkbPacket, outcome: Outcome) -> i32 {
     #[cfg(feature = "bpf-log")]
     {
         let reason = outcome.reason as u8;
@@ -41,14 +52,28 @@ pub fn run(ctx: &TcContext, program: impl FnOnce(&SkbPacket, &KernelTables) -> O
     }
 }
 
-/// As [`run`], where packets leave: what a pod sent to a service is first judged by `service`, which then calls the
-/// program that is `back`.
+/// The programs on a pod's interface, for one family; the other one is for the program `next`, if there is another.
 #[inline(always)]
-pub fn run_leaving(
-    ctx: &TcContext,
-    back: u32,
-    program: impl FnOnce(&SkbPacket, &KernelTables) -> Outcome,
-) -> i32 {
+pub fn run_at_pod<const PART: u8>(ctx: &TcContext, hook: Hook, next: Option<u32>) -> i32 {
+    run(ctx, |packet, tables| {
+        workload::at_pod::<_, _, PART>(packet, tables, hook, || hand_over(ctx, packet, hook, next))
+    })
+}
+
+/// Calls another program. Comes back only if there is none.
+#[inline(always)]
+fn hand_over(ctx: &TcContext, packet: &SkbPacket, hook: Hook, next: Option<u32>) -> Outcome {
+    if let Some(next) = next {
+        // SAFETY: the context is valid; nothing here needs to be dropped.
+        unsafe { CALLS.tail_call(ctx, next) };
+    }
+    lost(hook, packet)
+}
+
+/// Where packets leave: what a pod sent to a service is first judged by `service`, which then calls the program that is
+/// `back`; the rest is for `program`.
+#[inline(always)]
+pub fn run_leaving(ctx: &TcContext, back: u32, program: impl FnOnce(&TcContext) -> i32) -> i32 {
     let packet = SkbPacket::new(ctx);
     if service::is_marked(&packet, &KernelTables) {
         // SAFETY: the context is valid; nothing here needs to be dropped.
@@ -56,16 +81,37 @@ pub fn run_leaving(
             (*ctx.skb.skb).cb[0] = back;
             CALLS.tail_call(ctx, calls::SERVICE);
         }
-        return lost(&packet);
+        lost(Hook::Service, &packet);
+        return TC_ACT_SHOT as i32;
     }
-    run(ctx, program)
+    program(ctx)
+}
+
+/// As [`run`], on the fabric interface: the host endpoint's policy is asked by programs of its own.
+#[inline(always)]
+pub fn run_fabric(ctx: &TcContext, hook: Hook) -> i32 {
+    let (host4, host6) = if matches!(hook, Hook::ToFabric) {
+        (calls::HOST_OUT4, calls::HOST_OUT6)
+    } else {
+        (calls::HOST_IN4, calls::HOST_IN6)
+    };
+    let packet = SkbPacket::new(ctx);
+    // No closure: only programs themselves may call others.
+    let outcome = match fabric::validate(&packet, &KernelTables, hook) {
+        fabric::Next::Done(outcome) => outcome,
+        fabric::Next::Host4 => hand_over(ctx, &packet, hook, Some(host4)),
+        fabric::Next::Host6 => hand_over(ctx, &packet, hook, Some(host6)),
+    };
+    code(ctx, &packet, outcome)
 }
 
 /// A marked packet that leaves by an interface.
 #[inline(always)]
-pub fn run_service(ctx: &TcContext) -> i32 {
+pub fn run_service<const PART: u8>(ctx: &TcContext, next: Option<u32>) -> i32 {
     let packet = SkbPacket::new(ctx);
-    let outcome = service::leaving(&packet, &KernelTables);
+    let outcome = service::leaving_in::<_, _, PART>(&packet, &KernelTables, || {
+        hand_over(ctx, &packet, Hook::Service, next)
+    });
     match outcome.reason {
         Reason::Hairpin => TC_ACT_UNSPEC,
         reason if reason.passes() => {
@@ -74,7 +120,8 @@ pub fn run_service(ctx: &TcContext) -> i32 {
                 let back = (*ctx.skb.skb).cb[0];
                 CALLS.tail_call(ctx, back);
             }
-            lost(&packet)
+            lost(Hook::Service, &packet);
+            TC_ACT_SHOT as i32
         }
         _ => TC_ACT_SHOT as i32,
     }
@@ -82,9 +129,10 @@ pub fn run_service(ctx: &TcContext) -> i32 {
 
 /// A call that did not happen: the table of programs is not filled.
 #[inline(always)]
-fn lost(packet: &SkbPacket) -> i32 {
-    KernelTables.record_bare(Hook::Service, packet, Outcome::of(Reason::TableMissing));
-    TC_ACT_SHOT as i32
+fn lost(hook: Hook, packet: &SkbPacket) -> Outcome {
+    let outcome = Outcome::of(Reason::TableMissing);
+    KernelTables.record_bare(hook, packet, outcome);
+    outcome
 }
 
 /// A packet that a socket of this host is about to get: 1 lets it.
@@ -95,4 +143,17 @@ pub fn run_to_host(ctx: &SkBuffContext) -> i32 {
         return 1;
     }
     i32::from(service::leaving(&packet, &KernelTables).reason.passes())
+}
+
+/// A frame that the fabric interface's driver has just received.
+#[inline(always)]
+pub fn run_untracked(ctx: &XdpContext) -> u32 {
+    if fabric::untracked(&XdpPacket::new(ctx), &KernelTables)
+        .reason
+        .passes()
+    {
+        xdp_action::XDP_PASS
+    } else {
+        xdp_action::XDP_DROP
+    }
 }

@@ -8,12 +8,13 @@ use aya_ebpf::helpers::{bpf_jiffies64, bpf_ktime_get_ns};
 use super::ctx::opaque;
 use super::maps::{
     CIDR4, CIDR6, CLASS4, CLASS6, CONFIG, CT_EST4, CT_EST6, CT_HALF4, CT_HALF6, DROPS, ENDPOINTS, EVENTS,
-    FRAGS4, FRAGS6, MARKS, OWNERS4, OWNERS6, POLICY, PORTS, ROUTES4, ROUTES6, SERVICES4, SERVICES6, TOTALS,
+    FRAGS4, FRAGS6, HOSTS, MARKS, OWNERS4, OWNERS6, POLICY, PORTS, ROUTES4, ROUTES6, SERVICES4, SERVICES6,
+    TOTALS,
 };
 use crate::abi::{
     CONFIG_LOG_ALLOWED, Config, CounterKey, CounterValue, CtKey4, CtKey6, CtValue, Event, FragKey4, FragKey6,
-    Hook, LEG_OUT, OwnerKey4, OwnerKey6, PolicyKey, PortKey, Reason, ServiceKey4, ServiceKey6,
-    TOTALS_LOST_EVENTS,
+    FragValue, HOST_SETS, Hook, LEG_OUT, OwnerKey4, OwnerKey6, PolicyKey, PortKey, Reason, ServiceKey4,
+    ServiceKey6, TOTALS_LOST_EVENTS,
 };
 use crate::packet::{Family, Network, Packet, Transport, V4, V6};
 use crate::verdict::{CtTable, FamilyTables, Outcome, Tables};
@@ -40,6 +41,17 @@ impl Tables for KernelTables {
     }
 
     #[inline(always)]
+    fn opaque_outcome(outcome: Outcome) -> Outcome {
+        let mut slot = outcome;
+        let slot = &raw mut slot;
+        // SAFETY: a valid outcome is written and read back, in parts that the verifier does not follow.
+        unsafe {
+            slot.write_volatile(outcome);
+            slot.read_volatile()
+        }
+    }
+
+    #[inline(always)]
     fn now(&self) -> u64 {
         // Reading the clock costs as much as a map lookup; jiffies are a word in memory (inlined since 5.6), and timeouts are seconds.
         let tick = CONFIG.get(0).map_or(0, |config| config.tick);
@@ -59,6 +71,18 @@ impl Tables for KernelTables {
             }
         };
         Some(once(word))
+    }
+
+    #[inline(always)]
+    fn host(&self, ifindex: u32, stage: usize) -> Option<u64> {
+        let host = HOSTS.get_ptr(&ifindex)?;
+        if stage >= HOST_SETS {
+            return None;
+        }
+        // SAFETY: projects to an element of a live map value; the index was checked.
+        Some(once(unsafe {
+            (&raw const (*host).sets).cast::<u64>().add(stage)
+        }))
     }
 
     #[inline(always)]
@@ -83,7 +107,8 @@ impl Tables for KernelTables {
         PORTS.get_ptr(key).map(once)
     }
 
-    #[inline(always)]
+    // As `record` below.
+    #[inline(never)]
     fn record_bare<P: Packet>(&self, hook: Hook, packet: &P, outcome: Outcome) {
         count(hook, packet, outcome);
         if !outcome.reason.passes() {
@@ -165,17 +190,24 @@ macro_rules! family_tables {
             }
 
             #[inline(always)]
-            fn frag(&self, key: &$fragkey) -> Option<u64> {
-                $frags.get_ptr(key).map(once)
+            fn frag(&self, key: &$fragkey) -> Option<FragValue> {
+                let value = $frags.get_ptr(key)?;
+                // SAFETY: projects to fields of a live map value.
+                let (word, seen) = unsafe { (&raw const (*value).word, &raw const (*value).seen) };
+                Some(FragValue {
+                    word: once(word),
+                    seen: once(seen),
+                })
             }
 
             #[inline(always)]
-            fn set_frag(&self, key: &$fragkey, ports: u64) {
+            fn set_frag(&self, key: &$fragkey, value: &FragValue) {
                 // A full table only costs the later fragments, which then drop with their own reason.
-                let _full = $frags.insert(key, &ports, 0);
+                let _full = $frags.insert(key, value, 0);
             }
 
-            #[inline(always)]
+            // A function of its own, so that it needs no room on its caller's stack.
+            #[inline(never)]
             fn record<P: Packet>(
                 &self,
                 hook: Hook,

@@ -1,12 +1,13 @@
 //! What differs between IPv4 and IPv6, as types, so that each path is compiled for its own family.
 
-use super::{Network, Packet, ipv4, ipv6};
+use super::plain::{self, Plain};
+use super::{Network, Packet, Place, ipv4, ipv6, protocol};
 use crate::abi::{CLASS_DEFAULT_V4, CLASS_DEFAULT_V6, CtKey4, CtKey6, FragKey4, FragKey6, Reason, word};
 
 /// An address family.
 pub trait Family: Copy {
     /// An address as on the wire.
-    type Addr: Copy + Eq;
+    type Addr: Copy + Eq + Default;
     /// Conntrack key.
     type CtKey: Copy;
     /// Fragment key.
@@ -18,21 +19,27 @@ pub trait Family: Copy {
     ///
     /// # Errors
     /// `Malformed` or `ExtensionHeaders`.
-    fn parse<P: Packet>(packet: &P) -> Result<Network<Self>, Reason>;
+    fn parse<P: Packet>(packet: &P, at: &Place) -> Result<Network<Self>, Reason>;
+    /// Reads a plain packet behind an Ethernet header; `None` also where anything about it is odd.
+    fn plain<P: Packet>(packet: &P) -> Option<Plain<Self::Addr>>;
     /// Whether `a` comes before `b` in the canonical order.
     fn less(a: Self::Addr, b: Self::Addr) -> bool;
     /// 24 bits of an address, as slot words repeat them.
     fn check(addr: Self::Addr) -> u32;
     /// Key from sides that are already in canonical order.
     fn ct_key(addr: [Self::Addr; 2], port: [u16; 2], protocol: u8) -> Self::CtKey;
-    /// Key of a datagram.
-    fn frag_key(src: Self::Addr, dst: Self::Addr, id: u32, protocol: u8) -> Self::FragKey;
+    /// Key of a datagram at an interface.
+    fn frag_key(addr: [Self::Addr; 2], id: u32, protocol: u8, leg: u32, ifindex: u32) -> Self::FragKey;
+    /// 32 bits of both addresses.
+    fn mix(addr: [Self::Addr; 2]) -> u32;
     /// The address as four words, IPv4 in the first.
     fn wide(addr: Self::Addr) -> [u32; 4];
     /// Whether this is a multicast or limited-broadcast destination.
     fn is_multicast(addr: Self::Addr) -> bool;
     /// Whether a sender that has no address of its own yet may use this one on the link.
     fn is_link_source(addr: Self::Addr) -> bool;
+    /// Whether it is an ICMP error: a message about a packet of another flow.
+    fn is_error(protocol: u8, kind: u8) -> bool;
     /// Whether the packet keeps the link itself alive (neighbour discovery, MLD, DHCP) and so is never policy's
     /// business. `from_workload`: it was sent by a pod.
     fn is_link_control<P: Packet>(packet: &P, network: &Network<Self>, from_workload: bool) -> bool;
@@ -53,8 +60,13 @@ impl Family for V4 {
     const DEFAULT_CLASS: u32 = CLASS_DEFAULT_V4;
 
     #[inline(always)]
-    fn parse<P: Packet>(packet: &P) -> Result<Network<Self>, Reason> {
-        ipv4::parse(packet)
+    fn parse<P: Packet>(packet: &P, at: &Place) -> Result<Network<Self>, Reason> {
+        ipv4::parse(packet, at)
+    }
+
+    #[inline(always)]
+    fn plain<P: Packet>(packet: &P) -> Option<Plain<u32>> {
+        plain::ipv4(packet)
     }
 
     #[inline(always)]
@@ -77,12 +89,18 @@ impl Family for V4 {
     }
 
     #[inline(always)]
-    fn frag_key(src: u32, dst: u32, id: u32, protocol: u8) -> FragKey4 {
+    fn frag_key(addr: [u32; 2], id: u32, protocol: u8, leg: u32, ifindex: u32) -> FragKey4 {
         FragKey4 {
-            addr: [src, dst],
+            addr,
             id,
-            protocol: u32::from(protocol),
+            protocol: u32::from(protocol) | leg << 8,
+            ifindex,
         }
+    }
+
+    #[inline(always)]
+    fn mix(addr: [u32; 2]) -> u32 {
+        addr[0] ^ addr[1].rotate_left(7)
     }
 
     #[inline(always)]
@@ -100,6 +118,13 @@ impl Family for V4 {
         addr == 0
     }
 
+    /// Destination unreachable, time exceeded, parameter problem. Redirects and source quench are not: whether a pod
+    /// gets those is up to policy.
+    #[inline(always)]
+    fn is_error(protocol: u8, kind: u8) -> bool {
+        protocol == protocol::ICMP && matches!(kind, 3 | 11 | 12)
+    }
+
     #[inline(always)]
     fn is_link_control<P: Packet>(packet: &P, network: &Network<Self>, from_workload: bool) -> bool {
         from_workload && ipv4::is_dhcp_discovery(packet, network)
@@ -113,8 +138,13 @@ impl Family for V6 {
     const DEFAULT_CLASS: u32 = CLASS_DEFAULT_V6;
 
     #[inline(always)]
-    fn parse<P: Packet>(packet: &P) -> Result<Network<Self>, Reason> {
-        ipv6::parse(packet)
+    fn parse<P: Packet>(packet: &P, at: &Place) -> Result<Network<Self>, Reason> {
+        ipv6::parse(packet, at)
+    }
+
+    #[inline(always)]
+    fn plain<P: Packet>(packet: &P) -> Option<Plain<[u32; 4]>> {
+        plain::ipv6(packet)
     }
 
     #[inline(always)]
@@ -143,12 +173,19 @@ impl Family for V6 {
     }
 
     #[inline(always)]
-    fn frag_key(src: [u32; 4], dst: [u32; 4], id: u32, protocol: u8) -> FragKey6 {
+    fn frag_key(addr: [[u32; 4]; 2], id: u32, _protocol: u8, leg: u32, ifindex: u32) -> FragKey6 {
         FragKey6 {
-            addr: [src, dst],
+            addr,
             id,
-            protocol: u32::from(protocol),
+            protocol: leg << 8,
+            ifindex,
         }
+    }
+
+    #[inline(always)]
+    fn mix(addr: [[u32; 4]; 2]) -> u32 {
+        let [a, b] = addr;
+        (a[0] ^ a[1] ^ a[2] ^ a[3]) ^ (b[0] ^ b[1] ^ b[2] ^ b[3]).rotate_left(7)
     }
 
     #[inline(always)]
@@ -164,6 +201,12 @@ impl Family for V6 {
     #[inline(always)]
     fn is_link_source(addr: [u32; 4]) -> bool {
         addr == [0; 4] || u32::from_be(addr[0]) >> 22 == 0xfe80 >> 6
+    }
+
+    /// Destination unreachable, packet too big, time exceeded, parameter problem.
+    #[inline(always)]
+    fn is_error(protocol: u8, kind: u8) -> bool {
+        protocol == protocol::ICMP6 && matches!(kind, 1..=4)
     }
 
     #[inline(always)]

@@ -1,37 +1,41 @@
 //! IPv4 (RFC 791).
 
-use super::{ETHERNET, Network, Packet, V4, fragment, l4, protocol};
+use super::{Network, Packet, Place, V4, fragment, l4, protocol};
 use crate::abi::Reason;
 
 const MORE_FRAGMENTS: u32 = 0x2000;
 const OFFSET: u32 = 0x1fff;
+/// A header without options, in bytes.
+const HEADER: u32 = 20;
 
 #[inline(always)]
-pub(super) fn parse<P: Packet>(packet: &P) -> Result<Network<V4>, Reason> {
-    let Some([w0, w1, w2, src, dst]) = packet.words::<5>(ETHERNET) else {
+pub(super) fn parse<P: Packet>(packet: &P, at: &Place) -> Result<Network<V4>, Reason> {
+    let Some([w0, w1, w2, src, dst]) = packet.words::<5>(at.start) else {
         return Err(Reason::Malformed);
     };
     let (w0, w1, w2) = (u32::from_be(w0), u32::from_be(w1), u32::from_be(w2));
     let header = (w0 >> 24 & 0xf) * 4;
-    let total = w0 & 0xffff;
-    if w0 >> 28 != 4 || header < 20 || total < header || ETHERNET + total > packet.len() {
+    if w0 >> 28 != 4 || header < HEADER {
         return Err(Reason::Malformed);
     }
-    let (id, offset, more) = (w1 >> 16, w1 & OFFSET, w1 & MORE_FRAGMENTS != 0);
-    let fragment = match (offset, more) {
-        (0, false) => fragment::NO,
-        (0, true) => fragment::FIRST,
-        _ => fragment::LATER,
-    };
+    let end = at.end(w0 & 0xffff)?;
+    let l4 = at.start + header;
+    if l4 > end {
+        return Err(Reason::Malformed);
+    }
+    let (offset, more) = (w1 & OFFSET, w1 & MORE_FRAGMENTS != 0);
+    let (fragment, boundary) = fragment::of(offset, more, end - l4, at.quoted)?;
     Ok(Network {
         src,
         dst,
         protocol: (w2 >> 16) as u8,
         hop_limit: (w2 >> 24) as u8,
-        l4: ETHERNET + header,
-        end: ETHERNET + total,
+        l4,
+        end,
+        options: header != HEADER,
         fragment,
-        id,
+        boundary,
+        id: w1 >> 16,
     })
 }
 

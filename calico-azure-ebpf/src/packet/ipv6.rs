@@ -1,6 +1,6 @@
 //! IPv6 (RFC 8200), with its extension headers followed up to a constant bound.
 
-use super::{ETHERNET, Network, Packet, V6, fragment, l4, protocol};
+use super::{Network, Packet, Place, V6, fragment, l4, protocol};
 use crate::abi::Reason;
 
 const HOP_BY_HOP: u8 = 0;
@@ -8,17 +8,28 @@ const ROUTING: u8 = 43;
 const FRAGMENT: u8 = 44;
 const AUTHENTICATION: u8 = 51;
 const DESTINATION: u8 = 60;
+/// The fixed header, in bytes.
+const HEADER: u32 = 40;
 /// Felix follows about eight; real traffic has at most three.
 const MAX_EXTENSION_HEADERS: u32 = 8;
+/// Of a packet that an ICMP error quotes.
+const MAX_QUOTED_HEADERS: u32 = 2;
 
 #[inline(always)]
-pub(super) fn parse<P: Packet>(packet: &P) -> Result<Network<V6>, Reason> {
-    let Some(words) = packet.words::<10>(ETHERNET) else {
+pub(super) fn parse<P: Packet>(packet: &P, at: &Place) -> Result<Network<V6>, Reason> {
+    let Some(words) = packet.words::<10>(at.start) else {
         return Err(Reason::Malformed);
     };
     let (w0, w1) = (u32::from_be(words[0]), u32::from_be(words[1]));
-    let end = ETHERNET + 40 + (w1 >> 16);
-    if w0 >> 28 != 6 || end > packet.len() {
+    if w0 >> 28 != 6 {
+        return Err(Reason::Malformed);
+    }
+    let at = Place {
+        start: at.start + HEADER,
+        ..*at
+    };
+    let end = at.end(w1 >> 16)?;
+    if at.start > end {
         return Err(Reason::Malformed);
     }
     let mut network = Network {
@@ -26,16 +37,30 @@ pub(super) fn parse<P: Packet>(packet: &P) -> Result<Network<V6>, Reason> {
         dst: [words[6], words[7], words[8], words[9]],
         protocol: (w1 >> 8) as u8,
         hop_limit: w1 as u8,
-        l4: ETHERNET + 40,
+        l4: at.start,
         end,
+        options: false,
         fragment: fragment::NO,
+        boundary: 0,
         id: 0,
     };
     let mut headers = 0;
-    while headers < MAX_EXTENSION_HEADERS {
+    let mut parts = 0_u32;
+    let most = if at.quoted {
+        MAX_QUOTED_HEADERS
+    } else {
+        MAX_EXTENSION_HEADERS
+    };
+    while headers < most {
         match network.protocol {
-            HOP_BY_HOP | ROUTING | DESTINATION | AUTHENTICATION | FRAGMENT => {
+            HOP_BY_HOP | ROUTING | DESTINATION | AUTHENTICATION => {
                 extension(packet, &mut network)?;
+            }
+            // A fragment of a fragment is something that only a filter would see.
+            FRAGMENT if parts != 0 => return Err(Reason::ExtensionHeaders),
+            FRAGMENT => {
+                part(packet, &mut network, at.quoted)?;
+                parts += 1;
             }
             _ => return Ok(network),
         }
@@ -43,6 +68,16 @@ pub(super) fn parse<P: Packet>(packet: &P) -> Result<Network<V6>, Reason> {
         if network.fragment == fragment::LATER {
             return Ok(network);
         }
+        // Whichever header it was, to the verifier there is one way to the next.
+        let word = u64::from(network.l4 & 0xffff)
+            | u64::from(network.protocol) << 16
+            | u64::from(network.fragment) << 24
+            | u64::from(parts) << 32;
+        let word = P::opaque(word);
+        network.l4 = word as u32 & 0xffff;
+        network.protocol = (word >> 16) as u8;
+        network.fragment = (word >> 24) as u8;
+        parts = (word >> 32) as u32;
         headers += 1;
     }
     Err(Reason::ExtensionHeaders)
@@ -51,25 +86,12 @@ pub(super) fn parse<P: Packet>(packet: &P) -> Result<Network<V6>, Reason> {
 /// Steps over one extension header.
 #[inline(always)]
 fn extension<P: Packet>(packet: &P, network: &mut Network<V6>) -> Result<(), Reason> {
-    let Some([w0, w1]) = packet.words::<2>(network.l4) else {
+    let Some([w0]) = packet.words::<1>(network.l4) else {
         return Err(Reason::Malformed);
     };
-    let (w0, w1) = (u32::from_be(w0), u32::from_be(w1));
+    let w0 = u32::from_be(w0);
     let units = w0 >> 16 & 0xff;
     let length = match network.protocol {
-        // A fragment of a fragment: no sender makes one, and which of the two is meant would be a guess.
-        FRAGMENT if network.fragment != fragment::NO => return Err(Reason::ExtensionHeaders),
-        FRAGMENT => {
-            let (offset, more) = (w0 >> 3 & 0x1fff, w0 & 1 != 0);
-            // Offset 0 and nothing to follow is an "atomic fragment" (RFC 6946): a whole datagram.
-            network.fragment = match (offset, more) {
-                (0, false) => network.fragment,
-                (0, true) => fragment::FIRST,
-                _ => fragment::LATER,
-            };
-            network.id = w1;
-            8
-        }
         // Its fixed part alone is three words.
         AUTHENTICATION if units == 0 => return Err(Reason::Malformed),
         AUTHENTICATION => (units + 2) * 4,
@@ -86,9 +108,27 @@ fn extension<P: Packet>(packet: &P, network: &mut Network<V6>) -> Result<(), Rea
     }
 }
 
+/// Steps over a fragment header. Offset 0 and nothing to follow is an "atomic fragment" (RFC 6946): a whole datagram.
+#[inline(always)]
+fn part<P: Packet>(packet: &P, network: &mut Network<V6>, quoted: bool) -> Result<(), Reason> {
+    let Some([w0, w1]) = packet.words::<2>(network.l4) else {
+        return Err(Reason::Malformed);
+    };
+    let (w0, w1) = (u32::from_be(w0), u32::from_be(w1));
+    network.l4 += 8;
+    if network.l4 > network.end {
+        return Err(Reason::Malformed);
+    }
+    let length = network.end - network.l4;
+    (network.fragment, network.boundary) = fragment::of(w0 >> 3 & 0x1fff, w0 & 1 != 0, length, quoted)?;
+    network.protocol = (w0 >> 24) as u8;
+    network.id = w1;
+    Ok(())
+}
+
 /// Neighbour discovery (RFC 4861: hop limit 255, so it cannot have been forwarded) and MLD (RFC 2710, 3810).
 /// A pod may not send router advertisements or redirects.
-#[inline(always)]
+#[cfg_attr(target_arch = "bpf", inline(never))]
 pub(super) fn is_neighbour_control<P: Packet>(
     packet: &P,
     network: &Network<V6>,

@@ -6,36 +6,45 @@ use crate::abi::Reason;
 /// Reads the transport header at `offset`; `end` is where the IP packet ends.
 #[inline(always)]
 pub(super) fn parse<P: Packet>(packet: &P, protocol: u8, offset: u32, end: u32) -> Result<Transport, Reason> {
+    let transport = quoted(packet, protocol, offset, end)?;
     match protocol {
         protocol::TCP => {
-            let words = read::<P, 4>(packet, offset, end)?;
-            let data_offset = u32::from_be(words[3]) >> 28;
+            let [word] = read::<P, 1>(packet, offset + 12, end)?;
+            let word = u32::from_be(word);
+            let data_offset = word >> 28;
             if data_offset < 5 || offset + data_offset * 4 > end {
                 return Err(Reason::Malformed);
             }
             Ok(Transport {
-                flags: (u32::from_be(words[3]) >> 16) as u8,
-                ..ports(words[0])
+                flags: (word >> 16) as u8,
+                ..transport
             })
         }
-        protocol::UDP | protocol::UDPLITE => {
-            let words = read::<P, 2>(packet, offset, end)?;
-            Ok(ports(words[0]))
-        }
-        protocol::SCTP => {
-            let words = read::<P, 3>(packet, offset, end)?;
-            Ok(ports(words[0]))
-        }
-        protocol::ICMP => {
-            let words = read::<P, 2>(packet, offset, end)?;
-            Ok(icmp(words, 0, 8))
-        }
-        protocol::ICMP6 => {
-            let words = read::<P, 2>(packet, offset, end)?;
-            Ok(icmp(words, 129, 128))
-        }
-        _ => Ok(Transport::default()),
+        protocol::SCTP if offset + 12 > end => Err(Reason::Malformed),
+        _ => Ok(transport),
     }
+}
+
+/// Reads what an ICMP error quotes of the transport header: its first 8 bytes (RFC 792).
+#[inline(always)]
+pub(super) fn quoted<P: Packet>(
+    packet: &P,
+    protocol: u8,
+    offset: u32,
+    end: u32,
+) -> Result<Transport, Reason> {
+    if !matches!(
+        protocol,
+        protocol::TCP | protocol::UDP | protocol::UDPLITE | protocol::SCTP | protocol::ICMP | protocol::ICMP6
+    ) {
+        return Ok(Transport::default());
+    }
+    let words = read::<P, 2>(packet, offset, end)?;
+    Ok(match protocol {
+        protocol::ICMP => icmp(words, 0, 8),
+        protocol::ICMP6 => icmp(words, 129, 128),
+        _ => ports(words[0]),
+    })
 }
 
 #[inline(always)]

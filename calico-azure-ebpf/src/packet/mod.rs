@@ -4,11 +4,14 @@
 //! loop over IPv6 extension headers has a constant bound. What cannot be read is an `Err` with its reason.
 
 mod family;
+pub mod fragment;
 mod ipv4;
 mod ipv6;
 mod l4;
+pub mod plain;
 #[cfg(not(target_arch = "bpf"))]
 mod slice;
+pub mod vlan;
 
 pub use family::{Family, V4, V6};
 #[cfg(not(target_arch = "bpf"))]
@@ -24,6 +27,10 @@ pub mod ethertype {
     pub const IPV6: u16 = 0x86dd;
     /// ARP.
     pub const ARP: u16 = 0x0806;
+    /// A customer's VLAN tag (802.1Q).
+    pub const VLAN: u16 = 0x8100;
+    /// A provider's VLAN tag (802.1ad).
+    pub const PROVIDER_VLAN: u16 = 0x88a8;
 }
 
 /// IP protocol numbers.
@@ -90,6 +97,34 @@ pub trait Packet {
     fn words<const N: usize>(&self, offset: u32) -> Option<[u32; N]>;
 }
 
+/// Where an IP header is.
+#[derive(Clone, Copy, Debug)]
+pub struct Place {
+    /// Its first byte, from the start of the frame.
+    pub start: u32,
+    /// Where the frame ends, or the ICMP error that quotes the header.
+    pub limit: u32,
+    /// An ICMP error quotes it: what it says of lengths is about a packet of which little is here.
+    pub quoted: bool,
+}
+
+impl Place {
+    /// Where `length` bytes from the start end. The kernel writes 0 for what a length field cannot hold (a GSO packet
+    /// over 64 KiB, "BIG TCP"); no frame on a wire is that long.
+    #[inline(always)]
+    fn end(&self, length: u32) -> Result<u32, Reason> {
+        let end = self.start + length;
+        let huge = length == 0 && self.limit > self.start + 0xffff;
+        if self.quoted || huge {
+            Ok(self.limit)
+        } else if end > self.limit {
+            Err(Reason::Malformed)
+        } else {
+            Ok(end)
+        }
+    }
+}
+
 /// The network layer of a packet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Network<F: Family> {
@@ -105,20 +140,14 @@ pub struct Network<F: Family> {
     pub l4: u32,
     /// Where the IP packet ends, in bytes from the start of the frame (link-layer padding excluded).
     pub end: u32,
+    /// IPv4 options.
+    pub options: bool,
     /// Whether and how it is a fragment: one of the `fragment::*`.
     pub fragment: u8,
+    /// Of a datagram's payload, where a first fragment ends or a later one begins, in units of 8 bytes.
+    pub boundary: u32,
     /// Identification of the datagram, if it is a fragment.
     pub id: u32,
-}
-
-/// Values of [`Network::fragment`].
-pub mod fragment {
-    /// A whole datagram.
-    pub const NO: u8 = 0;
-    /// The first fragment, with ports.
-    pub const FIRST: u8 = 1;
-    /// A later one, without.
-    pub const LATER: u8 = 2;
 }
 
 /// The transport layer, as far as verdicts need it.
@@ -135,23 +164,70 @@ pub struct Transport {
 }
 
 impl<F: Family> Network<F> {
-    /// Reads the network layer.
+    /// One of which nothing is known yet.
+    #[inline(always)]
+    #[must_use]
+    pub fn unread() -> Self {
+        Self {
+            src: F::Addr::default(),
+            dst: F::Addr::default(),
+            protocol: 0,
+            hop_limit: 0,
+            l4: 0,
+            end: 0,
+            options: false,
+            fragment: fragment::NO,
+            boundary: 0,
+            id: 0,
+        }
+    }
+
+    /// Reads the network layer of a frame, from byte `start` on.
     ///
     /// # Errors
     /// `Malformed` or `ExtensionHeaders`.
     #[inline(always)]
-    pub fn parse<P: Packet>(packet: &P) -> Result<Self, Reason> {
-        let mut network = F::parse(packet)?;
+    pub fn parse<P: Packet>(packet: &P, start: u32) -> Result<Self, Reason> {
+        let at = Place {
+            start,
+            limit: packet.len(),
+            quoted: false,
+        };
+        Self::parse_at(packet, &at)
+    }
+
+    /// Reads the network layer of the packet that this one, an ICMP error, quotes.
+    ///
+    /// # Errors
+    /// `Malformed` or `ExtensionHeaders`.
+    #[inline(always)]
+    pub fn quoted<P: Packet>(&self, packet: &P) -> Result<Self, Reason> {
+        let at = Place {
+            start: self.l4 + 8,
+            limit: self.end,
+            quoted: true,
+        };
+        Self::parse_at(packet, &at)
+    }
+
+    #[inline(always)]
+    fn parse_at<P: Packet>(packet: &P, at: &Place) -> Result<Self, Reason> {
+        let mut network = F::parse(packet, at)?;
         let word = u64::from(network.protocol)
-            | u64::from(network.fragment) << 8
-            | u64::from(network.hop_limit) << 16
+            | u64::from(network.fragment & 3) << 8
+            | u64::from(network.boundary & 0x1fff) << 10
+            | u64::from(network.options) << 23
+            | u64::from(network.hop_limit) << 24
             | u64::from(network.l4 & 0xffff) << 32
             | u64::from(network.end & 0xffff) << 48;
         let word = P::opaque(word);
+        network.id = P::opaque(u64::from(network.id)) as u32;
         network.protocol = word as u8;
-        network.fragment = (word >> 8) as u8;
-        network.hop_limit = (word >> 16) as u8;
-        // Neither exceeds 14 + 40 + 65535, and a frame over 64 KiB (a GSO packet) has its headers in the first.
+        network.fragment = (word >> 8) as u8 & 3;
+        network.boundary = (word >> 10) as u32 & 0x1fff;
+        network.options = word & 1 << 23 != 0;
+        network.hop_limit = (word >> 24) as u8;
+        // A frame over 64 KiB (a GSO packet) has its headers in the first.
         network.l4 = (word >> 32) as u32 & 0xffff;
         network.end = if network.end > 0xffff {
             0xffff
@@ -167,18 +243,33 @@ impl<F: Family> Network<F> {
     /// `Malformed`.
     #[inline(always)]
     pub fn transport<P: Packet>(&self, packet: &P) -> Result<Transport, Reason> {
-        let transport = l4::parse(packet, self.protocol, self.l4, self.end)?;
+        Ok(l4::parse(packet, self.protocol, self.l4, self.end)?.opaque::<P>())
+    }
+
+    /// Reads what an ICMP error quotes of the transport layer; must not be called for a later fragment.
+    ///
+    /// # Errors
+    /// `Malformed`.
+    #[inline(always)]
+    pub fn quoted_transport<P: Packet>(&self, packet: &P) -> Result<Transport, Reason> {
+        Ok(l4::quoted(packet, self.protocol, self.l4, self.end)?.opaque::<P>())
+    }
+}
+
+impl Transport {
+    #[inline(always)]
+    fn opaque<P: Packet>(self) -> Self {
         let word = P::opaque(
-            u64::from(transport.sport)
-                | u64::from(transport.dport) << 16
-                | u64::from(transport.policy_port) << 32
-                | u64::from(transport.flags) << 48,
+            u64::from(self.sport)
+                | u64::from(self.dport) << 16
+                | u64::from(self.policy_port) << 32
+                | u64::from(self.flags) << 48,
         );
-        Ok(Transport {
+        Self {
             sport: word as u16,
             dport: (word >> 16) as u16,
             policy_port: (word >> 32) as u16,
             flags: (word >> 48) as u8,
-        })
+        }
     }
 }

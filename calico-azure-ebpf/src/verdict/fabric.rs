@@ -1,56 +1,180 @@
-//! The two programs on the fabric interface: source validation. Azure discards without a word what it does not
+//! The programs on the fabric interface: source validation, then the interface's host endpoint, if it has one
+//! ([`host`]). Azure discards without a word what it does not
 //! know; these say so first.
 //!
 //! | hook | what | verdict |
 //! |---|---|---|
-//! | both | not IP; IPv6 neighbour control; `to_fabric`: sent by the host itself | `FabricPass` |
+//! | both | not IP; IPv6 neighbour control; `to_fabric`: sent by the host itself, without a host endpoint | `FabricPass` |
+//! | both | more than two VLAN tags inside the frame | `VlanTagged`; behind fewer, what follows is judged |
 //! | both | malformed network header | drop with that reason |
 //! | `from_fabric` | source is a pod, the podCIDR or an address of this node | `LocalSource` |
 //! | `from_fabric` | for the node's podCIDR, but no pod has the address (would loop) | `NoSuchWorkload` |
 //! | `to_fabric` | forwarded multicast, broadcast, IPIP or GRE | `FabricUnsupported` |
 //! | `to_fabric` | forwarded, source neither a pod, the podCIDR or an address of this node nor allowed | `UnknownSource` |
-//! | both | the rest | `FabricPass` |
+//! | both | the rest, without a host endpoint | `FabricPass` |
+//! | both | the rest | what the host endpoint says |
 
+use super::host;
+use super::workload::{done, read};
 use super::{AllTables, FamilyTables, Outcome, Tables};
-use crate::abi::{Hook, Reason, route};
+use crate::abi::{Config, Hook, Reason, route};
+use crate::packet::vlan::behind_tags;
 use crate::packet::{Family, Network, Packet, Transport, V4, V6, ethertype, protocol};
 
 /// A packet that arrives from the fabric.
 #[inline(always)]
 pub fn from_fabric<P: Packet, T: AllTables>(packet: &P, tables: &T) -> Outcome {
-    dispatch(packet, tables, Hook::FromFabric)
+    whole(packet, tables, Hook::FromFabric)
 }
 
 /// A packet that leaves to the fabric.
 #[inline(always)]
 pub fn to_fabric<P: Packet, T: AllTables>(packet: &P, tables: &T) -> Outcome {
-    dispatch(packet, tables, Hook::ToFabric)
+    whole(packet, tables, Hook::ToFabric)
 }
 
 #[inline(always)]
-fn dispatch<P: Packet, T: AllTables>(packet: &P, tables: &T, hook: Hook) -> Outcome {
-    let own = matches!(hook, Hook::ToFabric) && packet.ingress_ifindex() == 0;
-    // Before the first apply nothing is known about sources; the node's own traffic must not depend on the agent.
-    let configured = tables.config().is_some_and(|config| config.epoch != 0);
-    match packet.ethertype() {
-        ethertype::IPV4 if !own && configured => family::<V4, P, T>(packet, tables, hook),
-        ethertype::IPV6 if !own && configured => family::<V6, P, T>(packet, tables, hook),
-        _ => {
-            let outcome = Outcome::of(Reason::FabricPass);
-            tables.record_bare(hook, packet, outcome);
-            outcome
-        }
+fn whole<P: Packet, T: AllTables>(packet: &P, tables: &T, hook: Hook) -> Outcome {
+    match validate(packet, tables, hook) {
+        Next::Done(outcome) => outcome,
+        Next::Host4 => at_host::<V4, P, T>(packet, tables, hook),
+        Next::Host6 => at_host::<V6, P, T>(packet, tables, hook),
     }
 }
 
+/// A packet that arrives from the fabric, at XDP: untracked policy of the interface's host endpoint. Drops nothing that
+/// [`from_fabric`] would not drop, and leaves to it what passes.
 #[inline(always)]
-fn family<F: Family, P: Packet, T: Tables + FamilyTables<F>>(packet: &P, tables: &T, hook: Hook) -> Outcome {
-    match Network::<F>::parse(packet) {
+pub fn untracked<P: Packet, T: AllTables>(packet: &P, tables: &T) -> Outcome {
+    if let Some(config) = tables.config().filter(|config| config.epoch != 0)
+        && host::has_untracked(tables, config, packet.ifindex())
+    {
+        match behind_tags(packet) {
+            Ok((ethertype::IPV4, start)) => return early::<V4, P, T>(packet, tables, config, start),
+            Ok((ethertype::IPV6, start)) => return early::<V6, P, T>(packet, tables, config, start),
+            _ => {}
+        }
+    }
+    Outcome::of(Reason::FabricPass)
+}
+
+#[inline(always)]
+fn early<F: Family, P: Packet, T: Tables + FamilyTables<F>>(
+    packet: &P,
+    tables: &T,
+    config: &Config,
+    start: u32,
+) -> Outcome {
+    let pass = Outcome::of(Reason::FabricPass);
+    let Ok(network) = Network::<F>::parse(packet, start) else {
+        // `from_fabric` says why.
+        return pass;
+    };
+    if F::is_link_control(packet, &network, false) {
+        return pass;
+    }
+    let Some((outcome, transport)) = host::untracked(packet, tables, config, &network) else {
+        return pass;
+    };
+    tables.record(Hook::Untracked, packet, &network, &transport, outcome);
+    outcome
+}
+
+/// What [`validate`] found.
+pub enum Next {
+    /// It is decided.
+    Done(Outcome),
+    /// The host endpoint is to be asked, by [`at_host`] for IPv4.
+    Host4,
+    /// As [`Next::Host4`], for IPv6.
+    Host6,
+}
+
+/// Everything but the host endpoint's policy. Two steps, because no program has room for both.
+#[inline(always)]
+pub fn validate<P: Packet, T: AllTables>(packet: &P, tables: &T, hook: Hook) -> Next {
+    let own = matches!(hook, Hook::ToFabric) && packet.ingress_ifindex() == 0;
+    let mut bare = Reason::FabricPass;
+    // Before the first apply nothing is known about sources; the node's own traffic must not depend on the agent.
+    if let Some(config) = tables.config().filter(|config| config.epoch != 0) {
+        let governed = host::governs(tables, config, packet.ifindex());
+        if governed || !own {
+            let at = At { hook, own, governed };
+            match behind_tags(packet) {
+                Ok((ethertype::IPV4, start)) => {
+                    return family::<V4, P, T>(packet, tables, &at, start).map_or(Next::Host4, Next::Done);
+                }
+                Ok((ethertype::IPV6, start)) => {
+                    return family::<V6, P, T>(packet, tables, &at, start).map_or(Next::Host6, Next::Done);
+                }
+                Ok(_) => {}
+                Err(reason) => bare = reason,
+            }
+        }
+    }
+    let outcome = Outcome::of(bare);
+    tables.record_bare(hook, packet, outcome);
+    Next::Done(outcome)
+}
+
+/// The policy of the interface's host endpoint, for a packet that [`validate`] left to it.
+#[inline(always)]
+pub fn at_host<F: Family, P: Packet, T: Tables + FamilyTables<F>>(
+    packet: &P,
+    tables: &T,
+    hook: Hook,
+) -> Outcome {
+    let mut network = Network::unread();
+    let reason = match (tables.config(), behind_tags(packet)) {
+        (None, _) => Reason::NotConfigured,
+        (_, Err(reason)) => reason,
+        (Some(config), Ok((_, start))) => match done(read(packet, start, &mut network)) {
+            Err(reason) => reason,
+            Ok(()) => {
+                let mut transport = Transport::default();
+                let ingress = !matches!(hook, Hook::ToFabric);
+                let outcome = host::judge(packet, tables, config, &mut network, &mut transport, ingress);
+                tables.record(hook, packet, &network, &transport, outcome);
+                return outcome;
+            }
+        },
+    };
+    let outcome = Outcome::of(reason);
+    tables.record_bare(hook, packet, outcome);
+    outcome
+}
+
+/// Where a packet is.
+struct At {
+    hook: Hook,
+    /// The host itself sends it.
+    own: bool,
+    /// The interface has a host endpoint.
+    governed: bool,
+}
+
+#[inline(always)]
+fn family<F: Family, P: Packet, T: Tables + FamilyTables<F>>(
+    packet: &P,
+    tables: &T,
+    at: &At,
+    start: u32,
+) -> Option<Outcome> {
+    let hook = at.hook;
+    let outcome = match Network::<F>::parse(packet, start) {
         Ok(network) => {
-            let reason = match hook {
-                Hook::ToFabric => leaving(packet, tables, &network),
-                _ => arriving(packet, tables, &network),
+            let ingress = !matches!(hook, Hook::ToFabric);
+            let link = (ingress || at.own) && F::is_link_control(packet, &network, false);
+            let reason = if link || at.own {
+                Reason::FabricPass
+            } else if ingress {
+                arriving(tables, &network)
+            } else {
+                leaving(tables, &network)
             };
+            if at.governed && !link && reason.passes() {
+                return None;
+            }
             let outcome = Outcome::of(reason);
             tables.record(hook, packet, &network, &Transport::default(), outcome);
             outcome
@@ -60,19 +184,13 @@ fn family<F: Family, P: Packet, T: Tables + FamilyTables<F>>(packet: &P, tables:
             tables.record_bare(hook, packet, outcome);
             outcome
         }
-    }
+    };
+    Some(outcome)
 }
 
 #[inline(always)]
-fn arriving<F: Family, P: Packet, T: FamilyTables<F>>(
-    packet: &P,
-    tables: &T,
-    network: &Network<F>,
-) -> Reason {
+fn arriving<F: Family, T: FamilyTables<F>>(tables: &T, network: &Network<F>) -> Reason {
     const OURS: u32 = route::LOCAL_WORKLOAD | route::LOCAL_POD_CIDR | route::LOCAL_HOST;
-    if F::is_link_control(packet, network, false) {
-        return Reason::FabricPass;
-    }
     if tables.route(network.src) & OURS != 0 {
         return Reason::LocalSource;
     }
@@ -84,11 +202,7 @@ fn arriving<F: Family, P: Packet, T: FamilyTables<F>>(
 }
 
 #[inline(always)]
-fn leaving<F: Family, P: Packet, T: FamilyTables<F>>(
-    _packet: &P,
-    tables: &T,
-    network: &Network<F>,
-) -> Reason {
+fn leaving<F: Family, T: FamilyTables<F>>(tables: &T, network: &Network<F>) -> Reason {
     const KNOWN: u32 =
         route::LOCAL_WORKLOAD | route::LOCAL_POD_CIDR | route::LOCAL_HOST | route::ALLOWED_SOURCE;
     if tables.route(network.src) & KNOWN == 0 {

@@ -20,6 +20,8 @@ pub(super) struct Question<F: Family> {
     pub(super) sport: u16,
     /// Destination port of the flow, or ICMP type and code of its first packet.
     pub(super) port: u16,
+    /// Neither port is known: only an answer that does not depend on them is one.
+    pub(super) blind: bool,
 }
 
 /// Answers in the tables that are live in `epoch`.
@@ -29,30 +31,7 @@ pub(super) fn ask<F: Family, T: Tables + FamilyTables<F>>(
     epoch: u32,
     q: &Question<F>,
 ) -> Outcome {
-    let outcome = look_up(tables, epoch, q);
-    let word = (outcome.rule as u64) | (outcome.reason as u64) << 32 | (outcome.log as u64) << 40;
-    let word = T::opaque(word);
-    Outcome {
-        reason: reason(word >> 32),
-        rule: word as u32,
-        log: word & 1 << 40 != 0,
-    }
-}
-
-/// The reasons that a question can end with.
-#[inline(always)]
-fn reason(code: u64) -> Reason {
-    const ALLOW: u8 = Reason::PolicyAllow as u8;
-    const DENY: u8 = Reason::PolicyDeny as u8;
-    const NOT_READY: u8 = Reason::NotReady as u8;
-    const MISSING: u8 = Reason::TableMissing as u8;
-    match code as u8 {
-        ALLOW => Reason::PolicyAllow,
-        DENY => Reason::PolicyDeny,
-        NOT_READY => Reason::NotReady,
-        MISSING => Reason::TableMissing,
-        _ => Reason::TableRace,
-    }
+    T::opaque_outcome(look_up(tables, epoch, q))
 }
 
 /// The policy set in an endpoint's slot word.
@@ -73,33 +52,18 @@ fn look_up<F: Family, T: Tables + FamilyTables<F>>(tables: &T, epoch: u32, q: &Q
         Ok(set) => set,
         Err(reason) => return Outcome::of(reason),
     };
-    let class = match class_of::<F, T>(tables, epoch, q.peer) {
-        Ok(class) => class,
+    let asked = Asked {
+        set,
+        peer: q.peer,
+        protocol: q.protocol,
+        sport: q.sport,
+        port: q.port,
+        blind: q.blind,
+    };
+    let decision = match decide::<F, T>(tables, epoch, &asked) {
+        Ok(decision) => decision,
         Err(reason) => return Outcome::of(reason),
     };
-    let (class, table) = match tables.policy(&PolicyKey { set, class }) {
-        Some(table) => (class, table),
-        None => match tables.policy(&PolicyKey {
-            set,
-            class: F::DEFAULT_CLASS,
-        }) {
-            Some(table) => (F::DEFAULT_CLASS, table),
-            None => return Outcome::of(Reason::TableMissing),
-        },
-    };
-    if (table >> 32) as u32 != word::table_check(set, class) {
-        return Outcome::of(Reason::TableRace);
-    }
-    let table = match table_for_source(tables, table, q.protocol, q.sport) {
-        Ok(table) => table,
-        Err(reason) => return Outcome::of(reason),
-    };
-    let Some(decision) = decision(tables, table, q.protocol, q.port) else {
-        return Outcome::of(Reason::TableMissing);
-    };
-    if word::decision_table(decision) != word::table_id(table) || word::decision_leads(decision) {
-        return Outcome::of(Reason::TableRace);
-    }
     let reason = if word::decision_allows(decision) {
         Reason::PolicyAllow
     } else {
@@ -112,6 +76,80 @@ fn look_up<F: Family, T: Tables + FamilyTables<F>>(tables: &T, epoch: u32, q: &Q
     }
 }
 
+/// A question to a policy set.
+#[derive(Clone, Copy)]
+pub(super) struct Asked<F: Family> {
+    pub(super) set: u32,
+    /// The other side's address.
+    pub(super) peer: F::Addr,
+    /// IP protocol number.
+    pub(super) protocol: u8,
+    /// Source port of the flow.
+    pub(super) sport: u16,
+    /// As [`Question::port`].
+    pub(super) port: u16,
+    /// As [`Question::blind`].
+    pub(super) blind: bool,
+}
+
+/// The decision word.
+#[inline(always)]
+pub(super) fn decide<F: Family, T: Tables + FamilyTables<F>>(
+    tables: &T,
+    epoch: u32,
+    asked: &Asked<F>,
+) -> Result<u64, Reason> {
+    let table = entry::<F, T>(tables, epoch, asked.set, asked.peer)?;
+    if asked.blind && word::table_hints(table) & (word::hint::SOURCE | word::hint::of(asked.protocol)) != 0 {
+        return Err(Reason::UnknownFragment);
+    }
+    let table = table_for_source(tables, table, asked.protocol, asked.sport)?;
+    let decision = decision(tables, table, asked.protocol, asked.port).ok_or(Reason::TableMissing)?;
+    if word::decision_table(decision) != word::table_id(table) || word::decision_leads(decision) {
+        return Err(Reason::TableRace);
+    }
+    Ok(decision)
+}
+
+/// Of a host endpoint's stage, the policy set for its own side's address.
+#[inline(always)]
+pub(super) fn near_set<F: Family, T: Tables + FamilyTables<F>>(
+    tables: &T,
+    epoch: u32,
+    stage: u32,
+    near: F::Addr,
+) -> Result<u32, Reason> {
+    let entry = entry::<F, T>(tables, epoch, stage, near)?;
+    if word::table_hints(entry) & word::hint::SET == 0 {
+        return Err(Reason::TableRace);
+    }
+    Ok(word::table_id(entry))
+}
+
+/// What a set leads to for an address: its class's entry, else the family's.
+#[inline(always)]
+fn entry<F: Family, T: Tables + FamilyTables<F>>(
+    tables: &T,
+    epoch: u32,
+    set: u32,
+    addr: F::Addr,
+) -> Result<u64, Reason> {
+    // The verifier need not remember by which lookups this was found.
+    let class = T::opaque(u64::from(class_of::<F, T>(tables, epoch, addr)?)) as u32;
+    let (class, entry) = match tables.policy(&PolicyKey { set, class }) {
+        Some(entry) => (class, entry),
+        None => {
+            let class = F::DEFAULT_CLASS;
+            let default = tables.policy(&PolicyKey { set, class });
+            (class, default.ok_or(Reason::TableMissing)?)
+        }
+    };
+    if (entry >> 32) as u32 != word::table_check(set, class) {
+        return Err(Reason::TableRace);
+    }
+    Ok(T::opaque(entry))
+}
+
 /// The table that decides: itself, unless rules tell source ports apart.
 #[inline(always)]
 fn table_for_source<T: Tables>(tables: &T, table: u64, protocol: u8, sport: u16) -> Result<u64, Reason> {
@@ -122,7 +160,7 @@ fn table_for_source<T: Tables>(tables: &T, table: u64, protocol: u8, sport: u16)
     if word::decision_table(decision) != word::table_id(table) || !word::decision_leads(decision) {
         return Err(Reason::TableRace);
     }
-    Ok(word::decision_next(decision))
+    Ok(T::opaque(word::decision_next(decision)))
 }
 
 /// The peer class of an address: its own, else its longest prefix's, else the family's default.

@@ -11,10 +11,14 @@
 //!
 //! A packet that nothing translated is judged by the address that it has.
 
+use super::datagram::{Known, know};
 use super::flow::{AtPod, track};
-use super::workload::ports;
-use super::{AllTables, FamilyTables, Outcome, Tables};
+use super::judge::Pod;
+use super::related::Quoted;
+use super::workload::{done, is_tunnel, read};
+use super::{AllTables, FamilyTables, Outcome, Tables, nothing_left, part};
 use crate::abi::{Config, Hook, LEG_IN, LEG_OUT, Reason, word};
+use crate::packet::vlan::behind_tags;
 use crate::packet::{Family, Network, Packet, Transport, V4, V6, ethertype};
 
 /// Whether a packet is one that [`leaving`] must see before anything else does.
@@ -28,6 +32,16 @@ pub fn is_marked<P: Packet, T: Tables>(packet: &P, tables: &T) -> bool {
 /// `Hairpin` passes everything that comes after, too.
 #[inline(always)]
 pub fn leaving<P: Packet, T: AllTables>(packet: &P, tables: &T) -> Outcome {
+    leaving_in::<P, T, { part::WHOLE }>(packet, tables, nothing_left)
+}
+
+/// As [`leaving`], for the families in `PART`; `leave` tells what became of a packet of another.
+#[inline(always)]
+pub fn leaving_in<P: Packet, T: AllTables, const PART: u8>(
+    packet: &P,
+    tables: &T,
+    leave: impl FnOnce() -> Outcome,
+) -> Outcome {
     let mark = packet.mark();
     let (reason, sender) = match tables.config().filter(|config| config.epoch != 0) {
         None => (Reason::NotConfigured, 0),
@@ -37,10 +51,21 @@ pub fn leaving<P: Packet, T: AllTables>(packet: &P, tables: &T) -> Outcome {
                 None => (Reason::NoEndpoint, sender),
                 Some(endpoint) => {
                     let sent = Sent { packet, sender };
-                    match packet.ethertype() {
-                        ethertype::IPV4 => return family::<V4, P, T>(&sent, tables, config, endpoint),
-                        ethertype::IPV6 => return family::<V6, P, T>(&sent, tables, config, endpoint),
-                        _ => (Reason::UnsupportedEthertype, sender),
+                    match behind_tags(packet) {
+                        Ok((ethertype::IPV4, start)) => {
+                            if PART & part::V4 == 0 {
+                                return leave();
+                            }
+                            return family::<V4, P, T>(&sent, tables, config, endpoint, start);
+                        }
+                        Ok((ethertype::IPV6, start)) => {
+                            if PART & part::V6 == 0 {
+                                return leave();
+                            }
+                            return family::<V6, P, T>(&sent, tables, config, endpoint, start);
+                        }
+                        Ok(_) => (Reason::UnsupportedEthertype, sender),
+                        Err(reason) => (reason, sender),
                     }
                 }
             },
@@ -62,31 +87,48 @@ fn family<F: Family, P: Packet, T: Tables + FamilyTables<F>>(
     tables: &T,
     config: &Config,
     endpoint: u64,
+    start: u32,
 ) -> Outcome {
-    let network = match Network::<F>::parse(sent.packet) {
-        Ok(network) => network,
-        Err(reason) => {
-            let outcome = Outcome::of(reason);
-            tables.record_bare(Hook::Service, sent, outcome);
-            return outcome;
-        }
-    };
+    let mut network = Network::unread();
+    if let Err(reason) = done(read(sent, start, &mut network)) {
+        let outcome = Outcome::of(reason);
+        tables.record_bare(Hook::Service, sent, outcome);
+        return outcome;
+    }
     let mut transport = Transport::default();
-    let outcome = match ports(sent.packet, tables, &network) {
-        Ok(read) => {
-            transport = read;
+    let mut known = Known::nothing();
+    let outcome = match done(know(sent, tables, &network, LEG_OUT, &mut known)) {
+        Ok(()) if is_tunnel(config, &known) => {
+            transport = known.transport;
+            Outcome::of(Reason::WorkloadTunnel)
+        }
+        Ok(()) => {
+            transport = known.transport;
             let hairpin = sent.packet.ifindex() == sent.sender && sent.is_leaving();
-            let at = AtPod {
-                ifindex: sent.sender,
-                endpoint,
-                network: &network,
-                transport,
-                // A pod may always talk to itself; its answers find the flow by what it was allowed to receive.
-                leg: if hairpin { LEG_IN } else { LEG_OUT },
-                from_host: hairpin,
-                defers: false,
+            // A pod may always talk to itself; its answers find the flow by what it was allowed to receive.
+            let (leg, peer) = if hairpin {
+                (LEG_IN, network.src)
+            } else {
+                (LEG_OUT, network.dst)
             };
-            let outcome = track(tables, config, &at);
+            let mut at = AtPod {
+                network: &mut network,
+                endpoint,
+                ifindex: sent.sender,
+                policy_port: transport.policy_port,
+                leg,
+                from_host: hairpin,
+                error: false,
+                defers: false,
+                of: Quoted { peer, known },
+            };
+            at.settle::<T>();
+            // What leaves by an interface does not go to the host.
+            let outcome = if P::AT_INTERFACE {
+                track(tables, config, &at, &Pod::<false>)
+            } else {
+                track(tables, config, &at, &Pod::<true>)
+            };
             match outcome.reason {
                 Reason::FromHost if hairpin => Outcome::of(Reason::Hairpin),
                 _ => outcome,

@@ -1,7 +1,7 @@
 //! The tables that verdicts read, as traits: eBPF maps in the kernel, ordinary maps on the host.
 
 use super::Outcome;
-use crate::abi::{Config, CtValue, Hook, PolicyKey, PortKey};
+use crate::abi::{Config, CtValue, FragValue, Hook, PolicyKey, PortKey};
 use crate::packet::{Family, Network, Packet, Transport, V4, V6};
 
 /// Which of a family's two conntrack tables.
@@ -27,10 +27,17 @@ pub trait Tables {
     fn opaque(value: u64) -> u64 {
         value
     }
+    /// As [`Packet::opaque`].
+    #[must_use]
+    fn opaque_outcome(outcome: Outcome) -> Outcome {
+        outcome
+    }
     /// Monotonic nanoseconds, in steps of a few milliseconds.
     fn now(&self) -> u64;
     /// The endpoint's slot word for its egress (`abi::LEG_OUT`) or ingress (`abi::LEG_IN`), read once.
     fn endpoint(&self, ifindex: u32, leg: u32) -> Option<u64>;
+    /// Slot word of a stage (`abi::host_set`) of the interface's host endpoint, read once.
+    fn host(&self, ifindex: u32, stage: usize) -> Option<u64>;
     /// The endpoint's mark word, read once.
     fn endpoint_mark(&self, ifindex: u32) -> Option<u64>;
     /// The mark word of a mark, read once.
@@ -61,10 +68,10 @@ pub trait FamilyTables<F: Family> {
     fn ct_insert(&self, table: CtTable, key: &F::CtKey, value: &CtValue) -> bool;
     /// Removes an entry if it is there.
     fn ct_remove(&self, table: CtTable, key: &F::CtKey);
-    /// Ports of a datagram whose first fragment passed: `sport << 32 | dport << 16 | policy_port`.
-    fn frag(&self, key: &F::FragKey) -> Option<u64>;
-    /// Remembers them.
-    fn set_frag(&self, key: &F::FragKey, ports: u64);
+    /// What the first fragment of a datagram said.
+    fn frag(&self, key: &F::FragKey) -> Option<FragValue>;
+    /// Remembers it.
+    fn set_frag(&self, key: &F::FragKey, value: &FragValue);
     /// Counts, and records an event where one is due.
     fn record<P: Packet>(
         &self,

@@ -1,72 +1,160 @@
 //! The two programs on a pod's host-side interface.
 
+use super::datagram::{Known, know};
+use super::express;
 use super::flow::{AtPod, track};
-use super::{AllTables, FamilyTables, Outcome, Tables};
-use crate::abi::{Config, Hook, LEG_IN, LEG_OUT, Reason, word};
-use crate::packet::{Family, Network, Packet, Transport, V4, V6, ethertype, fragment};
+use super::judge::Pod;
+use super::related::{Quoted, quote};
+use super::{AllTables, FamilyTables, Outcome, Tables, nothing_left, part};
+use crate::abi::{CONFIG_ALLOW_IPIP, CONFIG_ALLOW_VXLAN, Config, Hook, LEG_IN, LEG_OUT, Reason, word};
+use crate::packet::vlan::behind_tags;
+use crate::packet::{ETHERNET, Family, Network, Packet, Transport, V4, V6, ethertype, protocol};
 
 /// A packet that a pod sends.
 #[inline(always)]
 pub fn from_workload<P: Packet, T: AllTables>(packet: &P, tables: &T) -> Outcome {
-    dispatch(packet, tables, Hook::FromWorkload)
+    at_pod::<P, T, { part::WHOLE }>(packet, tables, Hook::FromWorkload, nothing_left)
 }
 
 /// A packet on its way to a pod.
 #[inline(always)]
 pub fn to_workload<P: Packet, T: AllTables>(packet: &P, tables: &T) -> Outcome {
-    dispatch(packet, tables, Hook::ToWorkload)
+    at_pod::<P, T, { part::WHOLE }>(packet, tables, Hook::ToWorkload, nothing_left)
 }
 
+/// Either of them, for the families in `PART`; `leave` tells what became of a packet of another.
 #[inline(always)]
-fn dispatch<P: Packet, T: AllTables>(packet: &P, tables: &T, hook: Hook) -> Outcome {
+pub fn at_pod<P: Packet, T: AllTables, const PART: u8>(
+    packet: &P,
+    tables: &T,
+    hook: Hook,
+    leave: impl FnOnce() -> Outcome,
+) -> Outcome {
     let leg = if matches!(hook, Hook::FromWorkload) {
         LEG_OUT
     } else {
         LEG_IN
     };
-    let ethertype = packet.ethertype();
-    let bare = if ethertype == ethertype::ARP {
-        Reason::AlwaysAllowed
-    } else if let Some(config) = tables.config().filter(|config| config.epoch != 0) {
-        match tables.endpoint(packet.ifindex(), leg) {
-            None => Reason::NoEndpoint,
-            Some(endpoint) if ethertype == ethertype::IPV4 => {
-                return family::<V4, P, T>(packet, tables, config, hook, endpoint, leg);
+    let bare = match behind_tags(packet) {
+        Err(reason) => reason,
+        Ok((ethertype::ARP, _)) => Reason::AlwaysAllowed,
+        Ok((ethertype::IPV4, _)) if PART & part::V4 == 0 => return leave(),
+        Ok((ethertype::IPV6, _)) if PART & part::V6 == 0 => return leave(),
+        Ok((ethertype, start)) => {
+            if let Some(config) = tables.config().filter(|config| config.epoch != 0) {
+                match tables.endpoint(packet.ifindex(), leg) {
+                    None => Reason::NoEndpoint,
+                    Some(endpoint) if PART & part::V4 != 0 && ethertype == ethertype::IPV4 => {
+                        let at = At {
+                            hook,
+                            endpoint,
+                            start,
+                        };
+                        if PART & part::LONG == 0
+                            && start == ETHERNET
+                            && express::is_approved::<V4, P, T>(packet, tables, config, leg) != 0
+                        {
+                            Reason::Established
+                        } else {
+                            return family::<V4, P, T>(packet, tables, config, &at);
+                        }
+                    }
+                    Some(endpoint) if PART & part::V6 != 0 && ethertype == ethertype::IPV6 => {
+                        let at = At {
+                            hook,
+                            endpoint,
+                            start,
+                        };
+                        if PART & part::LONG == 0
+                            && start == ETHERNET
+                            && express::is_approved::<V6, P, T>(packet, tables, config, leg) != 0
+                        {
+                            Reason::Established
+                        } else {
+                            return family::<V6, P, T>(packet, tables, config, &at);
+                        }
+                    }
+                    Some(_) => Reason::UnsupportedEthertype,
+                }
+            } else {
+                Reason::NotConfigured
             }
-            Some(endpoint) if ethertype == ethertype::IPV6 => {
-                return family::<V6, P, T>(packet, tables, config, hook, endpoint, leg);
-            }
-            Some(_) => Reason::UnsupportedEthertype,
         }
-    } else {
-        Reason::NotConfigured
     };
     let outcome = Outcome::of(bare);
     tables.record_bare(hook, packet, outcome);
     outcome
 }
 
-#[inline(always)]
+/// Where a packet is, and what of it.
+struct At {
+    hook: Hook,
+    /// The endpoint's slot word for the packet's direction.
+    endpoint: u64,
+    /// Where the network header begins.
+    start: u32,
+}
+
+/// A function of its own in the kernel: the two families' variables need not fit into one stack frame.
+#[cfg_attr(target_arch = "bpf", inline(never))]
 fn family<F: Family, P: Packet, T: Tables + FamilyTables<F>>(
     packet: &P,
     tables: &T,
     config: &Config,
-    hook: Hook,
-    endpoint: u64,
-    leg: u32,
+    at: &At,
 ) -> Outcome {
-    let network = match Network::<F>::parse(packet) {
-        Ok(network) => network,
-        Err(reason) => {
-            let outcome = Outcome::of(reason);
-            tables.record_bare(hook, packet, outcome);
-            return outcome;
-        }
-    };
+    let hook = at.hook;
+    let mut network = Network::unread();
+    if let Err(reason) = done(read(packet, at.start, &mut network)) {
+        let outcome = Outcome::of(reason);
+        tables.record_bare(hook, packet, outcome);
+        return outcome;
+    }
     let mut transport = Transport::default();
-    let outcome = judge(packet, tables, config, &network, &mut transport, endpoint, leg);
+    let leg = if matches!(hook, Hook::FromWorkload) {
+        LEG_OUT
+    } else {
+        LEG_IN
+    };
+    let outcome = judge(
+        packet,
+        tables,
+        config,
+        &mut network,
+        &mut transport,
+        at.endpoint,
+        leg,
+    );
     tables.record(hook, packet, &network, &transport, outcome);
     outcome
+}
+
+/// Reads the network layer. In the kernel a function of its own, as others: they share the room on the stack.
+#[cfg_attr(target_arch = "bpf", inline(never))]
+pub(super) fn read<F: Family, P: Packet>(packet: &P, start: u32, network: &mut Network<F>) -> u32 {
+    code(Network::parse(packet, start).map(|read| *network = read))
+}
+
+/// A function of its own in the kernel returns a code: its BTF cannot describe every `Result`.
+#[inline(always)]
+pub(super) fn code(result: Result<(), Reason>) -> u32 {
+    match result {
+        Ok(()) => 0,
+        Err(reason) => reason as u32,
+    }
+}
+
+/// What such a code says. Only these reasons come this way.
+#[inline(always)]
+pub(super) fn done(code: u32) -> Result<(), Reason> {
+    const EXTENSIONS: u32 = Reason::ExtensionHeaders as u32;
+    const UNRELATED: u32 = Reason::UnrelatedError as u32;
+    match code {
+        0 => Ok(()),
+        EXTENSIONS => Err(Reason::ExtensionHeaders),
+        UNRELATED => Err(Reason::UnrelatedError),
+        _ => Err(Reason::Malformed),
+    }
 }
 
 #[inline(always)]
@@ -74,7 +162,7 @@ fn judge<F: Family, P: Packet, T: Tables + FamilyTables<F>>(
     packet: &P,
     tables: &T,
     config: &Config,
-    network: &Network<F>,
+    network: &mut Network<F>,
     transport: &mut Transport,
     endpoint: u64,
     leg: u32,
@@ -89,21 +177,46 @@ fn judge<F: Family, P: Packet, T: Tables + FamilyTables<F>>(
     if !owned {
         return Outcome::of(Reason::SpoofedSource);
     }
-    match ports(packet, tables, network) {
-        Ok(read) => *transport = read,
-        Err(reason) => return Outcome::of(reason),
-    }
     let from_host = !from_workload && P::opaque(u64::from(packet.ingress_ifindex())) == 0;
-    let at = AtPod {
-        ifindex,
+    let mut at = AtPod {
         endpoint,
-        network,
-        transport: *transport,
+        ifindex,
+        policy_port: 0,
         leg,
         from_host,
+        error: false,
         defers: from_workload,
+        of: Quoted {
+            peer: if from_workload { network.dst } else { network.src },
+            known: Known::nothing(),
+        },
+        network,
     };
-    let mut outcome = track(tables, config, &at);
+    if let Err(reason) = done(know(packet, tables, at.network, leg, &mut at.of.known)) {
+        return Outcome::of(reason);
+    }
+    *transport = at.of.known.transport;
+    at.policy_port = transport.policy_port;
+    if at.network.options && !from_host {
+        return Outcome::of(Reason::IpOptions);
+    }
+    if from_workload && is_tunnel(config, &at.of.known) {
+        return Outcome::of(Reason::WorkloadTunnel);
+    }
+    let kind = (transport.policy_port >> 8) as u8;
+    at.error = F::is_error(at.of.known.protocol, kind) && !at.of.known.blind;
+    if at.error {
+        if from_host {
+            return Outcome::of(Reason::FromHost);
+        }
+        if let Err(reason) = done(quote(packet, tables, at.network, leg, &mut at.of)) {
+            return Outcome::of(reason);
+        }
+    }
+    let word = T::opaque(u64::from(at.from_host) | u64::from(at.error) << 1);
+    (at.from_host, at.error) = (word & 1 != 0, word & 2 != 0);
+    at.settle::<T>();
+    let mut outcome = track(tables, config, &at, &Pod::<true>);
     if matches!(outcome.reason, Reason::Service) {
         match tables
             .endpoint_mark(ifindex)
@@ -113,42 +226,13 @@ fn judge<F: Family, P: Packet, T: Tables + FamilyTables<F>>(
             Some(mark) => packet.set_mark(config.with_mark(packet.mark(), mark)),
         }
     }
-    if outcome.reason.passes() && network.fragment == fragment::FIRST {
-        let key = F::frag_key(network.src, network.dst, network.id, network.protocol);
-        tables.set_frag(&key, pack(transport));
-    }
     outcome
 }
 
-/// The packet's ports: its own, or for a later fragment those of its datagram.
+/// Whether it is a tunnel of a pod's making, which would carry its packets past policy.
 #[inline(always)]
-pub(super) fn ports<F: Family, P: Packet, T: FamilyTables<F>>(
-    packet: &P,
-    tables: &T,
-    network: &Network<F>,
-) -> Result<Transport, Reason> {
-    if network.fragment != fragment::LATER {
-        return network.transport(packet);
-    }
-    let key = F::frag_key(network.src, network.dst, network.id, network.protocol);
-    tables.frag(&key).map(unpack).ok_or(Reason::UnknownFragment)
-}
-
-#[inline(always)]
-fn pack(transport: &Transport) -> u64 {
-    (u64::from(transport.sport) << 32) | (u64::from(transport.dport) << 16) | u64::from(transport.policy_port)
-}
-
-#[inline(always)]
-#[expect(
-    clippy::cast_possible_truncation,
-    reason = "takes the fields of a packed word apart"
-)]
-fn unpack(word: u64) -> Transport {
-    Transport {
-        sport: (word >> 32) as u16,
-        dport: (word >> 16) as u16,
-        policy_port: word as u16,
-        flags: 0,
-    }
+pub(super) fn is_tunnel(config: &Config, known: &Known) -> bool {
+    let vxlan = known.protocol == protocol::UDP && u32::from(known.transport.dport) == config.vxlan_port;
+    known.protocol == protocol::IPIP && config.flags & CONFIG_ALLOW_IPIP == 0
+        || vxlan && config.flags & CONFIG_ALLOW_VXLAN == 0
 }

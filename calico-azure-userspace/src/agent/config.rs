@@ -1,13 +1,18 @@
 //! What the agent is told at start.
 
 use std::path::PathBuf;
+use std::time::Duration;
 
-use calico_azure_ebpf::abi::{CONFIG_KEEP_ESTABLISHED, CONFIG_LOG_ALLOWED, DEFAULT_TIMEOUTS};
+use calico_azure_ebpf::abi::{
+    CONFIG_ALLOW_IMDS, CONFIG_ALLOW_IPIP, CONFIG_ALLOW_VXLAN, CONFIG_ALLOW_WIRESERVER, CONFIG_DENY_IMDS,
+    CONFIG_KEEP_ESTABLISHED, CONFIG_LOG_ALLOWED, DEFAULT_TIMEOUTS,
+};
 use ipnet::IpNet;
 
 use crate::dataplane::attach::Mode;
 use crate::dataplane::kernel::Sizes;
 use crate::dataplane::plan::Settings;
+use crate::model::{EndpointToHost, Failsafe, FelixConfiguration};
 
 /// Conntrack timeouts: Felix's defaults.
 pub const SETTINGS_TIMEOUTS: [u64; 8] = DEFAULT_TIMEOUTS;
@@ -20,6 +25,15 @@ pub enum EstablishedFlows {
     Reevaluate,
     /// They stay approved until they end, as in Calico.
     Keep,
+}
+
+/// Tunnels that pods may make.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Tunnels {
+    pub ipip: bool,
+    pub vxlan: bool,
+    /// UDP destination port of VXLAN.
+    pub vxlan_port: u16,
 }
 
 /// Which packets flow records tell of, beside those that a `Log` rule matched.
@@ -89,6 +103,62 @@ impl std::str::FromStr for HostCgroup {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct MarkMask(pub u32);
 
+/// `Drop`, `Accept` or `Return`, in any case, as Felix reads it.
+///
+/// # Errors
+/// Any other word.
+pub fn endpoint_to_host(text: &str) -> Result<EndpointToHost, String> {
+    match text.to_ascii_lowercase().as_str() {
+        "drop" => Ok(EndpointToHost::Drop),
+        "accept" => Ok(EndpointToHost::Accept),
+        "return" => Ok(EndpointToHost::Return),
+        _ => Err("expected Drop, Accept or Return".to_owned()),
+    }
+}
+
+/// Failsafe ports as Felix reads them: `protocol:port` or `protocol:net:port`, with commas between; `none` for no
+/// ports at all. A bare number is a TCP port.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Failsafes(pub Vec<Failsafe>);
+
+impl std::str::FromStr for Failsafes {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        if text.trim().eq_ignore_ascii_case("none") {
+            return Ok(Self(Vec::new()));
+        }
+        text.split(',').map(failsafe).collect::<Result<_, _>>().map(Self)
+    }
+}
+
+fn failsafe(text: &str) -> Result<Failsafe, String> {
+    let expected =
+        || format!("{text:?}: expected none, or ports like tcp:22, udp:10.0.0.0/8:53 or tcp:[fd00::/8]:22");
+    let (protocol, rest) = text.trim().split_once(':').unwrap_or(("tcp", text.trim()));
+    let protocol = match protocol.to_ascii_lowercase().as_str() {
+        "tcp" => 6,
+        "udp" => 17,
+        "sctp" => 132,
+        _ => return Err(expected()),
+    };
+    let (net, port) = match rest.rsplit_once(':') {
+        None => (None, rest),
+        Some((net, port)) => {
+            let net = net
+                .strip_prefix('[')
+                .and_then(|net| net.strip_suffix(']'))
+                .unwrap_or(net);
+            (
+                Some(net.parse::<IpNet>().map_err(|_error| expected())?.trunc()),
+                port,
+            )
+        }
+    };
+    let port = port.parse().map_err(|_error| expected())?;
+    Ok(Failsafe { protocol, port, net })
+}
+
 /// What kube-proxy marks packets with.
 const KUBE_PROXY_MARKS: u32 = 0xc000;
 
@@ -116,6 +186,28 @@ impl std::str::FromStr for MarkMask {
     }
 }
 
+/// What becomes of pods' requests to the privileged ports of Azure's wireserver.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
+pub enum Wireserver {
+    /// None gets there, as on AKS.
+    #[default]
+    Deny,
+    /// Policy decides.
+    Policy,
+}
+
+/// What becomes of pods' requests to Azure's instance metadata service.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
+pub enum Imds {
+    /// All of them pass.
+    Allow,
+    /// None of them does.
+    Deny,
+    /// Policy decides.
+    #[default]
+    Policy,
+}
+
 /// Everything the agent is told.
 #[derive(Clone, Debug)]
 pub struct AgentConfig {
@@ -136,10 +228,19 @@ pub struct AgentConfig {
     pub flow_log: Option<PathBuf>,
     pub log_flows: LogFlows,
     pub established_flows: EstablishedFlows,
+    pub tunnels: Tunnels,
+    pub wireserver: Wireserver,
+    pub imds: Imds,
+    /// For how long after the first start on a node TCP connections in their middle are adopted; zero: not at all.
+    pub adopt: Duration,
+    /// `abi::Config::adopt_until`, which the agent works out when it starts.
+    pub adopt_until: u32,
     /// Sources that may be forwarded although nothing on this node owns them.
     pub allowed_sources: Vec<IpNet>,
     pub host_cgroup: HostCgroup,
     pub mark_mask: MarkMask,
+    /// Settings of Felix that win over FelixConfiguration objects.
+    pub felix: FelixConfiguration,
     pub sizes: Sizes,
     /// The eBPF object.
     pub object: Vec<u8>,
@@ -153,14 +254,32 @@ impl AgentConfig {
             EstablishedFlows::Reevaluate => 0,
             EstablishedFlows::Keep => CONFIG_KEEP_ESTABLISHED,
         };
+        let Tunnels {
+            ipip,
+            vxlan,
+            vxlan_port,
+        } = self.tunnels;
+        let ipip = if ipip { CONFIG_ALLOW_IPIP } else { 0 };
+        let vxlan = if vxlan { CONFIG_ALLOW_VXLAN } else { 0 };
+        let wireserver = match self.wireserver {
+            Wireserver::Deny => 0,
+            Wireserver::Policy => CONFIG_ALLOW_WIRESERVER,
+        };
+        let imds = match self.imds {
+            Imds::Allow => CONFIG_ALLOW_IMDS,
+            Imds::Deny => CONFIG_DENY_IMDS,
+            Imds::Policy => 0,
+        };
         let log = match self.log_flows {
             LogFlows::Denied => 0,
             LogFlows::All => CONFIG_LOG_ALLOWED,
         };
         Settings {
-            flags: established | log,
+            flags: established | log | ipip | vxlan | wireserver | imds,
             timeouts: SETTINGS_TIMEOUTS,
+            vxlan_port,
             mark_mask: self.mark_mask.0,
+            adopt_until: self.adopt_until,
         }
     }
 }
@@ -168,6 +287,39 @@ impl AgentConfig {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn failsafe_ports_are_read_as_felix_reads_them() {
+        let read = |text: &str| text.parse::<Failsafes>().map(|read| read.0);
+        let port = |protocol, port, net: Option<&str>| Failsafe {
+            protocol,
+            port,
+            net: net.and_then(|net| net.parse().ok()),
+        };
+        assert_eq!(read("none"), Ok(Vec::new()));
+        assert_eq!(
+            read("tcp:22, udp:10.0.0.0/8:53,SCTP:[fd00::/8]:9,179"),
+            Ok(vec![
+                port(6, 22, None),
+                port(17, 53, Some("10.0.0.0/8")),
+                port(132, 9, Some("fd00::/8")),
+                port(6, 179, None),
+            ])
+        );
+        for bad in [
+            "",
+            "tcp",
+            "tcp:",
+            "icmp:1",
+            "tcp:10.0.0.0/40:1",
+            "tcp:70000",
+            "tcp:22,,udp:53",
+        ] {
+            assert!(read(bad).is_err(), "{bad}");
+        }
+        assert_eq!(endpoint_to_host("ACCEPT"), Ok(EndpointToHost::Accept));
+        assert!(endpoint_to_host("allow").is_err());
+    }
 
     #[test]
     fn mark_masks_leave_kube_proxy_alone_and_are_wide_enough() {

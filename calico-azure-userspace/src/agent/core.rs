@@ -1,9 +1,11 @@
 //! The owner of all state: what is known, what follows from it, what the kernel holds, what is attached.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::sync::PoisonError;
 use std::time::Instant;
+
+use calico_azure_ebpf::abi::host_set;
 
 use super::events::SharedContext;
 use super::names;
@@ -13,7 +15,7 @@ use super::status::{self, Status, StatusEndpoint};
 use super::{AgentConfig, AgentError};
 use crate::dataplane::maps::Maps;
 use crate::dataplane::{Dataplane, Published};
-use crate::policy::{Change, Compiler, Event, Interface, Interfaces, NodeFacts};
+use crate::policy::{Change, Compiler, Desired, Event, Interface, Interfaces, NodeFacts};
 use crate::sources::dir;
 use crate::sources::links::Snapshot;
 
@@ -130,6 +132,7 @@ impl Core {
                 Interface {
                     name: link.name.clone(),
                     host_routes: link.host_routes.clone(),
+                    addresses: link.addresses.clone(),
                 },
             )
         });
@@ -141,6 +144,7 @@ impl Core {
             host_ips: snapshot.host_ips.iter().copied().collect(),
             interface_prefixes: self.config.interface_prefixes.clone(),
             allowed_sources: self.config.allowed_sources.clone(),
+            settings: self.config.felix.clone(),
         };
         self.learn(Event::Interfaces(interfaces));
         self.learn(Event::Node(facts));
@@ -242,7 +246,11 @@ impl Core {
             .flat_map(|snapshot| &snapshot.links)
             .map(|(ifindex, link)| (*ifindex, link.name.clone()))
             .collect();
-        let endpoints = &self.compiler.desired().endpoints;
+        let Desired { endpoints, hosts, .. } = self.compiler.desired();
+        let untracked = hosts
+            .iter()
+            .filter(|(_, host)| host.sets[host_set::UNTRACKED] != 0);
+        let untracked: BTreeSet<u32> = untracked.map(|(ifindex, _)| *ifindex).collect();
         {
             let mut context = self.context.write().unwrap_or_else(PoisonError::into_inner);
             context.endpoints = endpoints
@@ -262,6 +270,7 @@ impl Core {
             let endpoints = endpoints.keys().copied();
             let removed = protect::with(&self.protector, |protector| {
                 protector.release(snapshot, endpoints);
+                protector.hasten(snapshot, &untracked);
                 self.retry |= !protector.failures().is_empty();
                 protector.remove_other_layouts()
             });

@@ -42,7 +42,7 @@ mod tests {
         let link = |name: &str, slave| Link {
             name: name.into(),
             slave,
-            host_routes: vec![],
+            ..Link::default()
         };
         let snapshot = Snapshot {
             links: [

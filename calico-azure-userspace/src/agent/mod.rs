@@ -4,6 +4,7 @@
 //! of their own and only send, or read a shared context. Nothing is written to the kernel before every source has
 //! reported once. When the process ends, however it ends, the kernel goes on deciding.
 
+mod adopt;
 mod config;
 mod core;
 mod events;
@@ -15,7 +16,8 @@ mod status;
 mod sweep;
 
 pub use config::{
-    AgentConfig, EstablishedFlows, FabricChoice, HostCgroup, LogFlows, MarkMask, SETTINGS_TIMEOUTS,
+    AgentConfig, EstablishedFlows, FabricChoice, Failsafes, HostCgroup, Imds, LogFlows, MarkMask,
+    SETTINGS_TIMEOUTS, Tunnels, Wireserver, endpoint_to_host,
 };
 pub use status::{Status, lock, path as status_path};
 
@@ -97,13 +99,15 @@ const RETRY: Duration = Duration::from_secs(1);
 ///
 /// # Errors
 /// [`AgentError`]. The kernel keeps what it has.
-pub fn run(config: AgentConfig) -> Result<(), AgentError> {
+pub fn run(mut config: AgentConfig) -> Result<(), AgentError> {
     if !is_root() {
         return Err(AgentError::NotRoot);
     }
     let _lock = lock(&config.run_dir, &config.pin_name, &config.node)?;
     let pins = Pins::new(&config.bpffs, &config.pin_name)?;
+    let first = !pins.maps().exists() && pins.earlier_flows()?.is_empty();
     let mut kernel = Kernel::load(&config.object, Some(pins), config.sizes)?;
+    config.adopt_until = adopt::until(kernel.maps(), first, config.adopt).map_err(AgentError::Start)?;
     if let Some(debug) = ring::DebugLog::take(&mut kernel) {
         events::forward(debug)?;
     }

@@ -27,6 +27,8 @@ pub(super) struct Protector {
     inherited: BTreeSet<u32>,
     /// Links of the last snapshot, `None` before the first.
     known: Option<BTreeSet<u32>>,
+    /// Interfaces that take no XDP program of ours.
+    refused: BTreeSet<u32>,
     /// Failed attaches, by interface.
     failures: BTreeMap<u32, String>,
 }
@@ -41,6 +43,7 @@ impl Protector {
             fabric: config.fabric.clone(),
             inherited: BTreeSet::new(),
             known: None,
+            refused: BTreeSet::new(),
             failures: BTreeMap::new(),
         }
     }
@@ -59,6 +62,7 @@ impl Protector {
                     self.attachments.forget(&self.kernel, *gone);
                     self.inherited.remove(gone);
                     self.failures.remove(gone);
+                    self.refused.remove(gone);
                 }
             }
         }
@@ -100,6 +104,31 @@ impl Protector {
             Ok(0) => {}
             Ok(flows) => tracing::info!(flows, "took over flows of an earlier layout"),
             Err(error) => tracing::error!(%error, "cannot take over flows of an earlier layout"),
+        }
+    }
+
+    /// Untracked policy of these interfaces is enforced by the programs that are there; XDP only drops earlier. So an
+    /// interface that has no room for it is no failure.
+    pub(super) fn hasten(&mut self, snapshot: &Snapshot, untracked: &BTreeSet<u32>) {
+        for (ifindex, name, role) in roles(snapshot, &self.prefixes, &self.fabric) {
+            if role != Role::Fabric {
+                continue;
+            }
+            if !untracked.contains(&ifindex) {
+                self.attachments.detach_untracked(&self.kernel, ifindex);
+                self.refused.remove(&ifindex);
+                continue;
+            }
+            if self.refused.contains(&ifindex) {
+                continue;
+            }
+            let attached = self
+                .attachments
+                .attach_untracked(&mut self.kernel, &name, ifindex);
+            if let Err(error) = attached {
+                tracing::warn!(interface = name, %error, "untracked policy is enforced without XDP");
+                self.refused.insert(ifindex);
+            }
         }
     }
 

@@ -1,14 +1,21 @@
 //! `calico-azure agent`.
 
 use std::path::PathBuf;
+use std::time::Duration;
 
+use calico_azure_ebpf::abi::DEFAULT_VXLAN_PORT;
 use clap::Args;
+use clap::builder::FalseyValueParser;
 use ipnet::IpNet;
 
 use super::{NodeArgs, OK, Outcome, object};
-use crate::agent::{AgentConfig, EstablishedFlows, FabricChoice, HostCgroup, LogFlows, MarkMask, run};
+use crate::agent::{
+    AgentConfig, EstablishedFlows, FabricChoice, Failsafes, HostCgroup, Imds, LogFlows, MarkMask, Tunnels,
+    Wireserver, endpoint_to_host, run,
+};
 use crate::dataplane::attach::Mode;
 use crate::dataplane::kernel::Sizes;
+use crate::model::{EndpointToHost, FelixConfiguration};
 
 #[derive(Debug, Args)]
 pub(super) struct AgentArgs {
@@ -39,6 +46,31 @@ pub(super) struct AgentArgs {
     /// What happens to approved flows when policy changes.
     #[arg(long, env = "CALICO_AZURE_ESTABLISHED_FLOWS", value_enum, default_value_t)]
     established_flows: EstablishedFlows,
+    /// Pods may send IPIP.
+    #[arg(long, env = "FELIX_ALLOWIPIPPACKETSFROMWORKLOADS", value_parser = FalseyValueParser::new())]
+    allow_ipip_packets_from_workloads: bool,
+    /// Pods may send VXLAN.
+    #[arg(long, env = "FELIX_ALLOWVXLANPACKETSFROMWORKLOADS", value_parser = FalseyValueParser::new())]
+    allow_vxlan_packets_from_workloads: bool,
+    /// UDP port by which VXLAN is told from other traffic.
+    #[arg(long, env = "FELIX_VXLANPORT", default_value_t = DEFAULT_VXLAN_PORT,
+          value_parser = clap::value_parser!(u16).range(1..))]
+    vxlan_port: u16,
+    /// What becomes of pods' requests to the privileged ports of Azure's wireserver (168.63.129.16, TCP 80 and 32526).
+    #[arg(long, env = "CALICO_AZURE_WIRESERVER", value_enum, default_value_t)]
+    wireserver: Wireserver,
+    /// What becomes of pods' requests to Azure's instance metadata service (169.254.169.254).
+    #[arg(long, env = "CALICO_AZURE_IMDS", value_enum, default_value_t)]
+    imds: Imds,
+    /// For how long after the first start on a node TCP connections that had begun before go on, if policy allows that they began; 0:
+    /// they must begin anew.
+    #[arg(
+        long,
+        env = "CALICO_AZURE_ADOPT_FLOWS",
+        default_value_t = 3600,
+        value_name = "SECONDS"
+    )]
+    adopt_flows: u32,
     /// Append a line of JSON for each drop and each packet that a Log rule matched; `-` for standard output. It says
     /// what staged policies would decide, too.
     #[arg(long, env = "CALICO_AZURE_FLOW_LOG", value_name = "FILE")]
@@ -71,6 +103,18 @@ pub(super) struct AgentArgs {
         value_name = "MASK"
     )]
     mark_mask: MarkMask,
+    /// What becomes of what a pod sends to its own host, once the pod's policy allowed it. FelixConfiguration's
+    /// setting, else `Drop`, if it is not given.
+    #[arg(long, env = "FELIX_DEFAULTENDPOINTTOHOSTACTION", value_name = "Drop|Accept|Return",
+          value_parser = endpoint_to_host)]
+    default_endpoint_to_host_action: Option<EndpointToHost>,
+    /// Ports of the host that no policy closes, instead of FelixConfiguration's: `protocol:port` or
+    /// `protocol:net:port`, with commas between, or `none`.
+    #[arg(long, env = "FELIX_FAILSAFEINBOUNDHOSTPORTS", value_name = "PORTS|none")]
+    failsafe_inbound_host_ports: Option<Failsafes>,
+    /// The same for what the host sends.
+    #[arg(long, env = "FELIX_FAILSAFEOUTBOUNDHOSTPORTS", value_name = "PORTS|none")]
+    failsafe_outbound_host_ports: Option<Failsafes>,
     /// Established flows of each family that can be followed; half-open ones are a quarter of it.
     #[arg(long, env = "FELIX_BPFMAPSIZECONNTRACK", default_value_t = Sizes::default().conntrack,
           value_parser = clap::value_parser!(u32).range(1024..))]
@@ -114,9 +158,25 @@ impl AgentArgs {
             flow_log: self.flow_log,
             log_flows: self.log_flows,
             established_flows: self.established_flows,
+            wireserver: self.wireserver,
+            imds: self.imds,
+            adopt: Duration::from_secs(self.adopt_flows.into()),
+            adopt_until: 0,
+            tunnels: Tunnels {
+                ipip: self.allow_ipip_packets_from_workloads,
+                vxlan: self.allow_vxlan_packets_from_workloads,
+                vxlan_port: self.vxlan_port,
+            },
             allowed_sources: self.allowed_forwarded_sources,
             host_cgroup: self.host_cgroup,
             mark_mask: self.mark_mask,
+            felix: FelixConfiguration {
+                name: "the agent's own".into(),
+                endpoint_to_host: self.default_endpoint_to_host_action,
+                failsafe_inbound: self.failsafe_inbound_host_ports.map(|ports| ports.0),
+                failsafe_outbound: self.failsafe_outbound_host_ports.map(|ports| ports.0),
+                ..FelixConfiguration::default()
+            },
             sizes,
             object: object::read(self.object.as_deref())?,
         })?;

@@ -9,7 +9,8 @@ use std::io;
 
 use aya::programs::links::{FdLink, LinkError, PinnedLink};
 use aya::programs::tc::{NlOptions, SchedClassifierLink, TcAttachOptions, TcError, TcHandle};
-use aya::programs::{LinkOrder, ProgramError, TcAttachType, tc};
+use aya::programs::xdp::XdpLink;
+use aya::programs::{LinkOrder, ProgramError, TcAttachType, XdpMode, tc};
 use aya::sys::SyscallError;
 use aya::util::KernelVersion;
 use calico_azure_ebpf::abi::program;
@@ -30,6 +31,8 @@ pub enum How {
     Tcx,
     /// A filter of the clsact qdisc.
     Clsact,
+    /// A pinned XDP link (kernel 5.9, commit aa8d3a716b59).
+    Xdp,
 }
 
 impl fmt::Display for How {
@@ -37,6 +40,7 @@ impl fmt::Display for How {
         f.write_str(match self {
             Self::Tcx => "tcx",
             Self::Clsact => "clsact",
+            Self::Xdp => "xdp",
         })
     }
 }
@@ -100,7 +104,7 @@ pub struct Attached {
     pub interface: String,
     pub ifindex: u32,
     pub program: &'static str,
-    /// `ingress` or `egress`.
+    /// `ingress`, `egress` or `xdp`.
     pub hook: &'static str,
     pub how: How,
 }
@@ -203,6 +207,8 @@ impl Attachments {
             match how {
                 How::Tcx => attach_tcx(kernel, interface, ifindex, program, direction)?,
                 How::Clsact => attach_clsact(kernel, interface, program, direction)?,
+                // Not for these programs.
+                How::Xdp => continue,
             }
             let hook = if matches!(direction, TcAttachType::Ingress) {
                 "ingress"
@@ -221,8 +227,43 @@ impl Attachments {
         Ok(())
     }
 
+    /// Puts `untracked` on an interface, in place of an earlier agent's.
+    ///
+    /// # Errors
+    /// [`AttachError`], also if an XDP program of others is there.
+    pub fn attach_untracked(
+        &mut self,
+        kernel: &mut Kernel,
+        interface: &str,
+        ifindex: u32,
+    ) -> Result<(), AttachError> {
+        let program = program::UNTRACKED;
+        if self.held.contains_key(&(ifindex, program)) {
+            return Ok(());
+        }
+        attach_xdp(kernel, interface, ifindex)?;
+        let attached = Attached {
+            interface: interface.to_owned(),
+            ifindex,
+            program,
+            hook: "xdp",
+            how: How::Xdp,
+        };
+        self.held.insert((ifindex, program), attached);
+        Ok(())
+    }
+
+    /// Takes `untracked` off an interface, also an earlier agent's. Without pins it stays, and passes everything.
+    pub fn detach_untracked(&mut self, kernel: &Kernel, ifindex: u32) {
+        self.held.remove(&(ifindex, program::UNTRACKED));
+        if let Some(pins) = kernel.pins() {
+            let _not_there = std::fs::remove_file(pins.link(ifindex, program::UNTRACKED));
+        }
+    }
+
     /// Forgets an interface that is gone, and its pins.
     pub fn forget(&mut self, kernel: &Kernel, ifindex: u32) {
+        self.detach_untracked(kernel, ifindex);
         for role in [Role::Workload, Role::Fabric] {
             for (program, _) in role.programs() {
                 self.held.remove(&(ifindex, program));
@@ -290,6 +331,48 @@ fn attach_tcx(
             link.pin(&pin).map_err(|error| failed(error.into()))?;
         }
         // Without pins the program is to live as long as the process: for tests.
+        None => std::mem::forget(link),
+    }
+    Ok(())
+}
+
+fn attach_xdp(kernel: &mut Kernel, interface: &str, ifindex: u32) -> Result<(), AttachError> {
+    let failed = |source: Box<dyn std::error::Error + Send + Sync>| AttachError::Attach {
+        interface: interface.to_owned(),
+        program: program::UNTRACKED,
+        how: How::Xdp,
+        source,
+    };
+    let pin = kernel.pins().map(|pins| pins.link(ifindex, program::UNTRACKED));
+    let xdp = kernel.untracked()?;
+    if let Some(pin) = pin.as_ref().filter(|pin| pin.exists()) {
+        let old = PinnedLink::from_pin(pin).map_err(|error| failed(error.into()))?;
+        let link: XdpLink = FdLink::from(old)
+            .try_into()
+            .map_err(|error: LinkError| failed(error.into()))?;
+        match xdp.attach_to_link(link) {
+            Ok(id) => {
+                let link = xdp.take_link(id).map_err(|error| failed(error.into()))?;
+                let _fd: FdLink = link.try_into().map_err(|error: LinkError| failed(error.into()))?;
+                return Ok(());
+            }
+            // The pin outlived its interface.
+            Err(error) if gone(&error) => {
+                std::fs::remove_file(pin).map_err(|error| failed(error.into()))?;
+            }
+            Err(error) => return Err(failed(error.into())),
+        }
+    }
+    // The driver's own mode where it has one, else the generic one.
+    let id = xdp
+        .attach_to_if_index(ifindex, XdpMode::default())
+        .map_err(|error| failed(error.into()))?;
+    let link = xdp.take_link(id).map_err(|error| failed(error.into()))?;
+    let link: FdLink = link.try_into().map_err(|error: LinkError| failed(error.into()))?;
+    match pin {
+        Some(pin) => {
+            link.pin(&pin).map_err(|error| failed(error.into()))?;
+        }
         None => std::mem::forget(link),
     }
     Ok(())

@@ -6,8 +6,8 @@ use std::collections::HashMap;
 use std::hash::Hash;
 
 use calico_azure_ebpf::abi::{
-    CidrClass, Config, CtKey4, CtKey6, CtValue, FragKey4, FragKey6, Hook, LEG_OUT, OwnerKey4, OwnerKey6,
-    PolicyKey, PortKey, PrefixKey4, PrefixKey6, Reason, ServiceKey4, ServiceKey6,
+    CidrClass, Config, CtKey4, CtKey6, CtValue, FragKey4, FragKey6, FragValue, Hook, LEG_OUT, OwnerKey4,
+    OwnerKey6, PolicyKey, PortKey, PrefixKey4, PrefixKey6, Reason, ServiceKey4, ServiceKey6,
 };
 use calico_azure_ebpf::packet::{Network, Packet, Transport, V4, V6};
 use calico_azure_ebpf::verdict::{CtTable, FamilyTables, Outcome, Tables};
@@ -30,14 +30,14 @@ pub struct HostTables {
 }
 
 /// Flows of one family.
-#[derive(Debug)]
-struct Flows<K, F> {
+#[derive(Debug, PartialEq)]
+struct Flows<K: Hash + Eq, F: Hash + Eq> {
     established: RefCell<HashMap<K, CtValue>>,
     half_open: RefCell<HashMap<K, CtValue>>,
-    fragments: RefCell<HashMap<F, u64>>,
+    fragments: RefCell<HashMap<F, FragValue>>,
 }
 
-impl<K, F> Default for Flows<K, F> {
+impl<K: Hash + Eq, F: Hash + Eq> Default for Flows<K, F> {
     fn default() -> Self {
         Self {
             established: RefCell::default(),
@@ -47,7 +47,7 @@ impl<K, F> Default for Flows<K, F> {
     }
 }
 
-impl<K: Hash + Eq + Copy, F> Flows<K, F> {
+impl<K: Hash + Eq + Copy, F: Hash + Eq> Flows<K, F> {
     fn table(&self, table: CtTable) -> &RefCell<HashMap<K, CtValue>> {
         match table {
             CtTable::Established => &self.established,
@@ -71,6 +71,12 @@ impl HostTables {
     pub fn forget_flows(&mut self) {
         self.flows4 = Flows::default();
         self.flows6 = Flows::default();
+    }
+
+    /// Whether both know the same flows and fragments.
+    #[must_use]
+    pub fn has_flows_of(&self, other: &Self) -> bool {
+        self.flows4 == other.flows4 && self.flows6 == other.flows6
     }
 
     fn count(&self, hook: Hook, outcome: Outcome) {
@@ -121,6 +127,10 @@ impl Tables for HostTables {
         } else {
             endpoint.ingress
         })
+    }
+
+    fn host(&self, ifindex: u32, stage: usize) -> Option<u64> {
+        self.image.hosts.get(&ifindex)?.sets.get(stage).copied()
     }
 
     fn endpoint_mark(&self, ifindex: u32) -> Option<u64> {
@@ -199,12 +209,12 @@ macro_rules! family_tables {
                 self.$flows.table(table).borrow_mut().remove(key);
             }
 
-            fn frag(&self, key: &$fragkey) -> Option<u64> {
+            fn frag(&self, key: &$fragkey) -> Option<FragValue> {
                 self.$flows.fragments.borrow().get(key).copied()
             }
 
-            fn set_frag(&self, key: &$fragkey, ports: u64) {
-                self.$flows.fragments.borrow_mut().insert(*key, ports);
+            fn set_frag(&self, key: &$fragkey, value: &FragValue) {
+                self.$flows.fragments.borrow_mut().insert(*key, *value);
             }
 
             fn record<P: Packet>(

@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 use std::io;
 
 use calico_azure_ebpf::abi::{
-    CidrClass, Config, Endpoint, OwnerKey4, OwnerKey6, Pod, PolicyKey, PortKey, PrefixKey4, PrefixKey6,
-    ServiceKey4, ServiceKey6, word,
+    CidrClass, Config, Endpoint, HostEndpoint, OwnerKey4, OwnerKey6, Pod, PolicyKey, PortKey, PrefixKey4,
+    PrefixKey6, ServiceKey4, ServiceKey6, word,
 };
 
 use super::io::{Entries, MapIo, Table};
@@ -17,6 +17,7 @@ use crate::policy::Reserved;
 pub struct Image {
     pub config: Config,
     pub endpoints: BTreeMap<u32, Endpoint>,
+    pub hosts: BTreeMap<u32, HostEndpoint>,
     pub owners4: BTreeMap<OwnerKey4, u32>,
     pub owners6: BTreeMap<OwnerKey6, u32>,
     pub class4: BTreeMap<u32, u64>,
@@ -90,6 +91,7 @@ impl Image {
                 Some(())
             }
             Table::Endpoints => set(&mut self.endpoints, key, value),
+            Table::Hosts => set(&mut self.hosts, key, value),
             Table::Owners4 => set(&mut self.owners4, key, value),
             Table::Owners6 => set(&mut self.owners6, key, value),
             Table::Class4 => set(&mut self.class4, key, value),
@@ -128,6 +130,7 @@ impl Image {
             .flat_map(|c| c.slots);
         Reserved {
             sets: endpoints
+                .chain(self.hosts.values().flat_map(|host| host.sets).flat_map(both))
                 .chain(self.policy.keys().map(|k| k.set))
                 .filter(|&id| id != 0)
                 .collect(),
@@ -139,6 +142,7 @@ impl Image {
             tables: self
                 .policy
                 .values()
+                .filter(|&&w| word::table_hints(w) & word::hint::SET == 0)
                 .map(|&w| word::table_id(w))
                 .chain(self.ports.keys().map(|k| k.table))
                 .collect(),

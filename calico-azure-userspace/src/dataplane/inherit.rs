@@ -77,7 +77,7 @@ mod tests {
             legs: [0, 0],
             seen: 0x4040,
             icmp: 0,
-            reserved: 0,
+            kind: 0,
         };
         flow.set_leg(0, LEG_OUT, 7);
         flow.set_leg(1, LEG_OUT, LEG_HOST);

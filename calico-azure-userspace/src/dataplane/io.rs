@@ -10,6 +10,7 @@ use calico_azure_ebpf::abi::map;
 pub enum Table {
     Config,
     Endpoints,
+    Hosts,
     Owners4,
     Owners6,
     Class4,
@@ -27,9 +28,10 @@ pub enum Table {
 
 impl Table {
     /// Every table.
-    pub const ALL: [Self; 15] = [
+    pub const ALL: [Self; 16] = [
         Self::Config,
         Self::Endpoints,
+        Self::Hosts,
         Self::Owners4,
         Self::Owners6,
         Self::Class4,
@@ -51,6 +53,7 @@ impl Table {
         match self {
             Self::Config => map::CONFIG,
             Self::Endpoints => map::ENDPOINTS,
+            Self::Hosts => map::HOSTS,
             Self::Owners4 => map::OWNERS4,
             Self::Owners6 => map::OWNERS6,
             Self::Class4 => map::CLASS4,

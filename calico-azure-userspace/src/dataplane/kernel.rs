@@ -4,7 +4,7 @@ use std::io;
 use std::time::Duration;
 
 use aya::maps::{Map, MapError, ProgramArray};
-use aya::programs::{CgroupSkb, ProgramError, SchedClassifier, TestRun as _, TestRunOptions};
+use aya::programs::{CgroupSkb, ProgramError, SchedClassifier, TestRun as _, TestRunOptions, Xdp};
 use aya::{Ebpf, EbpfError, EbpfLoader};
 use calico_azure_ebpf::abi::{calls, map, program};
 
@@ -12,20 +12,37 @@ use super::io::{Entries, MapIo, Table};
 use super::maps::{Maps, sizes_of, specs};
 use super::pins::{ExpectedMap, Fit, PinError, Pins};
 
-/// The programs of interfaces, in the order in which their pins are listed, and the one that two of them call.
-pub const PROGRAMS: [&str; 5] = [
+/// The programs of interfaces, in the order in which their pins are listed, and those that they call.
+pub const PROGRAMS: [&str; 12] = [
     program::FROM_WORKLOAD,
     program::TO_WORKLOAD,
     program::FROM_FABRIC,
     program::TO_FABRIC,
     program::SERVICE,
+    program::HOST_IN4,
+    program::HOST_IN6,
+    program::HOST_OUT4,
+    program::HOST_OUT6,
+    program::FROM_WORKLOAD6,
+    program::TO_WORKLOAD6,
+    program::SERVICE6,
 ];
 
+/// `XDP_PASS`.
+const XDP_PASS: u32 = 2;
+
 /// Programs that call each other by their place in `CALLS`.
-const CALLS: [(u32, &str); 3] = [
+const CALLS: [(u32, &str); 10] = [
     (calls::SERVICE, program::SERVICE),
     (calls::TO_WORKLOAD, program::TO_WORKLOAD),
     (calls::TO_FABRIC, program::TO_FABRIC),
+    (calls::FROM_WORKLOAD6, program::FROM_WORKLOAD6),
+    (calls::TO_WORKLOAD6, program::TO_WORKLOAD6),
+    (calls::SERVICE6, program::SERVICE6),
+    (calls::HOST_IN4, program::HOST_IN4),
+    (calls::HOST_IN6, program::HOST_IN6),
+    (calls::HOST_OUT4, program::HOST_OUT4),
+    (calls::HOST_OUT6, program::HOST_OUT6),
 ];
 
 /// The kernel refused something.
@@ -141,6 +158,11 @@ impl Kernel {
             name: program::TO_HOST,
             source: Box::new(source),
         })?;
+        let untracked: &mut Xdp = untracked(&mut ebpf)?;
+        untracked.load().map_err(|source| KernelError::Program {
+            name: program::UNTRACKED,
+            source: Box::new(source),
+        })?;
         // Before anything is attached: a call that finds nothing drops the packet.
         connect(&mut ebpf)?;
         let maps = Maps::of(&ebpf, &specs)?;
@@ -163,6 +185,32 @@ impl Kernel {
         host(&mut self.ebpf)
     }
 
+    /// The XDP program.
+    ///
+    /// # Errors
+    /// [`KernelError::Missing`].
+    pub fn untracked(&mut self) -> Result<&mut Xdp, KernelError> {
+        untracked(&mut self.ebpf)
+    }
+
+    /// Runs the XDP program on a frame of the loopback interface: whether it passes.
+    ///
+    /// # Errors
+    /// What the kernel says.
+    pub fn run_untracked(&mut self, frame: &[u8]) -> Result<bool, KernelError> {
+        let failed = |source| KernelError::Program {
+            name: program::UNTRACKED,
+            source: Box::new(source),
+        };
+        let options = TestRunOptions {
+            data_in: Some(frame),
+            repeat: 1,
+            ..TestRunOptions::default()
+        };
+        let result = self.untracked()?.test_run(options).map_err(failed)?;
+        Ok(result.return_value == XDP_PASS)
+    }
+
     /// Runs a program on a packet (`BPF_PROG_TEST_RUN`), with `context` as the beginning of its `__sk_buff`, which becomes what
     /// the last run made of it: the last return value and the mean time of a run.
     ///
@@ -183,7 +231,10 @@ impl Kernel {
             repeat,
             ..TestRunOptions::default()
         };
-        let result = classifier(&mut self.ebpf, name)?.test_run(options);
+        let result = match name {
+            program::TO_HOST => self.to_host()?.test_run(options),
+            _ => classifier(&mut self.ebpf, name)?.test_run(options),
+        };
         let result = result.map_err(|source| KernelError::Program {
             name,
             source: Box::new(source),
@@ -196,7 +247,11 @@ impl Kernel {
     /// # Errors
     /// What the kernel says.
     pub fn verified(&mut self, name: &'static str) -> Result<(u32, u32), KernelError> {
-        let info = classifier(&mut self.ebpf, name)?.info();
+        let info = match name {
+            program::UNTRACKED => self.untracked()?.info(),
+            program::TO_HOST => self.to_host()?.info(),
+            _ => classifier(&mut self.ebpf, name)?.info(),
+        };
         let info = info.map_err(|source| KernelError::Program {
             name,
             source: Box::new(source),
@@ -258,6 +313,18 @@ fn classifier<'a>(ebpf: &'a mut Ebpf, name: &'static str) -> Result<&'a mut Sche
 
 fn host(ebpf: &mut Ebpf) -> Result<&mut CgroupSkb, KernelError> {
     let name = program::TO_HOST;
+    let program = ebpf.program_mut(name).ok_or(KernelError::Missing {
+        kind: "program",
+        name,
+    })?;
+    program.try_into().map_err(|source| KernelError::Program {
+        name,
+        source: Box::new(source),
+    })
+}
+
+fn untracked(ebpf: &mut Ebpf) -> Result<&mut Xdp, KernelError> {
+    let name = program::UNTRACKED;
     let program = ebpf.program_mut(name).ok_or(KernelError::Missing {
         kind: "program",
         name,

@@ -16,7 +16,7 @@ use super::kernel::Sizes;
 use super::maps::specs;
 use super::pins::{PinError, Pins};
 use super::syscall::{self, Shape};
-use crate::policy::{Desired, DesiredEndpoint, wire};
+use crate::policy::{Desired, DesiredEndpoint, DesiredHost, wire};
 
 /// How often reading begins anew because the agent has changed the verdicts meanwhile.
 const ATTEMPTS: usize = 5;
@@ -145,6 +145,16 @@ pub fn in_force(image: &Image, pods: &BTreeMap<u32, String>) -> Desired {
             addresses: addresses.collect(),
         };
         desired.endpoints.insert(*ifindex, endpoint);
+    }
+    for (ifindex, host) in &image.hosts {
+        let host = DesiredHost {
+            name: format!("interface {ifindex}"),
+            sets: host.sets.map(live),
+        };
+        // Without any set there is none in this epoch.
+        if host.sets.iter().any(|set| *set != 0) {
+            desired.hosts.insert(*ifindex, host);
+        }
     }
     // No class of its own: the longest prefix tells.
     let classes = |word: u64| Some(live(word)).filter(|class| *class != 0);

@@ -3,15 +3,17 @@
 use std::collections::BTreeMap;
 use std::io;
 use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
+use std::time::Duration;
 
 use aya::Ebpf;
 use aya::maps::Map;
 use calico_azure_ebpf::abi::{
     CidrClass, Config, CounterKey, CounterValue, CtKey4, CtKey6, CtValue, Endpoint, FragKey4, FragKey6,
-    OwnerKey4, OwnerKey6, Pod, PolicyKey, PortKey, PrefixKey4, PrefixKey6, ServiceKey4, ServiceKey6,
-    TOTALS_LEN, calls, map,
+    FragValue, HostEndpoint, OwnerKey4, OwnerKey6, Pod, PolicyKey, PortKey, PrefixKey4, PrefixKey6,
+    ServiceKey4, ServiceKey6, TOTALS_LEN, calls, map,
 };
 
+use super::clock;
 use super::counters::Counters;
 use super::io::{Entries, MapIo, Table};
 use super::kernel::{KernelError, Sizes};
@@ -56,6 +58,7 @@ pub(super) fn specs(sizes: Sizes) -> Vec<Spec> {
     vec![
         spec::<u32, Config>(map::CONFIG, ARRAY, 1),
         spec::<u32, Endpoint>(map::ENDPOINTS, HASH, 4096),
+        spec::<u32, HostEndpoint>(map::HOSTS, HASH, 1024),
         spec::<OwnerKey4, u32>(map::OWNERS4, HASH, 8192),
         spec::<OwnerKey6, u32>(map::OWNERS6, HASH, 8192),
         spec::<u32, u64>(map::CLASS4, HASH, tables),
@@ -74,8 +77,8 @@ pub(super) fn specs(sizes: Sizes) -> Vec<Spec> {
         spec::<CtKey4, CtValue>(map::CT_HALF4, LRU_HASH, half_open),
         spec::<CtKey6, CtValue>(map::CT_EST6, LRU_HASH, conntrack),
         spec::<CtKey6, CtValue>(map::CT_HALF6, LRU_HASH, half_open),
-        spec::<FragKey4, u64>(map::FRAGS4, LRU_HASH, 8192),
-        spec::<FragKey6, u64>(map::FRAGS6, LRU_HASH, 8192),
+        spec::<FragKey4, FragValue>(map::FRAGS4, LRU_HASH, 8192),
+        spec::<FragKey6, FragValue>(map::FRAGS6, LRU_HASH, 8192),
         spec::<CounterKey, CounterValue>(map::DROPS, PERCPU_HASH, 16_384),
         spec::<u32, CounterValue>(map::TOTALS, PERCPU_ARRAY, TOTALS_LEN),
         Spec {
@@ -164,6 +167,13 @@ impl Maps {
         let (fd, shape) = self.map(map::CONFIG)?;
         let bytes = syscall::get(fd, shape, 0_u32.bytes())?;
         Ok(bytes.and_then(|bytes| Config::from_bytes(&bytes)))
+    }
+
+    /// A time to come, as `Config::adopt_until` has it.
+    #[must_use]
+    pub fn time_in(&self, time: Duration) -> u32 {
+        let nanoseconds = u64::try_from(time.as_nanos()).unwrap_or(u64::MAX);
+        u32::try_from(clock::now().saturating_add(nanoseconds) >> 30).unwrap_or(u32::MAX)
     }
 
     /// Reads a map of any kind, for `status` and tests.

@@ -9,7 +9,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use calico_azure_ebpf::abi::{
-    CLASS_DEFAULT_V4, CLASS_DEFAULT_V6, CidrClass, Config, Endpoint, Pod, next_epoch, word,
+    CLASS_DEFAULT_V4, CLASS_DEFAULT_V6, CidrClass, Config, DEFAULT_TIMEOUTS, DEFAULT_VXLAN_PORT, Endpoint,
+    HOST_SETS, HostEndpoint, Pod, next_epoch, word,
 };
 
 use super::clock;
@@ -45,8 +46,24 @@ pub struct Settings {
     pub flags: u32,
     /// `abi::TIMEOUT_*`, nanoseconds.
     pub timeouts: [u64; 8],
+    /// UDP port of VXLAN, which pods may not send to unless the flags say so.
+    pub vxlan_port: u16,
     /// `abi::Config::mark_mask`.
     pub mark_mask: u32,
+    /// `abi::Config::adopt_until`.
+    pub adopt_until: u32,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self {
+            flags: 0,
+            timeouts: DEFAULT_TIMEOUTS,
+            vxlan_port: DEFAULT_VXLAN_PORT,
+            mark_mask: 0,
+            adopt_until: 0,
+        }
+    }
 }
 
 /// Plans the way from `actual` to `desired`.
@@ -114,6 +131,7 @@ pub fn plan_change(
     planner.owners(Table::Owners4, &actual.owners4, &desired.owners4, &change.owners4);
     planner.owners(Table::Owners6, &actual.owners6, &desired.owners6, &change.owners6);
     planner.endpoints(actual, desired, &change.endpoints);
+    planner.hosts(actual, desired, &change.hosts);
     planner.owners(
         Table::Services4,
         &actual.services4,
@@ -146,7 +164,9 @@ pub fn plan_change(
     let Settings {
         flags,
         timeouts,
+        vxlan_port,
         mark_mask,
+        adopt_until,
     } = settings;
     let wanted = Config {
         epoch: if changed { next } else { actual.config.epoch },
@@ -154,6 +174,8 @@ pub fn plan_change(
         timeouts,
         mark_mask,
         tick: clock::tick(),
+        vxlan_port: vxlan_port.into(),
+        adopt_until,
     };
     if wanted != actual.config {
         plan.flip = Some(Op::put(Table::Config, &0_u32, &wanted));
@@ -375,6 +397,38 @@ impl Planner {
                 mark,
             };
             if prepared != settled {
+                self.plan.settle.push(Op::put(table, &ifindex, &settled));
+            }
+        }
+    }
+
+    fn hosts(&mut self, actual: &Image, desired: &Desired, changed: &[u32]) {
+        let (held, wanted) = (actual.hosts.keys(), desired.hosts.keys());
+        for ifindex in self.keys(held.copied(), wanted.copied(), changed.iter().copied()) {
+            let held = actual.hosts.get(&ifindex).copied();
+            let wanted = desired.hosts.get(&ifindex).map(|host| host.sets);
+            if held.is_none() && wanted.is_none() {
+                continue;
+            }
+            let check = word::check24(ifindex);
+            let fresh = HostEndpoint {
+                sets: [word::slots(0, 0, check); HOST_SETS],
+            };
+            let base = held.unwrap_or(fresh);
+            let (mut prepared, mut settled) = (base, fresh);
+            let ids = wanted.unwrap_or_default();
+            for ((prepared, settled), id) in prepared.sets.iter_mut().zip(&mut settled.sets).zip(ids) {
+                self.changed |= word::slot(*prepared, self.next + 1) != id;
+                *prepared = word::with_slot(*prepared, self.next, id);
+                *settled = word::slots(id, id, check);
+            }
+            let table = Table::Hosts;
+            if held != Some(prepared) {
+                self.plan.prepare.push(Op::put(table, &ifindex, &prepared));
+            }
+            if wanted.is_none() {
+                self.plan.settle.push(Op::remove(table, &ifindex));
+            } else if prepared != settled {
                 self.plan.settle.push(Op::put(table, &ifindex, &settled));
             }
         }

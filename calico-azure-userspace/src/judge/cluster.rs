@@ -176,6 +176,7 @@ impl<'a> Cluster<'a> {
             let interface = Interface {
                 name: interface_name(PREFIX, pod),
                 host_routes: pod.ips.clone(),
+                ..Interface::default()
             };
             (ifindex, interface)
         });

@@ -6,7 +6,7 @@ use std::net::IpAddr;
 use calico_azure_ebpf::abi::{OwnerKey4, OwnerKey6, Reason};
 
 use super::cluster::Cluster;
-use super::engine::{Engine, JudgeError, Said, unowned};
+use super::engine::{Engine, JudgeError, Said, forbidden, unowned};
 use crate::policy::{Compiler, Desired, Direction, Probe, RuleRef, lookup, wire};
 
 /// Most peers whose class is remembered.
@@ -96,6 +96,9 @@ impl Engine for Compiled {
         };
         if direction == Direction::Egress && !self.owns(ifindex, packet.own) {
             return Ok(Said::bare(unowned(packet)));
+        }
+        if let Some(reason) = forbidden(direction, packet) {
+            return Ok(Said::bare(reason));
         }
         let found = self.look_up(ifindex, direction, packet);
         Ok(Said {

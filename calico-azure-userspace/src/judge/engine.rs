@@ -1,6 +1,10 @@
 //! What answers for a pod, and the first that does: the reference.
 
-use calico_azure_ebpf::abi::Reason;
+use std::net::IpAddr;
+
+use calico_azure_ebpf::abi::{DEFAULT_VXLAN_PORT, Reason};
+use calico_azure_ebpf::packet::protocol;
+use calico_azure_ebpf::verdict::azure;
 
 use super::cluster::Cluster;
 use crate::dataplane::testrun::TestRunError;
@@ -94,6 +98,9 @@ impl Engine for Reference {
         if direction == Direction::Egress && !cluster.owns(pod, packet.own) {
             return Ok(Said::bare(unowned(packet)));
         }
+        if let Some(reason) = forbidden(direction, packet) {
+            return Ok(Said::bare(reason));
+        }
         let (allow, log, rule) = cluster.oracle.decide(member.pod, direction, packet);
         Ok(Said {
             reason: if allow {
@@ -105,6 +112,23 @@ impl Engine for Reference {
             log,
         })
     }
+}
+
+/// What becomes of what a pod may not send whatever policy says, unless its node allows that: tunnels, and requests to the
+/// wireserver.
+pub(super) fn forbidden(direction: Direction, packet: &Probe) -> Option<Reason> {
+    if direction == Direction::Ingress {
+        return None;
+    }
+    let vxlan = (protocol::UDP, DEFAULT_VXLAN_PORT);
+    if packet.protocol == protocol::IPIP || (packet.protocol, packet.dport) == vxlan {
+        return Some(Reason::WorkloadTunnel);
+    }
+    let IpAddr::V4(peer) = packet.peer else {
+        return None;
+    };
+    let peer = u32::from_ne_bytes(peer.octets());
+    azure::guard(0, peer, packet.protocol, Some(packet.dport))
 }
 
 /// What becomes of a packet whose source is not the pod's: it may ask for an address, and nothing else.

@@ -171,6 +171,7 @@ impl LiveTables {
         };
         let own = self.by_address.get(&packet.own) == Some(&ifindex);
         let spoofed = (direction == Direction::Egress && !own).then(|| super::engine::unowned(&packet));
+        let spoofed = spoofed.or_else(|| super::engine::forbidden(direction, &packet));
         let found = lookup::verdict(&self.desired, ifindex, direction, &packet);
         let reason = spoofed.unwrap_or(match found.set {
             // The interface is known, and nothing more.

@@ -7,7 +7,9 @@
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 
-use calico_azure_ebpf::abi::{OwnerKey4, OwnerKey6, PolicyKey, PortKey, ServiceKey4, ServiceKey6};
+use calico_azure_ebpf::abi::{
+    HOST_SETS, OwnerKey4, OwnerKey6, PolicyKey, PortKey, ServiceKey4, ServiceKey6, host_set, to_host,
+};
 
 /// An IPv4 prefix as the wire has it.
 pub type Prefix4 = (u32, u8);
@@ -19,6 +21,8 @@ pub type Prefix6 = ([u32; 4], u8);
 pub struct Desired {
     /// By ifindex.
     pub endpoints: BTreeMap<u32, DesiredEndpoint>,
+    /// Host endpoints by ifindex; 0 for what passes through pods' interfaces.
+    pub hosts: BTreeMap<u32, DesiredHost>,
     pub owners4: BTreeMap<OwnerKey4, u32>,
     pub owners6: BTreeMap<OwnerKey6, u32>,
     /// Address (network order) → peer class, for every address whose class is not its longest prefix's.
@@ -27,7 +31,7 @@ pub struct Desired {
     /// Prefix → peer class.
     pub cidr4: BTreeMap<Prefix4, u32>,
     pub cidr6: BTreeMap<Prefix6, u32>,
-    /// `(set, class)` → table word.
+    /// `(set, class)` → table word; of a host endpoint's set, by the class of its own side: the word of another set.
     pub policy: BTreeMap<PolicyKey, u64>,
     /// → decision word.
     pub ports: BTreeMap<PortKey, u64>,
@@ -37,6 +41,20 @@ pub struct Desired {
     /// Prefix → `abi::route` bits.
     pub routes4: BTreeMap<Prefix4, u32>,
     pub routes6: BTreeMap<Prefix6, u32>,
+}
+
+impl Desired {
+    /// The same tables, in which nothing but pods' own policy decides about pods: no host endpoints, and pods may reach
+    /// their host.
+    #[must_use]
+    pub fn of_pods_alone(&self) -> Self {
+        let mut open = DesiredHost::default();
+        open.sets[host_set::TO_HOST] = to_host::ACCEPT;
+        Self {
+            hosts: BTreeMap::from([(0, open)]),
+            ..self.clone()
+        }
+    }
 }
 
 /// A pod behind an interface of this node.
@@ -52,6 +70,15 @@ pub struct DesiredEndpoint {
     pub mark: u32,
     /// What the pod may send from.
     pub addresses: Vec<IpAddr>,
+}
+
+/// The host endpoint of an interface; of key 0 without one, only what pods may send to the host.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct DesiredHost {
+    /// Empty if there is none.
+    pub name: String,
+    /// Policy sets by `abi::host_set`, and at `TO_HOST` one of `abi::to_host`; 0 for a stage in which no policy has a say.
+    pub sets: [u32; HOST_SETS],
 }
 
 /// The highest mark: the kernel's tables hold no more endpoints.

@@ -1,5 +1,8 @@
 //! Reads [`Desired`] exactly as the kernel reads its maps: what the tables decide, on the host.
 
+mod host;
+
+use std::collections::BTreeMap;
 use std::net::IpAddr;
 
 use calico_azure_ebpf::abi::{
@@ -7,7 +10,8 @@ use calico_azure_ebpf::abi::{
     PortKey, Reason, word,
 };
 
-use super::desired::Desired;
+pub use self::host::{HostCompiled, host_verdict};
+use super::desired::{Desired, Prefix4, Prefix6};
 use super::{Direction, Probe, wire};
 
 /// What the tables decide, and by which entries.
@@ -66,21 +70,11 @@ pub fn verdict_of_class(
         Direction::Ingress => endpoint.ingress,
         Direction::Egress => endpoint.egress,
     };
-    let table = [class, default_class(peer)]
-        .iter()
-        .find_map(|class| desired.policy.get(&PolicyKey { set, class: *class }));
-    let Some(table) = table.copied() else {
+    let Some(table) = entry(desired, set, class, peer) else {
         return missing(Reason::TableMissing, set, 0);
     };
-    let mut table = table;
-    if word::table_hints(table) & word::hint::SOURCE != 0 {
-        let lead = decision(desired, table, packet.protocol, packet.sport);
-        let Some(lead) = lead.filter(|lead| word::decision_leads(*lead)) else {
-            return missing(Reason::TableMissing, set, word::table_id(table));
-        };
-        table = word::decision_next(lead);
-    }
-    let Some(decision) = decision(desired, table, packet.protocol, packet.dport) else {
+    let (table, decision) = decided(desired, table, packet);
+    let Some(decision) = decision else {
         return missing(Reason::TableMissing, set, word::table_id(table));
     };
     let allow = word::decision_allows(decision);
@@ -112,26 +106,59 @@ pub fn default_class(address: IpAddr) -> u32 {
 #[must_use]
 pub fn class_of(desired: &Desired, address: IpAddr) -> u32 {
     let class = match address {
-        IpAddr::V4(ip) => desired.class4.get(&wire::addr4(ip)).copied().or_else(|| {
+        IpAddr::V4(ip) => desired.class4.get(&wire::addr4(ip)),
+        IpAddr::V6(ip) => desired.class6.get(&wire::addr6(ip)),
+    };
+    let class = class
+        .copied()
+        .or_else(|| longest(&desired.cidr4, &desired.cidr6, address));
+    class.unwrap_or_else(|| default_class(address))
+}
+
+/// What the node knows of an address: `abi::route` bits.
+#[must_use]
+pub fn route_of(desired: &Desired, address: IpAddr) -> u32 {
+    longest(&desired.routes4, &desired.routes6, address).unwrap_or(0)
+}
+
+/// What the longest prefix around an address says.
+fn longest(four: &BTreeMap<Prefix4, u32>, six: &BTreeMap<Prefix6, u32>, address: IpAddr) -> Option<u32> {
+    match address {
+        IpAddr::V4(ip) => {
             let prefix = |len: u8| {
                 let mask = u32::MAX.checked_shl(32 - u32::from(len)).unwrap_or(0);
                 (wire::addr4((u32::from(ip) & mask).into()), len)
             };
-            (0..=32)
-                .rev()
-                .find_map(|len| desired.cidr4.get(&prefix(len)).copied())
-        }),
-        IpAddr::V6(ip) => desired.class6.get(&wire::addr6(ip)).copied().or_else(|| {
+            (0..=32).rev().find_map(|len| four.get(&prefix(len)).copied())
+        }
+        IpAddr::V6(ip) => {
             let prefix = |len: u8| {
                 let mask = u128::MAX.checked_shl(128 - u32::from(len)).unwrap_or(0);
                 (wire::addr6((u128::from(ip) & mask).into()), len)
             };
-            (0..=128)
-                .rev()
-                .find_map(|len| desired.cidr6.get(&prefix(len)).copied())
-        }),
-    };
-    class.unwrap_or_else(|| default_class(address))
+            (0..=128).rev().find_map(|len| six.get(&prefix(len)).copied())
+        }
+    }
+}
+
+/// What a set leads to for a class, else for the family.
+fn entry(desired: &Desired, set: u32, class: u32, address: IpAddr) -> Option<u64> {
+    [class, default_class(address)]
+        .iter()
+        .find_map(|class| desired.policy.get(&PolicyKey { set, class: *class }))
+        .copied()
+}
+
+/// The table that decides, and its decision.
+fn decided(desired: &Desired, mut table: u64, packet: &Probe) -> (u64, Option<u64>) {
+    if word::table_hints(table) & word::hint::SOURCE != 0 {
+        let lead = decision(desired, table, packet.protocol, packet.sport);
+        match lead.filter(|lead| word::decision_leads(*lead)) {
+            Some(lead) => table = word::decision_next(lead),
+            None => return (table, None),
+        }
+    }
+    (table, decision(desired, table, packet.protocol, packet.dport))
 }
 
 /// From the most specific entry to the table's default.

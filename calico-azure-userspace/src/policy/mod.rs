@@ -64,3 +64,18 @@ pub struct Probe {
     /// Destination port; `type << 8 | code` for ICMP and ICMPv6; 0 for protocols without ports.
     pub dport: u16,
 }
+
+/// What a host endpoint sees.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Traffic {
+    /// What the host itself sends or gets through one of its own interfaces.
+    Local,
+    /// What passes through one of its own interfaces.
+    Forwarded,
+    /// What a pod sends to its host, where `defaultEndpointToHostAction` is `Return`.
+    PodToHost,
+    /// The same where it is `Accept`: only pre-DNAT policies of endpoints for all interfaces are asked.
+    PodAccepted,
+    /// What passes through a pod's interface: only endpoints for all interfaces see it.
+    PodForwarded,
+}

@@ -15,10 +15,6 @@ use crate::model::{
 
 /// One change of what is known.
 #[derive(Clone, Debug, PartialEq)]
-#[expect(
-    clippy::large_enum_variant,
-    reason = "most events are upserts, a box for each would cost more"
-)]
 pub enum Event {
     /// The object exists and looks like this.
     Upsert(Resource),
@@ -44,10 +40,12 @@ pub struct Interface {
     pub name: String,
     /// Addresses whose host route points to it.
     pub host_routes: Vec<IpAddr>,
+    /// The host's own addresses on it.
+    pub addresses: Vec<IpAddr>,
 }
 
 /// What the agent knows of its node without asking Kubernetes.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub struct NodeFacts {
     /// The node's name, as pods name it.
     pub node: String,
@@ -57,6 +55,8 @@ pub struct NodeFacts {
     pub interface_prefixes: Vec<String>,
     /// Sources that may be forwarded although nothing here owns them.
     pub allowed_sources: Vec<IpNet>,
+    /// What the agent was told itself, which wins over every FelixConfiguration.
+    pub settings: FelixConfiguration,
 }
 
 /// Namespace and name.
@@ -206,6 +206,7 @@ impl Store {
             let interface = Interface {
                 name: format!("pod{ifindex}"),
                 host_routes: pod.ips.clone(),
+                addresses: Vec::new(),
             };
             by_ifindex.insert(ifindex, interface);
             if pod.node != node {
@@ -338,10 +339,12 @@ impl Store {
 
     /// Felix's settings for a node, then those for all nodes; either may be missing.
     pub fn felix_configurations(&self, node: &str) -> impl Iterator<Item = &FelixConfiguration> {
+        let told = (node == self.facts.node).then_some(&self.facts.settings);
         let names = [format!("node.{node}"), "default".to_owned()];
-        names
+        let objects = names
             .into_iter()
-            .filter_map(|name| self.felix_configurations.get(&name).map(AsRef::as_ref))
+            .filter_map(|name| self.felix_configurations.get(&name).map(AsRef::as_ref));
+        told.into_iter().chain(objects)
     }
 
     /// Felix's settings for all nodes and for single ones, by name.

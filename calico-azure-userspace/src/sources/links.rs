@@ -36,6 +36,8 @@ pub struct Link {
     pub slave: bool,
     /// Destinations of the full-length routes that point to it.
     pub host_routes: Vec<IpAddr>,
+    /// The host's own addresses on it, link-local ones excepted.
+    pub addresses: Vec<IpAddr>,
 }
 
 /// Everything at one moment.
@@ -93,9 +95,11 @@ pub fn snapshot() -> Result<Snapshot, LinksError> {
             }
         }
         // On a point-to-point link `Address` is the peer's.
-        snapshot
-            .host_ips
-            .extend(local.or(remote).filter(|ip| !is_link_local(ip)));
+        let own = local.or(remote).filter(|ip| !is_link_local(ip));
+        snapshot.host_ips.extend(own);
+        if let Some(link) = snapshot.links.get_mut(&address.header.index) {
+            link.addresses.extend(own);
+        }
     }
     for family in [AddressFamily::Inet, AddressFamily::Inet6] {
         let mut request = RouteMessage::default();
@@ -109,6 +113,8 @@ pub fn snapshot() -> Result<Snapshot, LinksError> {
     for link in snapshot.links.values_mut() {
         link.host_routes.sort_unstable();
         link.host_routes.dedup();
+        link.addresses.sort_unstable();
+        link.addresses.dedup();
     }
     Ok(snapshot)
 }

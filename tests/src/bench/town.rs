@@ -175,6 +175,7 @@ fn interfaces(count: u32) -> Event {
         let interface = Interface {
             name: format!("veth{i}"),
             host_routes: vec![address(i)],
+            ..Interface::default()
         };
         (10 + i, interface)
     });

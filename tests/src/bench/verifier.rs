@@ -1,6 +1,7 @@
 //! What the verifier says of each program.
 
 use anyhow::Result;
+use calico_azure_ebpf::abi::program;
 use calico_azure_userspace::dataplane::kernel::{Kernel, PROGRAMS, Sizes};
 
 use super::output::machine;
@@ -37,7 +38,7 @@ pub(super) fn run() -> Result<bool> {
         "{:<16} {:>22} {:>14}",
         "PROGRAM", "VERIFIED INSTRUCTIONS", "JITED BYTES"
     );
-    for name in PROGRAMS {
+    for name in PROGRAMS.into_iter().chain([program::TO_HOST, program::UNTRACKED]) {
         let (instructions, bytes) = kernel.verified(name)?;
         fine &= instructions <= limit;
         println!("{name:<16} {instructions:>22} {bytes:>14}");

@@ -142,8 +142,20 @@ struct Seen<'a> {
     oracle: Oracle<'a>,
     /// Flows that passed at the pod that has the address.
     flows: HashSet<(IpAddr, Flow)>,
-    /// First fragments that passed anywhere.
-    fragments: HashMap<(IpAddr, IpAddr, u32, u8), Transport>,
+    /// First fragments, by where they were seen, whatever became of them.
+    fragments: HashMap<Datagram, First>,
+}
+
+/// Interface, direction, addresses and identification of a datagram, and its protocol, if it is in each fragment (IPv4).
+type Datagram = (u32, bool, IpAddr, IpAddr, u32, u8);
+
+/// What a first fragment says.
+#[derive(Clone, Copy, Debug)]
+struct First {
+    protocol: u8,
+    transport: Transport,
+    /// Where it ends, in bytes.
+    end: usize,
 }
 
 impl Seen<'_> {
@@ -161,6 +173,7 @@ impl Seen<'_> {
             Hook::Leaves => fabric::to_fabric(&packet, tables),
         };
         let reading = read(bytes);
+        self.remember(at, &reading);
         if outcome.reason.passes() {
             let why = self.why(at, &reading, outcome);
             if let Err(why) = why {
@@ -168,6 +181,21 @@ impl Seen<'_> {
             }
         } else {
             self.refused(at, &reading, outcome, bytes);
+        }
+    }
+
+    /// A first fragment tells the ports of the others.
+    fn remember(&mut self, at: At, reading: &Reading) {
+        if let Reading::Ip(packet) = reading
+            && let (Fragment::First(id, end), Ok(transport)) = (packet.fragment, packet.transport)
+        {
+            let protocol = packet.protocol;
+            let first = First {
+                protocol,
+                transport,
+                end,
+            };
+            self.fragments.insert(datagram(at, packet, id), first);
         }
     }
 
@@ -196,6 +224,9 @@ impl Seen<'_> {
                 }
                 if at.hook == Hook::Leaves && !ours {
                     return Err("a source leaves that the fabric does not know");
+                }
+                if at.hook == Hook::Leaves && matches!(packet.protocol, 4 | 47) {
+                    return Err("a tunnel leaves that the fabric does not carry");
                 }
                 Ok(())
             }
@@ -234,29 +265,49 @@ impl Seen<'_> {
         if at.hook == Hook::From && !owned {
             return Err("spoofed source");
         }
-        let key = |id| (packet.src, packet.dst, id, packet.protocol);
-        let transport = match packet.fragment {
-            Fragment::Later(id) => *self
-                .fragments
-                .get(&key(id))
-                .ok_or("fragment of nothing that passed")?,
-            Fragment::First(id) => {
-                self.fragments.insert(key(id), packet.transport?);
-                packet.transport?
-            }
-            Fragment::Whole => packet.transport?,
+        let from_host = at.hook == Hook::To && at.ingress_ifindex == 0;
+        if packet.options && !from_host {
+            return Err("IPv4 options");
+        }
+        let first = match packet.fragment {
+            Fragment::Later(id, start) => match self.fragments.get(&datagram(at, packet, id)) {
+                // Where it begins within the first one, a receiver might not see what was judged.
+                Some(first) if start < first.end => return Err("a fragment inside the first one"),
+                Some(first) => Some(*first),
+                None => None,
+            },
+            _ => Some(First {
+                protocol: packet.protocol,
+                transport: packet.transport?,
+                end: 0,
+            }),
         };
+        let Some(First {
+            protocol, transport, ..
+        }) = first
+        else {
+            return match outcome.reason {
+                Reason::FromHost if from_host => Ok(()),
+                Reason::PolicyAllow if self.allowed_blind(name, at.hook, packet) => Ok(()),
+                _ => Err("a fragment of nothing that was seen"),
+            };
+        };
+        if at.hook == Hook::From && (protocol == 4 || (protocol, transport.dport) == (17, 4789)) {
+            return Err("a pod's tunnel");
+        }
+        if packet.is_error() && !from_host {
+            return self.error(at, name, packet, outcome);
+        }
         let pod = match at.hook {
             Hook::From => packet.src,
             _ => packet.dst,
         };
-        let flow = (pod, flow(packet, transport));
+        let flow = (pod, flow(packet, protocol, transport));
         let known = self.flows.contains(&flow);
-        let from_host = at.hook == Hook::To && at.ingress_ifindex == 0;
         match outcome.reason {
             Reason::FromHost if from_host => {}
             Reason::Established if known && !(transport.syn && packet.transport.is_ok()) => {}
-            Reason::PolicyAllow if self.allowed(name, at.hook, packet, transport, known) => {}
+            Reason::PolicyAllow if self.allowed(name, at.hook, packet, protocol, transport, known) => {}
             Reason::FromHost => return Err("this is not from the host"),
             Reason::Established => return Err("nothing established it"),
             Reason::PolicyAllow => return Err("policy does not allow it"),
@@ -266,8 +317,76 @@ impl Seen<'_> {
         Ok(())
     }
 
+    /// An ICMP error belongs to the flow that it is about, or else policy allows it as what it is; it never begins a flow.
+    fn error(&self, at: At, name: &str, packet: &Strict, outcome: Outcome) -> Result<(), &'static str> {
+        if packet.fragment != Fragment::Whole {
+            return Err("an error in fragments");
+        }
+        let about = packet.about.ok_or("an error about what cannot be read")?;
+        if about.src != packet.dst {
+            return Err("an error about what its receiver did not send");
+        }
+        if at.hook == Hook::From && about.dst != packet.src {
+            return Err("a pod's error about what it did not get");
+        }
+        let transport = packet.transport?;
+        if outcome.reason == Reason::PolicyAllow {
+            let allowed = self.allowed(name, at.hook, packet, packet.protocol, transport, false);
+            return allowed.then_some(()).ok_or("policy does not allow it");
+        }
+        if outcome.reason != Reason::Related {
+            return Err("no reason to pass here");
+        }
+        // It went the other way.
+        let (protocol, transport) = match about.fragment {
+            Fragment::Later(id, _) => {
+                let key = if about.src.is_ipv4() { about.protocol } else { 0 };
+                let key = (at.ifindex, at.hook != Hook::From, about.src, about.dst, id, key);
+                let first = self
+                    .fragments
+                    .get(&key)
+                    .ok_or("an error about a fragment of nothing that was seen")?;
+                (first.protocol, first.transport)
+            }
+            _ => (
+                about.protocol,
+                about.transport.ok_or("an error about what cannot be read")?,
+            ),
+        };
+        let pod = match at.hook {
+            Hook::From => packet.src,
+            _ => packet.dst,
+        };
+        let [sport, dport] = transport.flow;
+        let mut sides = [(about.src, sport), (about.dst, dport)];
+        sides.sort_unstable();
+        if self.flows.contains(&(pod, (sides, protocol))) {
+            Ok(())
+        } else {
+            Err("an error about nothing that passed")
+        }
+    }
+
+    /// Whether policy allows a packet whatever its ports are.
+    fn allowed_blind(&self, name: &str, hook: Hook, packet: &Strict) -> bool {
+        const SAMPLES: [u16; 12] = [0, 22, 53, 80, 443, 768, 1023, 1024, 2047, 2048, 33000, 65535];
+        let ports = SAMPLES
+            .iter()
+            .flat_map(|sport| SAMPLES.map(|dport| Transport::of(*sport, dport)));
+        let mut ports = ports;
+        ports.all(|transport| self.allowed(name, hook, packet, packet.protocol, transport, false))
+    }
+
     /// Whether the pod's policy allows the packet, or the flow that it answers.
-    fn allowed(&self, name: &str, hook: Hook, packet: &Strict, transport: Transport, known: bool) -> bool {
+    fn allowed(
+        &self,
+        name: &str,
+        hook: Hook,
+        packet: &Strict,
+        protocol: u8,
+        transport: Transport,
+        known: bool,
+    ) -> bool {
         let Some(pod) = self.store.pod("ns", name) else {
             return false;
         };
@@ -279,7 +398,7 @@ impl Seen<'_> {
             let probe = Probe {
                 peer,
                 own,
-                protocol: packet.protocol,
+                protocol,
                 sport,
                 dport,
             };
@@ -301,15 +420,20 @@ impl Seen<'_> {
             return;
         };
         let Ok(transport) = packet.transport else { return };
+        if at.hook == Hook::To && packet.options {
+            return;
+        }
         let pod = if at.hook == Hook::From {
             packet.src
         } else {
             packet.dst
         };
-        let known = self.flows.contains(&(pod, flow(packet, transport)));
+        let known = self
+            .flows
+            .contains(&(pod, flow(packet, packet.protocol, transport)));
         let name = if at.ifindex == A { "a" } else { "b" };
         assert!(
-            known || !self.allowed(name, at.hook, packet, transport, false),
+            known || !self.allowed(name, at.hook, packet, packet.protocol, transport, false),
             "policy allows this at {at:?}: {packet:?}\n{bytes:02x?}"
         );
     }
@@ -323,11 +447,24 @@ fn expect(outcome: Outcome, reason: Reason) -> Result<(), &'static str> {
     }
 }
 
-fn flow(packet: &Strict, transport: Transport) -> Flow {
+fn flow(packet: &Strict, protocol: u8, transport: Transport) -> Flow {
     let [sport, dport] = transport.flow;
     let mut sides = [(packet.src, sport), (packet.dst, dport)];
     sides.sort_unstable();
-    (sides, packet.protocol)
+    (sides, protocol)
+}
+
+fn datagram(at: At, packet: &Strict, id: u32) -> Datagram {
+    // Only IPv4 repeats the protocol in each fragment.
+    let protocol = if packet.src.is_ipv4() { packet.protocol } else { 0 };
+    (
+        at.ifindex,
+        at.hook == Hook::From,
+        packet.src,
+        packet.dst,
+        id,
+        protocol,
+    )
 }
 
 /// Neighbour discovery or MLD.

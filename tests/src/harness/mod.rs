@@ -1,5 +1,6 @@
 //! The loaded programs, fed packet by packet through `BPF_PROG_TEST_RUN`: no interface carries any traffic.
 
+pub mod expected;
 pub mod scenario;
 
 use std::ops::{Deref, DerefMut};

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::net::IpAddr;
 
 use anyhow::Result;
-use calico_azure_ebpf::abi::{CounterKey, CounterValue, DEFAULT_MARK_MASK, DEFAULT_TIMEOUTS, Hook, Reason};
+use calico_azure_ebpf::abi::{CounterKey, CounterValue, DEFAULT_MARK_MASK, Hook, Reason};
 use calico_azure_userspace::dataplane::plan::Settings;
 use calico_azure_userspace::model::{
     Action, HostRole, Key, Kind, Namespace, Node, Peer, Pod, Policy, PortRange, Resource, Rule,
@@ -19,8 +19,8 @@ use super::{At, Harness, Returned, settings};
 pub fn quiet() -> Settings {
     Settings {
         flags: 0,
-        timeouts: DEFAULT_TIMEOUTS,
         mark_mask: DEFAULT_MARK_MASK,
+        ..Settings::default()
     }
 }
 
@@ -42,6 +42,8 @@ pub fn address(name: &str, v6: bool) -> IpAddr {
         "node" => ("10.0.0.4", "fd00:10::4"),
         "other-node" => ("10.0.0.5", "fd00:10::5"),
         "outside" => ("203.0.113.9", "2001:db8:ffff::9"),
+        "wireserver" => ("168.63.129.16", "64:ff9b::a83f:8110"),
+        "imds" => ("169.254.169.254", "64:ff9b::a9fe:a9fe"),
         "multicast" => ("224.0.0.5", "ff0e::5"),
         other => panic!("no address is called {other}"),
     };
@@ -135,6 +137,7 @@ pub fn store(policies: impl IntoIterator<Item = Resource>) -> Store {
     let interface = |name: &str| Interface {
         name: format!("veth-{name}"),
         host_routes: [false, true].map(|v6| address(name, v6)).into(),
+        ..Interface::default()
     };
     let by_ifindex = [(A, interface("a")), (B, interface("b"))].into();
     store.apply(Event::Interfaces(Interfaces { by_ifindex }));
@@ -150,6 +153,14 @@ pub fn store(policies: impl IntoIterator<Item = Resource>) -> Store {
 pub struct Counts {
     totals: BTreeMap<(Hook, Reason), CounterValue>,
     drops: BTreeMap<CounterKey, CounterValue>,
+}
+
+impl Counts {
+    /// Packets that were counted, whatever became of them.
+    #[must_use]
+    pub fn packets(&self) -> u64 {
+        self.totals.values().map(|count| count.packets).sum()
+    }
 }
 
 /// A harness with a scenario in its tables.

@@ -27,12 +27,12 @@ pub struct AgentSpec {
 }
 
 impl AgentSpec {
-    /// The built binary, with no further flags.
+    /// The built binary. Pods may reach their hosts, as with the manifest that Calico has for networks like these.
     pub fn new() -> Result<Self> {
         Ok(Self {
             binary: binary()?,
             args: Vec::new(),
-            env: Vec::new(),
+            env: vec![("FELIX_DEFAULTENDPOINTTOHOSTACTION".into(), "Accept".into())],
             host: None,
         })
     }
@@ -113,7 +113,7 @@ pub struct Attachment {
     pub ifindex: u32,
     pub program: String,
     pub hook: String,
-    /// `tcx` or `clsact`.
+    /// `tcx`, `clsact` or `xdp`.
     pub how: String,
 }
 

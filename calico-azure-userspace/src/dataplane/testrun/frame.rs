@@ -21,7 +21,14 @@ pub struct Frame {
     pub extensions: Vec<(u8, usize)>,
     /// Fragment: (identification, offset in 8-byte units, more to follow).
     pub fragment: Option<(u32, u16, bool)>,
+    /// ICMP error: the packet that it is about, as an IP packet. Without one, it quotes what belongs to no flow.
+    pub quotes: Option<Vec<u8>>,
+    /// VLAN tags: (ethertype, tag control), the outermost first.
+    pub tags: Vec<(u16, u16)>,
 }
+
+/// A protocol number for experiments (RFC 3692), which has no flows.
+const NO_PROTOCOL: u8 = 254;
 
 /// TCP SYN.
 pub const SYN: u8 = 2;
@@ -48,6 +55,29 @@ impl Frame {
             ipv4_options: 0,
             extensions: Vec::new(),
             fragment: None,
+            quotes: None,
+            tags: Vec::new(),
+        }
+    }
+
+    /// An ICMP error of `router` about this packet, of which it quotes `quoted` bytes at most.
+    #[must_use]
+    pub fn error(&self, router: IpAddr, kind: u8, code: u8, quoted: usize) -> Self {
+        let protocol = if self.src.is_ipv4() { 1 } else { 58 };
+        let mut packet = self.bytes().split_off(14);
+        packet.truncate(quoted);
+        Self {
+            quotes: Some(packet),
+            ..Self::new(router, self.src, protocol, 0, u16::from_be_bytes([kind, code]))
+        }
+    }
+
+    /// Whether it is an ICMP error.
+    fn is_error(&self) -> bool {
+        match (self.protocol, self.dport >> 8) {
+            (1, 3 | 11 | 12) => self.src.is_ipv4(),
+            (58, 1..=4) => self.src.is_ipv6(),
+            _ => false,
         }
     }
 
@@ -82,6 +112,10 @@ impl Frame {
             self.transport()
         };
         let mut frame = vec![2, 0, 0, 0, 0, 1, 2, 0, 0, 0, 0, 2];
+        for (ethertype, control) in &self.tags {
+            frame.extend(ethertype.to_be_bytes());
+            frame.extend(control.to_be_bytes());
+        }
         match (self.src, self.dst) {
             (IpAddr::V4(src), IpAddr::V4(dst)) => {
                 frame.extend([8, 0]);
@@ -104,6 +138,15 @@ impl Frame {
                 bytes.extend([0, 0]);
                 bytes.extend(self.sport.to_be_bytes());
                 bytes.extend([0, 1]);
+                if self.is_error() {
+                    let nothing = || {
+                        Self::new(self.dst, self.src, NO_PROTOCOL, 0, 0)
+                            .bytes()
+                            .split_off(14)
+                    };
+                    bytes.extend(self.quotes.clone().unwrap_or_else(nothing));
+                    return bytes;
+                }
             }
             6 | 17 | 132 | 136 => {
                 bytes.extend(self.sport.to_be_bytes());

@@ -6,7 +6,7 @@ mod pods;
 use std::io;
 use std::time::Duration;
 
-use calico_azure_ebpf::abi::{CONFIG_LOG_ALLOWED, Config, DEFAULT_TIMEOUTS, Event, Pod as _, program};
+use calico_azure_ebpf::abi::{CONFIG_LOG_ALLOWED, Config, Event, Pod as _, program};
 
 pub use pods::{Pods, Seen};
 
@@ -80,8 +80,7 @@ impl At {
 pub fn settings() -> Settings {
     Settings {
         flags: CONFIG_LOG_ALLOWED,
-        timeouts: DEFAULT_TIMEOUTS,
-        mark_mask: 0,
+        ..Settings::default()
     }
 }
 
@@ -182,6 +181,10 @@ impl Runner {
 }
 
 fn returned(at: At, value: u32) -> Result<Returned, TestRunError> {
+    if at.program == program::TO_HOST && value < 2 {
+        let passes = value == 1;
+        return Ok(if passes { Returned::Next } else { Returned::Drop });
+    }
     match value.cast_signed() {
         -1 => Ok(Returned::Next),
         2 => Ok(Returned::Drop),

@@ -101,7 +101,7 @@ impl Pods {
             endpoints: BTreeMap::new(),
             owners4: BTreeMap::new(),
             owners6: BTreeMap::new(),
-            ..desired.clone()
+            ..desired.of_pods_alone()
         };
         runner.dataplane.apply(&unplugged, settings())?;
         Ok(Self {

@@ -6,10 +6,10 @@ use std::sync::Arc;
 use super::CompileError;
 use super::counted::{Counted, Turnover};
 use super::intern::Interner;
-use super::predicate::Predicate;
+use super::predicate::{Predicate, PredicateHandle};
 use super::rules::{Body, BodyContext, BodyRule};
 use super::select::PolicyId;
-use crate::model::Policy;
+use crate::model::{Key, Policy};
 use crate::policy::{Direction, RuleRef};
 
 /// Where a body's rules come from.
@@ -17,6 +17,9 @@ use crate::policy::{Direction, RuleRef};
 pub(super) enum Source {
     Policy(PolicyId),
     Profile(String),
+    /// A policy of host endpoints.
+    OfHost(Key),
+    Failsafes,
 }
 
 #[derive(Debug)]
@@ -97,6 +100,16 @@ impl Bodies {
             in_use.sets = in_use.sets.saturating_sub(1);
             self.unsure.push(id);
         }
+    }
+
+    /// A predicate that somebody else asks about.
+    pub(super) fn hold_predicate(&mut self, predicate: &PredicateHandle) {
+        self.predicates.hold(predicate);
+    }
+
+    /// One less asks about it.
+    pub(super) fn release_predicate(&mut self, predicate: &PredicateHandle) {
+        self.predicates.release(predicate.id());
     }
 
     /// Forgets what is in no set any more; what the others ask about.

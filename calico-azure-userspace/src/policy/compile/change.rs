@@ -6,7 +6,7 @@ use calico_azure_ebpf::abi::{OwnerKey4, OwnerKey6, PolicyKey, PortKey, ServiceKe
 use ipnet::IpNet;
 
 use crate::policy::services::ServiceAt;
-use crate::policy::{Desired, DesiredEndpoint, Prefix4, Prefix6, wire};
+use crate::policy::{Desired, DesiredEndpoint, DesiredHost, Prefix4, Prefix6, wire};
 
 /// Keys whose entries may be others than when the last change was taken. Ascending, each once.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -14,6 +14,7 @@ pub struct Change {
     /// The keys are not known: everything has to be compared.
     pub everything: bool,
     pub endpoints: Vec<u32>,
+    pub hosts: Vec<u32>,
     pub owners4: Vec<OwnerKey4>,
     pub owners6: Vec<OwnerKey6>,
     pub class4: Vec<u32>,
@@ -45,6 +46,7 @@ impl Change {
         let Self {
             everything,
             endpoints,
+            hosts,
             owners4,
             owners6,
             class4,
@@ -61,6 +63,7 @@ impl Change {
         } = later;
         self.everything |= everything;
         self.endpoints.extend(endpoints);
+        self.hosts.extend(hosts);
         self.owners4.extend(owners4);
         self.owners6.extend(owners6);
         self.class4.extend(class4);
@@ -86,6 +89,7 @@ impl Change {
             *self = Self::everything();
         }
         tidy(&mut self.endpoints);
+        tidy(&mut self.hosts);
         tidy(&mut self.owners4);
         tidy(&mut self.owners6);
         tidy(&mut self.class4);
@@ -144,6 +148,11 @@ impl Sheet {
     pub(super) fn endpoint(&mut self, ifindex: u32, endpoint: Option<DesiredEndpoint>) {
         let Self { desired, change } = self;
         edit(&mut desired.endpoints, &mut change.endpoints, ifindex, endpoint);
+    }
+
+    pub(super) fn host(&mut self, ifindex: u32, host: Option<DesiredHost>) {
+        let Self { desired, change } = self;
+        edit(&mut desired.hosts, &mut change.hosts, ifindex, host);
     }
 
     pub(super) fn owner(&mut self, ifindex: u32, address: std::net::IpAddr, owns: bool) {

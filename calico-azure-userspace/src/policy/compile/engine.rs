@@ -9,6 +9,7 @@ use super::change::Sheet;
 use super::claims::{Claims, Moved};
 use super::classes::Classes;
 use super::counted::Counted;
+use super::hosts::Hosts;
 use super::output::{Making, Sets};
 use super::place::{Context, Placement};
 use super::prefixes::Prefixes;
@@ -29,6 +30,7 @@ pub(super) struct Engine {
     sources: Sources,
     selection: Selection,
     placement: Placement,
+    hosts: Hosts,
     pub(super) bodies: Bodies,
     prefixes: Prefixes,
     classes: Classes,
@@ -79,6 +81,9 @@ impl Engine {
             sheet: &mut self.sheet,
         };
         self.placement.place(&dirty, &mut self.selection, &mut context)?;
+        self.hosts.place(touched, !dirty.is_empty(), &mut context)?;
+        self.placement.taken.append(&mut self.hosts.taken);
+        self.placement.left.append(&mut self.hosts.left);
 
         let mut making = Making {
             bodies: &mut self.bodies,
@@ -86,9 +91,8 @@ impl Engine {
             interners,
             sheet: &mut self.sheet,
         };
-        let new = self
-            .sets
-            .recount(&mut self.placement, &self.classes, &mut making)?;
+        let Placement { taken, left, .. } = &mut self.placement;
+        let new = self.sets.recount(taken, left, &self.classes, &mut making)?;
         let asked = self.bodies.turnover(&mut interners.predicates, &mut self.names);
         for predicate in &asked.gone {
             self.sources.forget(store, predicate, &mut self.prefixes);
@@ -110,6 +114,9 @@ impl Engine {
             prefixes,
             classes,
             sets,
+            hosts,
+            bodies,
+            names,
             sheet,
             ..
         } = self;
@@ -117,7 +124,16 @@ impl Engine {
         let turnover = classes.turnover(&mut interners.classes);
         let known = new.iter().copied().collect();
         sets.follow(&turnover, &known, &mut interners.tables, sheet)?;
-        for set in new {
+        // The near sides of host endpoints have sets by class. They ask about nothing that templates did not.
+        hosts.follow(&turnover, classes, interners, sheet)?;
+        let mut making = Making {
+            bodies,
+            names,
+            interners,
+            sheet,
+        };
+        let late = sets.recount(&mut hosts.taken, &mut hosts.left, classes, &mut making)?;
+        for set in new.into_iter().chain(late) {
             sets.pair(set, classes, &mut interners.tables, sheet)?;
         }
         sets.write(&mut interners.tables, sheet);
@@ -201,6 +217,7 @@ impl Engine {
             ("sources", self.sources.counts()),
             ("selection", self.selection.counts()),
             ("placement", self.placement.counts()),
+            ("hosts", self.hosts.counts()),
             ("bodies", self.bodies.counts()),
             ("prefixes", self.prefixes.counts()),
             ("classes", self.classes.counts()),

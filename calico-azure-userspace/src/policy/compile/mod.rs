@@ -7,6 +7,7 @@
 //! | address predicates that active policies use | `predicate`, `rules`, `traffic`, `bodies` | internal |
 //! | peer classes: which predicates, at which ports, hold together for some address | `prefixes`, `classes` | slot |
 //! | policy sets: what decides one direction of an endpoint | `select`, `place`, `sets`, `own`, `profiles` | slot |
+//! | what governs the host's own interfaces | `hosts` | slot |
 //! | port tables: the first match of every port for (set, class) | `output`, `paint`, `source`, `encode` | table |
 //! | what decided: rules, tier defaults, profiles | `sets` | rule |
 //!
@@ -24,6 +25,7 @@ mod classes;
 mod counted;
 mod encode;
 mod engine;
+mod hosts;
 mod intern;
 mod label_index;
 mod marks;
@@ -55,6 +57,7 @@ pub use self::change::Change;
 use self::classes::Class;
 use self::encode::Table;
 use self::engine::Engine;
+use self::hosts::Template;
 use self::intern::Interner;
 use self::predicate::Predicate;
 use self::sets::SetContent;
@@ -62,6 +65,9 @@ use self::touched::Touched;
 use super::store::{Event, Store};
 use super::{Desired, Problem, RuleRef};
 use crate::model::{Key, TierDefault};
+
+/// The lowest id of a template; policy sets have lower ones.
+const FIRST_TEMPLATE: u32 = word::SLOT_MAX - 0xffff;
 
 /// Why there is no result.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -122,6 +128,8 @@ struct Interners {
     predicates: Interner<Predicate>,
     classes: Interner<Class>,
     contents: Interner<SetContent>,
+    /// Of host endpoints: they share the ids of policy sets.
+    templates: Interner<Template>,
     tables: Interner<Table>,
     references: Interner<RuleRef>,
 }
@@ -153,6 +161,7 @@ impl Compiler {
             tables,
             rules,
         } = reserved;
+        let (templates, sets) = sets.into_iter().partition(|id| *id >= FIRST_TEMPLATE);
         Self {
             store: Store::default(),
             touched: Touched::default(),
@@ -160,7 +169,13 @@ impl Compiler {
             interners: Interners {
                 predicates: Interner::new("address predicates", 1, u32::MAX, BTreeSet::new()),
                 classes: Interner::new("peer classes", CLASS_DEFAULT_V6 + 1, word::SLOT_MAX, classes),
-                contents: Interner::new("policy sets", 1, word::SLOT_MAX, sets),
+                contents: Interner::new("policy sets", 1, FIRST_TEMPLATE - 1, sets),
+                templates: Interner::new(
+                    "stages of host endpoints",
+                    FIRST_TEMPLATE,
+                    word::SLOT_MAX,
+                    templates,
+                ),
                 tables: Interner::new("port tables", 1, word::TABLE_MAX, tables),
                 references: Interner::new("rules", 1, u32::MAX, rules),
             },
@@ -270,6 +285,7 @@ impl Compiler {
             predicates,
             classes,
             contents,
+            templates,
             tables,
             references,
         } = &self.interners;
@@ -277,6 +293,7 @@ impl Compiler {
             predicates.counts(),
             classes.counts(),
             contents.counts(),
+            templates.counts(),
             tables.counts(),
             references.counts(),
         ];
@@ -293,17 +310,20 @@ impl Interners {
             predicates,
             classes,
             contents,
+            templates,
             tables,
             references,
         } = self;
         predicates.sweep(|_| &[]);
         classes.sweep(|_| &[]);
         contents.sweep(|_| &[]);
+        templates.sweep(|_| &[]);
         tables.sweep(|table| &table.next);
         references.sweep(|_| &[]);
         predicates.publish();
         classes.publish();
         contents.publish();
+        templates.publish();
         tables.publish();
         references.publish();
     }
@@ -313,6 +333,7 @@ impl Interners {
         self.predicates.sweep_all();
         self.classes.sweep_all();
         self.contents.sweep_all();
+        self.templates.sweep_all();
         self.tables.sweep_all();
         self.references.sweep_all();
     }
@@ -321,6 +342,7 @@ impl Interners {
         self.predicates.release();
         self.classes.release();
         self.contents.release();
+        self.templates.release();
         self.tables.release();
         self.references.release();
     }

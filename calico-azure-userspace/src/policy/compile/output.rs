@@ -12,7 +12,6 @@ use super::counted::{Counted, Turnover};
 use super::encode::Table;
 use super::intern::{Handle, Interner};
 use super::paint::paint;
-use super::place::Placement;
 use super::predicate::{Family, Held};
 use super::sets::{Set, SetContent};
 use super::{CompileError, Interners, SetInfo};
@@ -55,12 +54,13 @@ impl Sets {
     /// Counts who uses which set; makes those that are new, without classes, and unmakes those that nobody uses.
     pub(super) fn recount(
         &mut self,
-        placement: &mut Placement,
+        taken: &mut Vec<Handle<SetContent>>,
+        left: &mut Vec<Handle<SetContent>>,
         classes: &Classes,
         making: &mut Making<'_>,
     ) -> Result<Vec<u32>, CompileError> {
         let mut new = Vec::new();
-        for handle in placement.taken.drain(..) {
+        for handle in taken.drain(..) {
             if let Some(paired) = self.all.get_mut(&handle.id()) {
                 paired.users += 1;
                 continue;
@@ -68,7 +68,7 @@ impl Sets {
             new.push(handle.id());
             self.make(handle, making)?;
         }
-        for handle in placement.left.drain(..) {
+        for handle in left.drain(..) {
             let Some(paired) = self.all.get_mut(&handle.id()) else {
                 continue;
             };

@@ -188,7 +188,11 @@ impl Domain {
 
 impl Span {
     fn decided(self, decision: Decision) -> Run {
-        let decision = word::decision(decision.allow, self.log, decision.rule, 0);
+        let decision = if decision.goes_on {
+            word::undecided(self.log, 0)
+        } else {
+            word::decision(decision.allow, self.log, decision.rule, 0)
+        };
         Run {
             first: self.first,
             last: self.last,

@@ -16,7 +16,7 @@ use super::problems::Problems;
 use super::profiles::{self, Found, SetProfile};
 use super::rules::{Body, BodyContext, rules_of};
 use super::select::Selection;
-use super::sets::{Own, SetContent, SetPolicy, SetTier};
+use super::sets::{Own, SetContent, SetEnd, SetPolicy, SetTier};
 use super::sources::{SourceId, Sources};
 use super::touched::Touched;
 use super::{CompileError, Interners};
@@ -245,7 +245,11 @@ impl Placing<'_, '_> {
             });
         }
         let profiles = open.then(|| self.profiles(direction)).transpose()?;
-        Ok(SetContent { tiers, profiles })
+        Ok(SetContent {
+            tiers,
+            profiles,
+            end: SetEnd::Deny,
+        })
     }
 
     fn profiles(&mut self, direction: Direction) -> Result<Box<[SetProfile]>, CompileError> {

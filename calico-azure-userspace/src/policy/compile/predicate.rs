@@ -87,6 +87,13 @@ pub(super) fn ports_of(holding: &[Held], predicate: u32, protocol: u8) -> impl I
     })
 }
 
+/// Protocols and ports at which a predicate holds, ascending.
+pub(super) fn all_ports_of(holding: &[Held], predicate: u32) -> impl Iterator<Item = (u8, u16)> {
+    let start = holding.partition_point(|held| *held < Held::at(predicate, (0, 0)));
+    let held = holding.get(start..).unwrap_or_default().iter();
+    held.map_while(move |held| held.port().filter(|_| held.predicate() == predicate))
+}
+
 /// One of the two address families; a table index.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub(super) enum Family {

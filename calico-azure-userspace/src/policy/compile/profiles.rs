@@ -36,8 +36,13 @@ pub(super) enum Found<'a> {
 
 /// The pod's profiles up to the first that leaves nothing to the next.
 pub(super) fn of_pod<'a>(store: &'a Store, pod: &Pod) -> Vec<Found<'a>> {
+    of_names(store, profile_names(pod))
+}
+
+/// Those of the profiles up to the first that leaves nothing to the next.
+pub(super) fn of_names(store: &Store, names: Vec<String>) -> Vec<Found<'_>> {
     let mut found = Vec::new();
-    for name in profile_names(pod) {
+    for name in names {
         let allows = if let Some(profile) = store.profile(&name) {
             found.push(Found::Object(profile));
             continue;

@@ -127,6 +127,7 @@ impl BodyRule {
                 ingress,
                 index: *index,
             }),
+            (_, Kind::FelixConfiguration) => Some(RuleRef::Failsafe { ingress }),
             _ => Some(RuleRef::Rule {
                 tier: policy.tier.clone(),
                 policy: policy.key.clone(),

@@ -21,6 +21,19 @@ pub(super) struct SetContent {
     /// What decides after them. `None` if no packet gets that far, so that endpoints of several namespaces may share
     /// the set.
     pub(super) profiles: Option<Box<[SetProfile]>>,
+    pub(super) end: SetEnd,
+}
+
+/// What becomes of what nothing in a set decided.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub(super) enum SetEnd {
+    /// It is denied.
+    #[default]
+    Deny,
+    /// It is forwarded traffic of a host endpoint: allowed.
+    Forward,
+    /// The next stage of the host endpoint decides.
+    GoOn,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -82,7 +95,25 @@ pub(super) struct Set {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Decision {
     pub(super) allow: bool,
+    /// The next stage of the host endpoint decides; there is no rule.
+    pub(super) goes_on: bool,
     pub(super) rule: u32,
+}
+
+impl Decision {
+    const GO_ON: Self = Self {
+        allow: false,
+        goes_on: true,
+        rule: 0,
+    };
+
+    fn of(allow: bool, rule: u32) -> Self {
+        Self {
+            allow,
+            goes_on: false,
+            rule,
+        }
+    }
 }
 
 #[derive(Debug)]
@@ -152,7 +183,7 @@ impl SetRule {
         let decide = |allow| {
             rule.reference
                 .as_ref()
-                .map(|r| Effect::Decide(Decision { allow, rule: r.id() }))
+                .map(|r| Effect::Decide(Decision::of(allow, r.id())))
         };
         let effect = match (rule.action, address) {
             (Action::Log, _) => Effect::Log,
@@ -177,7 +208,7 @@ impl Set {
             let reference = references.intern(reference)?;
             let rule = reference.id();
             held.push(reference);
-            Ok::<_, CompileError>(Decision { allow, rule })
+            Ok::<_, CompileError>(Decision::of(allow, rule))
         };
         let mut rules: Vec<SetRule> = Vec::new();
         let mut tiers = Vec::with_capacity(content.tiers.len() + 1);
@@ -221,8 +252,14 @@ impl Set {
                 }
             }
         }
-        let (allow, reference) = last;
-        let default = Some(decision(allow, reference)?);
+        let (allow, reference) = match content.end {
+            SetEnd::Forward => (true, RuleRef::Forwarded),
+            SetEnd::Deny | SetEnd::GoOn => last,
+        };
+        let default = Some(match content.end {
+            SetEnd::GoOn => Decision::GO_ON,
+            SetEnd::Deny | SetEnd::Forward => decision(allow, reference)?,
+        });
         tiers.push(TierEnd { end, default });
 
         let mut set = Self {

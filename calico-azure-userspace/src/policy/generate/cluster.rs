@@ -142,7 +142,7 @@ pub(super) fn events(rng: &mut Rng, shape: &Shape) -> Vec<Event> {
         node: NODE.to_owned(),
         host_ips: vec![Ipv4Addr::new(192, 168, 0, 0).into()],
         interface_prefixes: vec!["cali".to_owned(), "azv".to_owned()],
-        allowed_sources: Vec::new(),
+        ..NodeFacts::default()
     };
     let mut events: Vec<Event> = resources.into_iter().map(Event::Upsert).collect();
     events.push(Event::Interfaces(interfaces));
@@ -196,6 +196,7 @@ fn pods(rng: &mut Rng, shape: &Shape, interfaces: &mut Interfaces) -> Vec<Pod> {
             let interface = Interface {
                 name,
                 host_routes: pod.ips.clone(),
+                ..Interface::default()
             };
             by_ifindex.insert(u32::from(host) + 10, interface);
             if !prefix.is_empty() && rng.chance(15) {
@@ -203,6 +204,14 @@ fn pods(rng: &mut Rng, shape: &Shape, interfaces: &mut Interfaces) -> Vec<Pod> {
             }
         }
         pods.push(pod);
+    }
+    for (ifindex, name, addresses) in [(2, "eth0", host_addresses(0, true)), (3, "eth1", Vec::new())] {
+        let interface = Interface {
+            name: name.to_owned(),
+            addresses,
+            ..Interface::default()
+        };
+        by_ifindex.insert(ifindex, interface);
     }
     interfaces.by_ifindex = by_ifindex;
     pods

@@ -7,22 +7,7 @@ use super::walk::{Sphere, Tape};
 use super::{Oracle, Point, Stage, TraceStep, Verdict};
 use crate::model::{EndpointToHost, Failsafe, HostEndpoint};
 use crate::policy::labels::EffectiveLabels;
-use crate::policy::{Direction, Probe, RuleRef};
-
-/// What a host endpoint sees.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Traffic {
-    /// What the host itself sends or gets through one of its own interfaces.
-    Local,
-    /// What passes through one of its own interfaces.
-    Forwarded,
-    /// What a pod sends to its host, where `defaultEndpointToHostAction` is `Return`.
-    PodToHost,
-    /// The same where it is `Accept`: only pre-DNAT policies of endpoints for all interfaces are asked.
-    PodAccepted,
-    /// What passes through a pod's interface: only endpoints for all interfaces see it.
-    PodForwarded,
-}
+use crate::policy::{Direction, Probe, RuleRef, Traffic};
 
 /// What a host endpoint says, and in which of its stages that was decided.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -220,6 +205,16 @@ impl<'a> Oracle<'a> {
             point,
             !matches!(point, Point::FailsafeNone | Point::FailsafeOtherNet),
         )
+    }
+
+    /// Whether a pod that its own policy lets reaches its host, and no host endpoint need be asked.
+    #[must_use]
+    pub fn reaches_own_host(&self, node: &str) -> bool {
+        match self.endpoint_to_host(node) {
+            EndpointToHost::Accept => true,
+            EndpointToHost::Drop => false,
+            EndpointToHost::Return => self.host_for_all_interfaces(node).is_none(),
+        }
     }
 
     /// What becomes of what a pod sends to its host after the pod's own policy.

@@ -22,10 +22,11 @@ mod walk;
 use std::net::IpAddr;
 
 pub use coverage::{Branch, Coverage, Point};
-pub use host::{HostVerdict, INBOUND as FAILSAFE_INBOUND, OUTBOUND as FAILSAFE_OUTBOUND, Traffic};
+pub use host::{HostVerdict, INBOUND as FAILSAFE_INBOUND, OUTBOUND as FAILSAFE_OUTBOUND};
 pub use matching::Criterion;
 pub use verdict::*;
 
+pub use super::Traffic;
 use super::labels::{EffectiveLabels, profile_names};
 use super::store::Store;
 use super::topology::{Topology, source_spoofing};

@@ -37,7 +37,9 @@ impl Store {
         self.network_sets.get(key).map(AsRef::as_ref)
     }
 
-    pub(in crate::policy) fn host_endpoint(&self, name: &str) -> Option<&HostEndpoint> {
+    /// The host endpoint of that name.
+    #[must_use]
+    pub fn host_endpoint(&self, name: &str) -> Option<&HostEndpoint> {
         self.host_endpoints.get(name).map(AsRef::as_ref)
     }
 

@@ -3,7 +3,9 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
-use calico_azure_ebpf::abi::{CLASS_DEFAULT_V4, CLASS_DEFAULT_V6, LEVEL_TABLE, OwnerKey4, OwnerKey6, word};
+use calico_azure_ebpf::abi::{
+    CLASS_DEFAULT_V4, CLASS_DEFAULT_V6, LEVEL_TABLE, OwnerKey4, OwnerKey6, host_set, word,
+};
 
 use crate::policy::{Desired, Output, Prefix4, Prefix6, Problem, RuleRef, SetInfo};
 
@@ -15,6 +17,7 @@ type Endpoint = (String, Vec<IpAddr>, String, String);
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Canonical {
     endpoints: BTreeMap<u32, Endpoint>,
+    hosts: BTreeMap<u32, (String, Vec<String>)>,
     owners: (BTreeSet<OwnerKey4>, BTreeSet<OwnerKey6>),
     routes: (BTreeMap<Prefix4, u32>, BTreeMap<Prefix6, u32>),
     classes: BTreeMap<String, String>,
@@ -49,10 +52,14 @@ impl Canonical {
                     .or_insert_with(|| format!("{ifindex} {direction}"));
             }
         }
+        let hosts = hosts(desired, &classes, &mut names);
         let tables = Tables { desired, rules };
         let policy = desired.policy.iter().map(|(key, word)| {
             assert_eq!((word >> 32) as u32, word::table_check(key.set, key.class));
             let pair = (names[&key.set].clone(), classes[&key.class].clone());
+            if word::table_hints(*word) & word::hint::SET != 0 {
+                return (pair, names[&word::table_id(*word)].clone());
+            }
             (pair, tables.text(word::table_id(*word), word::table_hints(*word)))
         });
         let endpoints = desired.endpoints.iter().map(|(ifindex, endpoint)| {
@@ -64,6 +71,7 @@ impl Canonical {
         assert_eq!(rules.len(), rules.values().collect::<BTreeSet<_>>().len());
         Self {
             endpoints: endpoints.collect(),
+            hosts,
             owners: (
                 desired.owners4.keys().copied().collect(),
                 desired.owners6.keys().copied().collect(),
@@ -83,6 +91,45 @@ impl Canonical {
             ports: desired.ports.len(),
         }
     }
+}
+
+/// Names the sets of host endpoints, and those that they lead to, by the first that has them.
+fn hosts(
+    desired: &Desired,
+    classes: &BTreeMap<u32, String>,
+    names: &mut BTreeMap<u32, String>,
+) -> BTreeMap<u32, (String, Vec<String>)> {
+    let mut hosts = BTreeMap::new();
+    for (ifindex, host) in &desired.hosts {
+        for (stage, set) in host.sets.iter().enumerate() {
+            // What pods may send to the host is no set.
+            if *set == 0 || stage == host_set::TO_HOST {
+                continue;
+            }
+            names
+                .entry(*set)
+                .or_insert_with(|| format!("{ifindex} stage {stage}"));
+        }
+    }
+    for host in desired.hosts.values() {
+        for set in host.sets[..host_set::TO_HOST].iter().filter(|set| **set != 0) {
+            let entries = desired.policy.iter().filter(|(key, _)| key.set == *set);
+            let sorted: BTreeMap<&str, u32> = entries
+                .map(|(key, word)| (classes[&key.class].as_str(), word::table_id(*word)))
+                .collect();
+            for (class, inner) in sorted {
+                let name = format!("{} near {class}", names[set]);
+                names.entry(inner).or_insert(name);
+            }
+        }
+    }
+    for (ifindex, host) in &desired.hosts {
+        let (sets, action) = host.sets.split_at(host_set::TO_HOST);
+        let sets = sets.iter().map(|set| names.get(set).cloned().unwrap_or_default());
+        let action = action.iter().map(|action| format!("action {action}"));
+        hosts.insert(*ifindex, (host.name.clone(), sets.chain(action).collect()));
+    }
+    hosts
 }
 
 fn prefixes(desired: &Desired) -> BTreeMap<String, u32> {
@@ -123,6 +170,8 @@ impl Tables<'_> {
             if word::decision_leads(*decision) {
                 let next = word::decision_next(*decision);
                 text += &format!("({})", self.text(word::table_id(next), word::table_hints(next)));
+            } else if word::decision_goes_on(*decision) {
+                text += &format!("goes on {}", word::decision_logs(*decision));
             } else {
                 let allow = word::decision_allows(*decision);
                 let log = word::decision_logs(*decision);

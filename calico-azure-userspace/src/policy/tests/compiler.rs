@@ -8,7 +8,7 @@ use calico_azure_ebpf::abi::{LEVEL_TABLE, Reason, word};
 use crate::model::{Action, HostRole, Key, Kind, Namespace, Peer, Pod, Policy, Resource, Rule};
 use crate::policy::generate::{self, Case, Shape, probes};
 use crate::policy::reference::Oracle;
-use crate::policy::store::{Event, Interface, Interfaces};
+use crate::policy::store::{Event, Interface, Interfaces, NodeFacts};
 use crate::policy::topology::Topology;
 use crate::policy::{
     CompileError, Compiler, Desired, Direction, Output, Probe, Problem, Reserved, Store, lookup,
@@ -40,20 +40,28 @@ fn every_reference_between_tables_resolves_and_every_table_is_used() {
             .chain([1, 2])
             .collect();
         assert!(!classes.contains(&0));
+        let stages: BTreeSet<u32> = desired.hosts.values().flat_map(|host| host.sets).collect();
         let mut hints: BTreeMap<u32, u8> = BTreeMap::new();
+        let mut inner = BTreeSet::new();
         for (key, value) in &desired.policy {
-            assert!(
-                classes.contains(&key.class) && sets.contains_key(&key.set),
-                "{key:?}"
-            );
             assert_eq!((value >> 32) as u32, word::table_check(key.set, key.class));
+            assert!(classes.contains(&key.class), "{key:?}");
+            if word::table_hints(*value) == word::hint::SET {
+                assert!(stages.contains(&key.set) && sets.contains_key(&word::table_id(*value)));
+                inner.insert(word::table_id(*value));
+                continue;
+            }
+            assert!(sets.contains_key(&key.set), "{key:?}");
             let old = hints.insert(word::table_id(*value), word::table_hints(*value));
             assert!(
                 old.is_none_or(|old| old == word::table_hints(*value)),
                 "a table has its own hints"
             );
         }
-        for set in sets.keys() {
+        let of_pods = desired.endpoints.values().flat_map(|x| [x.ingress, x.egress]);
+        let used: BTreeSet<u32> = inner.into_iter().chain(of_pods).collect();
+        assert_eq!(used, sets.keys().copied().collect());
+        for set in sets.keys().chain(stages.iter().filter(|set| **set != 0)) {
             for class in [1, 2] {
                 assert!(
                     desired
@@ -74,7 +82,8 @@ fn every_reference_between_tables_resolves_and_every_table_is_used() {
                 let old = hints.insert(word::table_id(next), word::table_hints(next));
                 assert!(old.is_none_or(|old| old == word::table_hints(next)));
             } else {
-                assert!(rules.contains_key(&word::decision_rule(*decision)));
+                let known = rules.contains_key(&word::decision_rule(*decision));
+                assert!(known || word::decision_goes_on(*decision));
             }
             let hint = if key.level == LEVEL_TABLE {
                 0
@@ -187,10 +196,11 @@ fn a_restarted_agent_takes_none_of_the_ids_that_it_finds() {
 
 #[test]
 fn running_out_of_ids_is_an_error_and_leaves_the_compiler_as_it_was() {
+    const LAST_SET: u32 = word::SLOT_MAX - 0x10000;
     let store = generate::store(3, &Shape::default());
     // One id is left for policy sets, and the cluster needs several.
     let reserved = Reserved {
-        sets: (1..word::SLOT_MAX).collect(),
+        sets: (1..LAST_SET).collect(),
         ..Reserved::default()
     };
     let mut compiler = Compiler::new(reserved);
@@ -199,7 +209,7 @@ fn running_out_of_ids_is_an_error_and_leaves_the_compiler_as_it_was() {
         error,
         CompileError::OutOfIds {
             what: "policy sets",
-            limit: word::SLOT_MAX
+            limit: LAST_SET
         }
     );
     assert!(compiler.compile(&store).is_err());
@@ -222,6 +232,10 @@ fn nothing_is_compiled_for_other_nodes() {
             .is_empty()
     );
     store.apply(Event::Interfaces(Interfaces::default()));
+    store.apply(Event::Node(NodeFacts {
+        node: "elsewhere".into(),
+        ..store.facts().clone()
+    }));
     let Output {
         desired, rules, sets, ..
     } = Compiler::default().compile(&store).unwrap();
@@ -291,6 +305,7 @@ fn a_rule_that_holds_for_some_of_the_pods_addresses_only_is_closed() {
     let links = Interface {
         name: "veth".into(),
         host_routes: pod.ips.clone(),
+        ..Interface::default()
     };
     store.apply(Event::Upsert(Resource::Namespace(Namespace {
         name: "ns-0".into(),

@@ -55,12 +55,25 @@ fn differential(seeds: std::ops::Range<u64>, shape: &Shape, per_rule: usize, at_
         pairs += cases.len();
         decided += rules.len();
         // Rules that some packet can reach; others are shadowed or contradict themselves.
-        let reachable = output
-            .desired
-            .ports
+        let desired = &output.desired;
+        // Those of host endpoints are none of pods'.
+        let sets: BTreeSet<u32> = desired
+            .endpoints
             .values()
-            .filter(|decision| !word::decision_leads(**decision))
-            .map(|decision| word::decision_rule(*decision));
+            .flat_map(|endpoint| [endpoint.ingress, endpoint.egress])
+            .collect();
+        let of_pods = desired.policy.iter().filter(|(key, _)| sets.contains(&key.set));
+        let mut tables: BTreeSet<u32> = of_pods.map(|(_, entry)| word::table_id(*entry)).collect();
+        for (key, decision) in &desired.ports {
+            if tables.contains(&key.table) && word::decision_leads(*decision) {
+                tables.insert(word::table_id(word::decision_next(*decision)));
+            }
+        }
+        let reachable = desired
+            .ports
+            .iter()
+            .filter(|(key, decision)| tables.contains(&key.table) && !word::decision_leads(**decision))
+            .map(|(_, decision)| word::decision_rule(*decision));
         reached += reachable.collect::<BTreeSet<_>>().len();
     }
     println!("{pairs} pairs, {decided} of {reached} rules decided some");

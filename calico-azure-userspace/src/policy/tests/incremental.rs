@@ -255,7 +255,7 @@ fn a_change_names_every_entry_that_is_different() {
                 )*};
             }
             named!(
-                endpoints, owners4, owners6, class4, class6, cidr4, cidr6, policy, ports, services4,
+                endpoints, hosts, owners4, owners6, class4, class6, cidr4, cidr6, policy, ports, services4,
                 services6, routes4, routes6
             );
             before = after;

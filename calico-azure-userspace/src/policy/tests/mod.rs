@@ -12,6 +12,7 @@ mod facts_manifests;
 mod facts_order;
 mod facts_peers;
 mod facts_ports;
+mod hosts;
 mod incremental;
 mod ports;
 mod profiles;

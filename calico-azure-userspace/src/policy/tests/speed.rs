@@ -88,6 +88,7 @@ fn store(pods: impl Iterator<Item = Pod>, policies: Vec<Resource>) -> Store {
             let interface = Interface {
                 name: format!("veth{ifindex}"),
                 host_routes: pod.ips.clone(),
+                ..Interface::default()
             };
             links.by_ifindex.insert(ifindex, interface);
         }

@@ -23,6 +23,7 @@ fn store(pods: Vec<Pod>, links: &[(u32, String, &[&str])]) -> Store {
             Interface {
                 name: name.clone(),
                 host_routes,
+                ..Interface::default()
             },
         )
     });

@@ -79,6 +79,7 @@ pub(super) fn world(more: impl IntoIterator<Item = Resource>) -> Store {
             Interface {
                 name: format!("veth{last}"),
                 host_routes,
+                ..Interface::default()
             },
         )
     };

@@ -51,6 +51,7 @@ impl Ours {
             let interface = Interface {
                 name: pod.ifname.to_owned(),
                 host_routes: vec![pod.ip],
+                addresses: Vec::new(),
             };
             (pod.ifindex, interface)
         });

@@ -1,0 +1,434 @@
+//! Host endpoints: what the host itself sends and gets through its own interfaces, and what passes through them.
+//!
+//! In order, first match wins. An interface without a host endpoint is not restricted.
+//!
+//! | what | verdict |
+//! |---|---|
+//! | of the host itself: DHCP, Azure's wireserver and instance metadata | `AlwaysAllowed` |
+//! | a stage of the endpoint cannot be read / malformed transport header or fragment | drop with that reason |
+//! | a later fragment | as its first, see [`super::datagram`] |
+//! | with untracked policy, whatever is remembered of the flow: failsafe ports of the host, then that policy | `PolicyAllow` / `PolicyDeny` |
+//! | an ICMP error | by the flow that it is about, see [`super::related`] |
+//! | flow approved in this epoch at this interface, in either direction | `Established` |
+//! | a new flow: failsafe ports of the host, pre-DNAT policy of what comes in, then the policy of the host itself or of what passes through | `PolicyAllow` / `PolicyDeny` |
+//! | what passes through, and nobody decided | `PolicyAllow` |
+//!
+//! What goes from a pod to its host is asked about together with the pod's own policy ([`beside_pod`]): both must allow, and
+//! the pod's leg is approved for both.
+//!
+//! Approvals are legs of the far side, which no pod of this node can be: what comes in is what that side sends.
+
+use super::datagram::{Known, know};
+use super::flow::{AtPod, EXISTS, FORWARDED, REPLY, track};
+use super::judge::{Judge, question};
+use super::policy::{Asked, decide, near_set};
+use super::related::{Quoted, quote_at_host};
+use super::workload::done;
+use super::{FamilyTables, Outcome, Tables};
+use crate::abi::{
+    CLASS_DEFAULT_V4, CT_FORWARDED, Config, LEG_IN, LEG_OUT, Reason, host_set, route, to_host, word,
+};
+use crate::packet::{Family, Network, Packet, Transport, fragment, protocol};
+
+/// A packet at a host endpoint.
+struct AtHost<F: Family> {
+    /// Its own source, which need not be the far side's: errors come from any router.
+    src: F::Addr,
+    /// Of the host itself; else it passes through.
+    local: bool,
+}
+
+/// A question to stages of a host endpoint.
+struct ToStages<F: Family> {
+    ifindex: u32,
+    epoch: u32,
+    /// The host's side, and the other.
+    near: F::Addr,
+    far: F::Addr,
+    protocol: u8,
+    blind: bool,
+    sport: u16,
+    port: u16,
+}
+
+/// Stages as bits, by half their `host_set`.
+const FAILSAFE: u32 = 1 << (host_set::FAILSAFE / 2);
+const UNTRACKED: u32 = 1 << (host_set::UNTRACKED / 2);
+const PRE_DNAT: u32 = 1 << (host_set::PRE_DNAT / 2);
+const FORWARD: u32 = 1 << (host_set::FORWARD / 2);
+const NORMAL: u32 = 1 << (host_set::NORMAL / 2);
+const STAGES: u32 = 5;
+
+/// [`LEG_OUT`] names what comes in, because that is what the far side sends.
+const _: () = assert!(
+    LEG_OUT == 0 && LEG_IN == 1,
+    "stages for what goes out follow those for what comes in"
+);
+
+/// Whether a host endpoint governs the interface in this epoch.
+#[inline(always)]
+pub(super) fn governs<T: Tables>(tables: &T, config: &Config, ifindex: u32) -> bool {
+    // A word of another key says nothing about this one; that is noticed when its stages are asked.
+    tables
+        .host(ifindex, host_set::NORMAL)
+        .is_some_and(|sets| word::slot(sets, config.epoch) != 0)
+}
+
+/// Decides a packet on an interface that a host endpoint governs.
+#[inline(always)]
+pub(super) fn judge<F: Family, P: Packet, T: Tables + FamilyTables<F>>(
+    packet: &P,
+    tables: &T,
+    config: &Config,
+    network: &mut Network<F>,
+    transport: &mut Transport,
+    ingress: bool,
+) -> Outcome {
+    let leg = if ingress { LEG_OUT } else { LEG_IN };
+    let local = if ingress {
+        tables.route(network.dst) & route::LOCAL_HOST != 0 || F::is_multicast(network.dst)
+    } else {
+        packet.ingress_ifindex() == 0
+    };
+    let ifindex = packet.ifindex();
+    let who = AtHost {
+        src: network.src,
+        local: P::opaque(u64::from(local)) != 0,
+    };
+    let mut at = AtPod {
+        endpoint: 0,
+        ifindex,
+        policy_port: 0,
+        leg,
+        from_host: false,
+        error: false,
+        defers: false,
+        of: Quoted {
+            peer: if ingress { network.dst } else { network.src },
+            known: Known::nothing(),
+        },
+        network,
+    };
+    if let Err(reason) = done(know(packet, tables, at.network, leg, &mut at.of.known)) {
+        return Outcome::of(reason);
+    }
+    *transport = at.of.known.transport;
+    at.policy_port = transport.policy_port;
+    if who.local && is_platform(at.network, transport) {
+        return Outcome::of(Reason::AlwaysAllowed);
+    }
+    let mut log = 0;
+    if set(tables, ifindex, config.epoch, host_set::UNTRACKED + leg as usize) != Ok(0) {
+        let place = u64::from(ifindex) | u64::from(leg) << 32 | u64::from(who.local) << 33;
+        let decision = ask_untracked(tables, config.epoch, at.network, &at.of.known, place);
+        if !word::decision_goes_on(decision) {
+            return outcome(decision);
+        }
+        log = u64::from(word::decision_logs(decision));
+    }
+    // Asked or not, to the verifier there is one way on.
+    let log = T::opaque(log) != 0;
+    let kind = (transport.policy_port >> 8) as u8;
+    at.error = F::is_error(at.of.known.protocol, kind) && !at.of.known.blind;
+    if at.error
+        && let Err(reason) = done(quote_at_host(packet, tables, at.network, leg, &mut at.of))
+    {
+        return Outcome::of(reason);
+    }
+    at.error = T::opaque(u64::from(at.error)) != 0;
+    at.settle::<T>();
+    let outcome = track(tables, config, &at, &who);
+    network.src = who.src;
+    Outcome {
+        log: outcome.log | log,
+        ..outcome
+    }
+}
+
+/// `HOSTS` key of what passes through the interfaces of pods.
+const PODS: u32 = 0;
+
+/// What the pod-to-host action adds to what the pod's policy says of a flow to `peer`.
+#[inline(always)]
+pub(super) fn beside_pod<F: Family, T: Tables + FamilyTables<F>>(
+    tables: &T,
+    config: &Config,
+    peer: F::Addr,
+    of_pod: Outcome,
+) -> Outcome {
+    // What goes to a service is judged where it leaves.
+    let asks = of_pod.reason.passes() && !matches!(of_pod.reason, Reason::Service);
+    if !asks || tables.route(peer) & route::LOCAL_HOST == 0 {
+        return of_pod;
+    }
+    let action = match tables.host(PODS, host_set::TO_HOST) {
+        None => 0,
+        Some(sets) if word::slot_check(sets) != word::check24(PODS) => {
+            return Outcome::of(Reason::TableRace);
+        }
+        Some(sets) => word::slot(sets, config.epoch),
+    };
+    match action {
+        to_host::ACCEPT => of_pod,
+        // A host endpoint that would have to be asked, and is not, is no leave.
+        to_host::RETURN if !governs(tables, config, PODS) => of_pod,
+        _ => Outcome::of(Reason::EndpointToHost),
+    }
+}
+
+/// What untracked policy denies at an interface, `None` for everything else: for XDP, which only hastens what
+/// `from_fabric` would do.
+#[inline(always)]
+pub(super) fn untracked<F: Family, P: Packet, T: Tables + FamilyTables<F>>(
+    packet: &P,
+    tables: &T,
+    config: &Config,
+    network: &Network<F>,
+) -> Option<(Outcome, Transport)> {
+    if network.fragment == fragment::LATER {
+        return None;
+    }
+    let transport = network.transport(packet).ok()?;
+    let local = tables.route(network.dst) & route::LOCAL_HOST != 0 || F::is_multicast(network.dst);
+    let local = P::opaque(u64::from(local)) != 0;
+    if local && is_platform(network, &transport) {
+        return None;
+    }
+    let known = Known {
+        transport,
+        protocol: network.protocol,
+        blind: false,
+    };
+    let place = u64::from(packet.ifindex()) | u64::from(LEG_OUT) << 32 | u64::from(local) << 33;
+    let decision = ask_untracked(tables, config.epoch, network, &known, place);
+    if word::decision_goes_on(decision) {
+        return None;
+    }
+    let outcome = outcome(decision);
+    (!outcome.reason.passes()).then_some((outcome, transport))
+}
+
+/// Whether untracked policy has a say in what comes in by an interface.
+#[inline(always)]
+pub(super) fn has_untracked<T: Tables>(tables: &T, config: &Config, ifindex: u32) -> bool {
+    tables
+        .host(ifindex, host_set::UNTRACKED)
+        .is_some_and(|sets| word::slot(sets, config.epoch) != 0)
+}
+
+/// What the host cannot do without on Azure.
+#[inline(always)]
+fn is_platform<F: Family>(network: &Network<F>, transport: &Transport) -> bool {
+    const WIRESERVER: u32 = 0xa83f_8110;
+    const METADATA: u32 = 0xa9fe_a9fe;
+    let is_v4 = F::DEFAULT_CLASS == CLASS_DEFAULT_V4;
+    let (client, server) = if is_v4 { (68, 67) } else { (546, 547) };
+    let ends = (transport.sport, transport.dport);
+    let dhcp = network.protocol == protocol::UDP && (ends == (client, server) || ends == (server, client));
+    let is = |addr: F::Addr| is_v4 && matches!(u32::from_be(F::wide(addr)[0]), WIRESERVER | METADATA);
+    dhcp || is(network.src) || is(network.dst)
+}
+
+impl<F: Family> Judge<F> for AtHost<F> {
+    #[inline(always)]
+    fn answer<T: Tables + FamilyTables<F>>(
+        &self,
+        tables: &T,
+        config: &Config,
+        at: &AtPod<'_, F>,
+        bits: u64,
+    ) -> Outcome {
+        let (q, leg) = question(at, bits);
+        let known = at.error && bits & EXISTS != 0;
+        let far = if at.leg == LEG_IN {
+            at.network.dst
+        } else if known {
+            at.network.src
+        } else {
+            self.src
+        };
+        // How a flow was begun says whose it is, and not what answers it or is about it: that may be masqueraded.
+        let local = if known || bits & REPLY != 0 {
+            bits & FORWARDED == 0 && tables.route(q.peer) & route::LOCAL_HOST != 0
+        } else {
+            self.local
+        };
+        let stages = match (local, leg == LEG_OUT) {
+            (true, true) => FAILSAFE | UNTRACKED | PRE_DNAT | NORMAL,
+            (true, false) => FAILSAFE | UNTRACKED | NORMAL,
+            (false, true) => PRE_DNAT | FORWARD,
+            (false, false) => FORWARD,
+        };
+        let stages = T::opaque(u64::from(stages)) as u32;
+        let word = u64::from(q.sport)
+            | u64::from(q.port) << 16
+            | u64::from(q.protocol) << 32
+            | u64::from(q.blind) << 40
+            | u64::from(leg) << 41;
+        let word = T::opaque(word);
+        let q = ToStages {
+            ifindex: q.ifindex,
+            epoch: config.epoch,
+            near: q.peer,
+            far,
+            protocol: (word >> 32) as u8,
+            blind: word & 1 << 40 != 0,
+            sport: word as u16,
+            port: (word >> 16) as u16,
+        };
+        let decision = q.ask(tables, stages, (word >> 41) as u32 & 1);
+        if word::decision_goes_on(decision) {
+            Outcome {
+                log: word::decision_logs(decision),
+                ..Outcome::of(Reason::PolicyAllow)
+            }
+        } else {
+            outcome(decision)
+        }
+    }
+
+    #[inline(always)]
+    fn kind(&self) -> Option<u32> {
+        Some(if self.local { 0 } else { CT_FORWARDED })
+    }
+}
+
+/// What untracked policy decides: nothing, if it says nothing or a failsafe port comes first. `place` is the interface,
+/// above it the leg, above that whether the packet is of the host itself.
+#[cfg_attr(target_arch = "bpf", inline(never))]
+fn ask_untracked<F: Family, T: Tables + FamilyTables<F>>(
+    tables: &T,
+    epoch: u32,
+    network: &Network<F>,
+    known: &Known,
+    place: u64,
+) -> u64 {
+    let out = (place >> 32) as usize & 1;
+    let (near, far) = if out == 0 {
+        (network.dst, network.src)
+    } else {
+        (network.src, network.dst)
+    };
+    let mut q = ToStages {
+        ifindex: place as u32,
+        epoch,
+        near,
+        far,
+        protocol: known.protocol,
+        blind: known.blind,
+        sport: 0,
+        port: 0,
+    };
+    let ports = &known.transport;
+    let mut log = false;
+    let mut question = if place >> 33 & 1 != 0 { 0 } else { 2 };
+    let mut answer = 0;
+    while question < 3 {
+        let stage = match question {
+            0 => host_set::FAILSAFE + out,
+            1 => host_set::FAILSAFE + 1 - out,
+            _ => host_set::UNTRACKED + out,
+        };
+        // An answer to what a failsafe port let through: if its flow is known.
+        (q.sport, q.port) = if question == 1 {
+            (ports.dport, ports.sport)
+        } else {
+            (ports.sport, ports.policy_port)
+        };
+        let decision = q.ask_stage(tables, stage);
+        if !word::decision_goes_on(decision) {
+            if question == 2 {
+                answer = decision;
+            }
+            log = false;
+            break;
+        }
+        log |= word::decision_logs(decision);
+        question += 1;
+    }
+    if answer == 0 {
+        answer = word::undecided(log, 0);
+    }
+    T::opaque(answer)
+}
+
+/// A stage's set, 0 if no policy has a say in it.
+#[inline(always)]
+fn set<T: Tables>(tables: &T, ifindex: u32, epoch: u32, stage: usize) -> Result<u32, Reason> {
+    let sets = tables.host(ifindex, stage).ok_or(Reason::TableRace)?;
+    if word::slot_check(sets) != word::check24(ifindex) {
+        return Err(Reason::TableRace);
+    }
+    Ok(word::slot(sets, epoch))
+}
+
+impl<F: Family> ToStages<F> {
+    /// The decision of the first of the stages that has one; `out` is 1 for what goes out.
+    #[inline(always)]
+    fn ask<T: Tables + FamilyTables<F>>(&self, tables: &T, stages: u32, out: u32) -> u64 {
+        let mut log = false;
+        let mut stage = 0;
+        while stage < STAGES {
+            if stages >> stage & 1 != 0 {
+                let decision = self.ask_stage(tables, (stage * 2 + out) as usize);
+                log |= word::decision_logs(decision);
+                if !word::decision_goes_on(decision) {
+                    return word::with_log(decision, log);
+                }
+            }
+            stage += 1;
+        }
+        word::undecided(log, 0)
+    }
+
+    /// The decision of one stage. Out of line: what its lookups need of the stack is needed only while they last.
+    #[inline(never)]
+    fn ask_stage<T: Tables + FamilyTables<F>>(&self, tables: &T, stage: usize) -> u64 {
+        match set(tables, self.ifindex, self.epoch, stage) {
+            Ok(0) => word::undecided(false, 0),
+            set => {
+                let decision = set.and_then(|set| self.ask_set(tables, set));
+                T::opaque(decision.unwrap_or_else(failed))
+            }
+        }
+    }
+
+    #[inline(always)]
+    fn ask_set<T: Tables + FamilyTables<F>>(&self, tables: &T, stage: u32) -> Result<u64, Reason> {
+        let set = near_set::<F, T>(tables, self.epoch, stage, self.near)?;
+        let asked = Asked {
+            set,
+            peer: self.far,
+            protocol: self.protocol,
+            sport: self.sport,
+            port: self.port,
+            blind: self.blind,
+        };
+        decide::<F, T>(tables, self.epoch, &asked)
+    }
+}
+
+/// A failure as a decision of no table, so that the verifier follows one value.
+#[inline(always)]
+fn failed(reason: Reason) -> u64 {
+    (reason as u64) << 40
+}
+
+#[inline(always)]
+fn outcome(decision: u64) -> Outcome {
+    const MISSING: u32 = Reason::TableMissing as u32;
+    const RACE: u32 = Reason::TableRace as u32;
+    const FRAGMENT: u32 = Reason::UnknownFragment as u32;
+    let reason = match word::decision_table(decision) {
+        MISSING => Reason::TableMissing,
+        RACE => Reason::TableRace,
+        FRAGMENT => Reason::UnknownFragment,
+        _ if word::decision_allows(decision) => Reason::PolicyAllow,
+        _ => Reason::PolicyDeny,
+    };
+    Outcome {
+        reason,
+        rule: word::decision_rule(decision),
+        log: word::decision_logs(decision),
+    }
+}

@@ -1,0 +1,663 @@
+//! Host endpoints on the loaded programs: each stage, failsafe ports, flows and changes of policy, with exactly the
+//! counters that each packet moves.
+
+use anyhow::Result;
+use calico_azure_ebpf::abi::{CounterKey, CounterValue, DEFAULT_MARK_MASK, Hook, Reason, program};
+use calico_azure_tests::harness::At;
+use calico_azure_tests::harness::packet::{ACK, Frame, SYN};
+use calico_azure_tests::harness::scenario::{A, Bench, FABRIC, address, policy, rule, store};
+use calico_azure_userspace::model::{
+    Action, EndpointToHost, Failsafe, FelixConfiguration, HostEndpoint, HostRole, Policy, Resource, Rule,
+};
+use calico_azure_userspace::policy::{Event, Interface, NodeFacts, Store};
+
+const TCP: u8 = 6;
+const UDP: u8 = 17;
+
+/// A host endpoint of node `n1` for `eth0`.
+fn host(interface: &str) -> Resource {
+    Resource::HostEndpoint(HostEndpoint {
+        name: "n1-eth0".into(),
+        labels: [("app".to_owned(), "host".to_owned())].into(),
+        node: "n1".into(),
+        interface: Some(interface.into()),
+        expected_ips: [false, true].map(|v6| address("node", v6)).into(),
+        ..HostEndpoint::default()
+    })
+}
+
+/// A policy of the host endpoint.
+fn of_host(name: &str, role: HostRole, ingress: Option<Vec<Rule>>, egress: Option<Vec<Rule>>) -> Resource {
+    match policy(name, "host", ingress, egress) {
+        Resource::Policy(policy) => Resource::Policy(Policy { host: role, ..policy }),
+        other => other,
+    }
+}
+
+/// The cluster of the scenario with the node's own interface.
+fn cluster(resources: impl IntoIterator<Item = Resource>) -> Store {
+    let mut store = store(resources);
+    let mut interfaces = store.interfaces().clone();
+    let eth0 = Interface {
+        name: "eth0".into(),
+        addresses: [false, true].map(|v6| address("node", v6)).into(),
+        ..Interface::default()
+    };
+    interfaces.by_ifindex.insert(FABRIC, eth0);
+    store.apply(Event::Interfaces(interfaces));
+    store.apply(Event::Node(NodeFacts {
+        host_ips: [false, true].map(|v6| address("node", v6)).into(),
+        ..store.facts().clone()
+    }));
+    store
+}
+
+fn allow(protocol: u8, port: u16) -> Option<Vec<Rule>> {
+    Some(vec![rule(Action::Allow, Some(protocol), &[(port, port)])])
+}
+
+fn deny(protocol: u8, port: u16) -> Option<Vec<Rule>> {
+    Some(vec![rule(Action::Deny, Some(protocol), &[(port, port)])])
+}
+
+fn deny_all() -> Option<Vec<Rule>> {
+    Some(vec![rule(Action::Deny, None, &[])])
+}
+
+/// Packets at the fabric interface.
+struct At0<'b> {
+    bench: &'b mut Bench,
+}
+
+impl At0<'_> {
+    #[track_caller]
+    fn comes_in(&mut self, frame: &Frame, reason: Reason) -> Result<()> {
+        let at = At {
+            program: program::FROM_FABRIC,
+            ifindex: FABRIC,
+            ingress_ifindex: FABRIC,
+        };
+        self.bench.expect(at, &frame.bytes(), Hook::FromFabric, reason)
+    }
+
+    /// From the host itself.
+    #[track_caller]
+    fn goes_out(&mut self, frame: &Frame, reason: Reason) -> Result<()> {
+        self.leaves(frame, 0, reason)
+    }
+
+    #[track_caller]
+    fn leaves(&mut self, frame: &Frame, ingress_ifindex: u32, reason: Reason) -> Result<()> {
+        let at = At {
+            program: program::TO_FABRIC,
+            ifindex: FABRIC,
+            ingress_ifindex,
+        };
+        self.bench.expect(at, &frame.bytes(), Hook::ToFabric, reason)
+    }
+}
+
+fn packet(from: &str, to: &str, v6: bool, protocol: u8, ports: (u16, u16)) -> Frame {
+    Frame::new(address(from, v6), address(to, v6), protocol, ports.0, ports.1)
+}
+
+fn tcp(from: &str, to: &str, v6: bool, sport: u16, dport: u16) -> Frame {
+    packet(from, to, v6, TCP, (sport, dport))
+}
+
+#[test]
+fn without_a_host_endpoint_nothing_is_restricted() -> Result<()> {
+    let closed = of_host("p", HostRole::Normal, deny_all(), deny_all());
+    let mut bench = Bench::new("hostnone", &cluster([closed]))?;
+    let mut at = At0 { bench: &mut bench };
+    for v6 in [false, true] {
+        at.comes_in(&tcp("outside", "node", v6, 1000, 81), Reason::FabricPass)?;
+        at.goes_out(&tcp("node", "outside", v6, 1000, 81), Reason::FabricPass)?;
+    }
+    Ok(())
+}
+
+#[test]
+fn what_the_host_gets_and_sends_is_up_to_its_policy_and_replies_return() -> Result<()> {
+    let policy = of_host("p", HostRole::Normal, allow(TCP, 8080), allow(UDP, 123));
+    let mut bench = Bench::new("hostown", &cluster([host("eth0"), policy]))?;
+    let mut at = At0 { bench: &mut bench };
+    for v6 in [false, true] {
+        let syn = tcp("outside", "node", v6, 1000, 8080);
+        at.comes_in(&syn, Reason::PolicyAllow)?;
+        at.goes_out(&syn.reply().flags(SYN | ACK), Reason::Established)?;
+        at.comes_in(&syn.clone().flags(ACK), Reason::Established)?;
+        at.goes_out(&syn.reply().flags(ACK), Reason::Established)?;
+        at.comes_in(&tcp("outside", "node", v6, 1000, 8081), Reason::PolicyDeny)?;
+        // The host's own connection from that port is another matter.
+        at.goes_out(&tcp("node", "outside", v6, 8080, 1001), Reason::PolicyDeny)?;
+        let time = packet("node", "outside", v6, UDP, (123, 123));
+        at.goes_out(&time, Reason::PolicyAllow)?;
+        at.comes_in(&time.reply(), Reason::Established)?;
+        at.goes_out(
+            &packet("node", "outside", v6, UDP, (123, 124)),
+            Reason::PolicyDeny,
+        )?;
+    }
+    Ok(())
+}
+
+#[test]
+fn failsafe_ports_come_before_everything_and_are_the_hosts_only() -> Result<()> {
+    let resources = |more: Vec<Resource>| {
+        let closed = |name, role| of_host(name, role, deny_all(), deny_all());
+        let pre = of_host("pre", HostRole::PreDnat, deny_all(), None);
+        let base = [
+            host("eth0"),
+            closed("untracked", HostRole::Untracked),
+            pre,
+            closed("forward", HostRole::Forward),
+        ];
+        cluster(base.into_iter().chain(more))
+    };
+    let mut bench = Bench::new("hostsafe", &resources(Vec::new()))?;
+    for v6 in [false, true] {
+        let mut at = At0 { bench: &mut bench };
+        let ssh = tcp("outside", "node", v6, 1000, 22);
+        at.comes_in(&ssh, Reason::PolicyAllow)?;
+        // No untracked policy lets the answer out, but it belongs to a flow that a failsafe port let in.
+        at.goes_out(&ssh.reply().flags(SYN | ACK), Reason::Established)?;
+        at.comes_in(&ssh.clone().flags(ACK), Reason::Established)?;
+        at.goes_out(&tcp("node", "outside", v6, 22, 1001), Reason::PolicyDeny)?;
+        let dns = packet("node", "outside", v6, UDP, (1000, 53));
+        at.goes_out(&dns, Reason::PolicyAllow)?;
+        at.comes_in(&dns.reply(), Reason::Established)?;
+        at.comes_in(
+            &packet("outside", "node", v6, UDP, (53, 1001)),
+            Reason::PolicyDeny,
+        )?;
+        at.comes_in(&tcp("outside", "a", v6, 1000, 22), Reason::PolicyDeny)?;
+        at.leaves(&tcp("a", "outside", v6, 1000, 6443), A, Reason::PolicyDeny)?;
+    }
+    let failsafe = |net: &str| Failsafe {
+        protocol: TCP,
+        port: 9999,
+        net: net.parse().ok(),
+    };
+    let configured = Resource::FelixConfiguration(FelixConfiguration {
+        name: "node.n1".into(),
+        failsafe_inbound: Some(vec![failsafe("203.0.113.0/24"), failsafe("2001:db8:ffff::/64")]),
+        ..FelixConfiguration::default()
+    });
+    bench.apply(&resources(vec![configured]))?;
+    for v6 in [false, true] {
+        let mut at = At0 { bench: &mut bench };
+        at.comes_in(&tcp("outside", "node", v6, 2000, 9999), Reason::PolicyAllow)?;
+        at.comes_in(&tcp("other-node", "node", v6, 2000, 9999), Reason::PolicyDeny)?;
+        at.comes_in(&tcp("outside", "node", v6, 2000, 22), Reason::PolicyDeny)?;
+    }
+    Ok(())
+}
+
+#[test]
+fn azures_own_addresses_dhcp_and_neighbours_are_never_blocked_for_the_host() -> Result<()> {
+    let none = Resource::FelixConfiguration(FelixConfiguration {
+        name: "default".into(),
+        failsafe_inbound: Some(Vec::new()),
+        failsafe_outbound: Some(Vec::new()),
+        ..FelixConfiguration::default()
+    });
+    let closed = of_host("u", HostRole::Untracked, deny_all(), deny_all());
+    let mut bench = Bench::new("hostalways", &cluster([host("eth0"), none, closed]))?;
+    let mut at = At0 { bench: &mut bench };
+    let node = address("node", false);
+    for azure in ["168.63.129.16", "169.254.169.254"] {
+        let azure = azure.parse()?;
+        at.goes_out(&Frame::new(node, azure, TCP, 1000, 80), Reason::AlwaysAllowed)?;
+        at.comes_in(&Frame::new(azure, node, TCP, 1000, 8081), Reason::AlwaysAllowed)?;
+        // A pod's are policy's business; nothing forwards by itself past an untracked deny.
+        let pods = Frame::new(address("a", false), azure, TCP, 1000, 80);
+        at.leaves(&pods, A, Reason::PolicyDeny)?;
+    }
+    let broadcast = "255.255.255.255".parse()?;
+    at.goes_out(
+        &Frame::new("0.0.0.0".parse()?, broadcast, UDP, 68, 67),
+        Reason::AlwaysAllowed,
+    )?;
+    at.comes_in(
+        &Frame::new("10.0.0.1".parse()?, broadcast, UDP, 67, 68),
+        Reason::AlwaysAllowed,
+    )?;
+    at.comes_in(
+        &Frame::new("10.0.0.1".parse()?, broadcast, UDP, 67, 69),
+        Reason::PolicyDeny,
+    )?;
+    let solicitation = Frame {
+        hop_limit: 255,
+        payload: 24,
+        ..Frame::new(address("node", true), "ff02::1:ff00:5".parse()?, 58, 0, 135 << 8)
+    };
+    at.goes_out(&solicitation, Reason::FabricPass)
+}
+
+#[test]
+fn what_passes_through_meets_forward_policy_only() -> Result<()> {
+    let normal = || of_host("n", HostRole::Normal, deny_all(), deny_all());
+    let mut bench = Bench::new("hostfwd", &cluster([host("eth0"), normal()]))?;
+    for v6 in [false, true] {
+        let mut at = At0 { bench: &mut bench };
+        at.comes_in(&tcp("outside", "a", v6, 1000, 80), Reason::PolicyAllow)?;
+        at.leaves(&tcp("a", "outside", v6, 1000, 80), A, Reason::PolicyAllow)?;
+    }
+    let forward = of_host("f", HostRole::Forward, allow(TCP, 80), deny(TCP, 25));
+    bench.apply(&cluster([host("eth0"), normal(), forward]))?;
+    for v6 in [false, true] {
+        let mut at = At0 { bench: &mut bench };
+        let syn = tcp("outside", "a", v6, 2000, 80);
+        at.comes_in(&syn, Reason::PolicyAllow)?;
+        at.leaves(&syn.reply().flags(SYN | ACK), A, Reason::Established)?;
+        // The tier's end denies, because a policy of it is about this direction.
+        at.comes_in(&tcp("outside", "a", v6, 2000, 81), Reason::PolicyDeny)?;
+        at.leaves(&tcp("a", "outside", v6, 2000, 25), A, Reason::PolicyDeny)?;
+        at.leaves(&tcp("a", "outside", v6, 2000, 26), A, Reason::PolicyDeny)?;
+        // Validation of sources comes first.
+        at.comes_in(&tcp("b", "a", v6, 2000, 80), Reason::LocalSource)?;
+        at.leaves(&tcp("outside", "remote", v6, 2000, 80), A, Reason::UnknownSource)?;
+    }
+    Ok(())
+}
+
+#[test]
+fn pre_dnat_policy_sees_what_comes_in_before_other_policy() -> Result<()> {
+    let rules = Some(vec![
+        rule(Action::Deny, Some(TCP), &[(30_000, 30_000)]),
+        rule(Action::Allow, Some(TCP), &[(30_001, 30_001)]),
+    ]);
+    let pre = of_host("pre", HostRole::PreDnat, rules, None);
+    let open = of_host("n", HostRole::Forward, allow(TCP, 30_000), None);
+    let mut bench = Bench::new("hostpre", &cluster([host("eth0"), pre, open]))?;
+    let mut at = At0 { bench: &mut bench };
+    for v6 in [false, true] {
+        for to in ["node", "a"] {
+            at.comes_in(&tcp("outside", to, v6, 1000, 30_000), Reason::PolicyDeny)?;
+            at.comes_in(&tcp("outside", to, v6, 1000, 30_001), Reason::PolicyAllow)?;
+            at.comes_in(&tcp("outside", to, v6, 1000, 30_002), Reason::PolicyDeny)?;
+        }
+    }
+    Ok(())
+}
+
+#[test]
+fn untracked_policy_judges_every_packet_and_remembers_none() -> Result<()> {
+    let both = || of_host("u", HostRole::Untracked, allow(UDP, 7), None);
+    let mut bench = Bench::new("hostraw", &cluster([host("eth0"), both()]))?;
+    let echo = |v6| packet("outside", "node", v6, UDP, (1000, 7));
+    for v6 in [false, true] {
+        let mut at = At0 { bench: &mut bench };
+        at.comes_in(&echo(v6), Reason::PolicyAllow)?;
+        at.comes_in(&echo(v6), Reason::PolicyAllow)?;
+        at.goes_out(&echo(v6).reply(), Reason::PolicyDeny)?;
+    }
+    let back = Rule {
+        source: calico_azure_userspace::model::Peer {
+            ports: vec![calico_azure_userspace::model::PortRange { first: 7, last: 7 }],
+            ..Default::default()
+        },
+        ..rule(Action::Allow, Some(UDP), &[])
+    };
+    let out = of_host("u2", HostRole::Untracked, None, Some(vec![back]));
+    bench.apply(&cluster([host("eth0"), both(), out]))?;
+    for v6 in [false, true] {
+        let mut at = At0 { bench: &mut bench };
+        at.goes_out(&echo(v6).reply(), Reason::PolicyAllow)?;
+    }
+    // A deny stops flows that were approved.
+    let normal = || of_host("n", HostRole::Normal, allow(TCP, 80), None);
+    bench.apply(&cluster([host("eth0"), normal()]))?;
+    let syn = |v6| tcp("outside", "node", v6, 3000, 80);
+    for v6 in [false, true] {
+        let mut at = At0 { bench: &mut bench };
+        at.comes_in(&syn(v6), Reason::PolicyAllow)?;
+    }
+    let closed = of_host("u", HostRole::Untracked, deny(TCP, 80), None);
+    bench.apply(&cluster([host("eth0"), normal(), closed]))?;
+    for v6 in [false, true] {
+        let mut at = At0 { bench: &mut bench };
+        at.comes_in(&syn(v6).flags(ACK), Reason::PolicyDeny)?;
+    }
+    Ok(())
+}
+
+#[test]
+fn a_change_of_policy_cuts_flows_that_it_no_longer_allows() -> Result<()> {
+    let open = |port| of_host("n", HostRole::Normal, allow(TCP, port), None);
+    let mut bench = Bench::new("hostcut", &cluster([host("eth0"), open(80)]))?;
+    let syn = |v6| tcp("outside", "node", v6, 1000, 80);
+    for v6 in [false, true] {
+        let mut at = At0 { bench: &mut bench };
+        at.comes_in(&syn(v6), Reason::PolicyAllow)?;
+        at.goes_out(&syn(v6).reply().flags(SYN | ACK), Reason::Established)?;
+    }
+    bench.apply(&cluster([
+        host("eth0"),
+        open(80),
+        of_host("m", HostRole::Normal, None, None),
+    ]))?;
+    for v6 in [false, true] {
+        let mut at = At0 { bench: &mut bench };
+        at.goes_out(&syn(v6).reply().flags(ACK), Reason::Established)?;
+    }
+    bench.apply(&cluster([host("eth0"), open(81)]))?;
+    for v6 in [false, true] {
+        let mut at = At0 { bench: &mut bench };
+        // Whichever side speaks next.
+        at.goes_out(&syn(v6).reply().flags(ACK), Reason::PolicyDeny)?;
+        at.comes_in(&syn(v6).flags(ACK), Reason::PolicyDeny)?;
+    }
+    bench.apply(&cluster([open(81)]))?;
+    for v6 in [false, true] {
+        let mut at = At0 { bench: &mut bench };
+        at.comes_in(&syn(v6), Reason::FabricPass)?;
+    }
+    Ok(())
+}
+
+#[test]
+fn later_fragments_follow_their_first_at_host_endpoints() -> Result<()> {
+    let policy = of_host("p", HostRole::Normal, allow(UDP, 80), None);
+    let mut bench = Bench::new("hostfrag", &cluster([host("*"), policy]))?;
+    let mut at = At0 { bench: &mut bench };
+    for v6 in [false, true] {
+        let part = |id, offset, more, dport| Frame {
+            fragment: Some((id, offset, more)),
+            payload: 64,
+            ..packet("outside", "node", v6, UDP, (1000, dport))
+        };
+        at.comes_in(&part(1, 9, false, 80), Reason::UnknownFragment)?;
+        at.comes_in(&part(2, 0, true, 80), Reason::PolicyAllow)?;
+        at.comes_in(&part(2, 9, false, 80), Reason::Established)?;
+        at.comes_in(&part(3, 0, true, 81), Reason::PolicyDeny)?;
+        at.comes_in(&part(3, 9, false, 81), Reason::PolicyDeny)?;
+    }
+    Ok(())
+}
+
+#[test]
+fn errors_follow_the_flow_that_they_are_about_at_host_endpoints() -> Result<()> {
+    let told = |port| of_host("p", HostRole::Normal, allow(UDP, 80), allow(UDP, port));
+    let mut bench = Bench::new("hosterror", &cluster([host("eth0"), told(123)]))?;
+    let ntp = |v6| packet("node", "outside", v6, UDP, (1000, 123));
+    let unreachable = |frame: &Frame, router: &str, v6: bool| {
+        let (kind, code) = if v6 { (1, 4) } else { (3, 3) };
+        frame.error(address(router, v6), kind, code, 96)
+    };
+    for v6 in [false, true] {
+        let mut at = At0 { bench: &mut bench };
+        at.goes_out(&ntp(v6), Reason::PolicyAllow)?;
+        // Any router on the way may say so, about what was sent and nothing else.
+        for router in ["outside", "other-node"] {
+            at.comes_in(&unreachable(&ntp(v6), router, v6), Reason::Related)?;
+        }
+        let other = packet("node", "outside", v6, UDP, (1001, 123));
+        at.comes_in(&unreachable(&other, "outside", v6), Reason::PolicyDeny)?;
+        let theirs = Frame {
+            dst: address("node", v6),
+            ..unreachable(&packet("outside", "node", v6, UDP, (123, 1000)), "outside", v6)
+        };
+        at.comes_in(&theirs, Reason::UnrelatedError)?;
+        let question = packet("outside", "node", v6, UDP, (1000, 80));
+        at.comes_in(&question, Reason::PolicyAllow)?;
+        at.goes_out(&unreachable(&question, "node", v6), Reason::Related)?;
+        let unasked = packet("outside", "node", v6, UDP, (1001, 80));
+        at.goes_out(&unreachable(&unasked, "node", v6), Reason::PolicyDeny)?;
+    }
+    bench.apply(&cluster([host("eth0"), told(124)]))?;
+    for v6 in [false, true] {
+        let mut at = At0 { bench: &mut bench };
+        at.comes_in(&unreachable(&ntp(v6), "outside", v6), Reason::PolicyDeny)?;
+    }
+    Ok(())
+}
+
+#[test]
+fn a_reply_to_what_was_masqueraded_does_not_make_it_the_hosts_own() -> Result<()> {
+    let told = |port| {
+        cluster([
+            host("eth0"),
+            of_host("n", HostRole::Normal, allow(TCP, 443), allow(TCP, 443)),
+            of_host("f", HostRole::Forward, None, allow(TCP, port)),
+        ])
+    };
+    let mut bench = Bench::new("hostmasq", &told(443))?;
+    // As kube-proxy or a masquerading agent sends on what came from a pod.
+    let syn = |v6| tcp("node", "outside", v6, 1000, 443);
+    let ack = |v6| syn(v6).reply().flags(SYN | ACK);
+    for v6 in [false, true] {
+        let mut at = At0 { bench: &mut bench };
+        at.leaves(&syn(v6), A, Reason::PolicyAllow)?;
+        at.comes_in(&ack(v6), Reason::Established)?;
+    }
+    bench.apply(&told(444))?;
+    for v6 in [false, true] {
+        let mut at = At0 { bench: &mut bench };
+        at.comes_in(&ack(v6), Reason::PolicyDeny)?;
+        at.leaves(&syn(v6).flags(ACK), A, Reason::PolicyDeny)?;
+        // The host's own, by the same port.
+        at.goes_out(&syn(v6), Reason::PolicyAllow)?;
+    }
+    bench.apply(&told(445))?;
+    for v6 in [false, true] {
+        let mut at = At0 { bench: &mut bench };
+        at.comes_in(&ack(v6), Reason::PolicyAllow)?;
+    }
+    Ok(())
+}
+
+/// What becomes of traffic from pods to their host.
+fn action(action: EndpointToHost) -> Resource {
+    Resource::FelixConfiguration(FelixConfiguration {
+        name: "default".into(),
+        endpoint_to_host: Some(action),
+        ..FelixConfiguration::default()
+    })
+}
+
+#[test]
+fn a_pod_reaches_its_host_only_as_felix_is_told() -> Result<()> {
+    let egress = || {
+        policy(
+            "a",
+            "a",
+            None,
+            Some(vec![rule(Action::Allow, Some(TCP), &[(22, 8080)])]),
+        )
+    };
+    let mut bench = Bench::new("hosttohost", &cluster([egress()]))?;
+    let sends = |bench: &mut Bench, frame: &Frame, reason| {
+        bench.expect(At::from_workload(A), &frame.bytes(), Hook::FromWorkload, reason)
+    };
+    let syn = |v6, port| tcp("a", "node", v6, 1000, port);
+    for v6 in [false, true] {
+        sends(&mut bench, &syn(v6, 8080), Reason::EndpointToHost)?;
+        // The pod's own policy has the first word, and the action is about this host alone.
+        sends(&mut bench, &syn(v6, 8081), Reason::PolicyDeny)?;
+        sends(
+            &mut bench,
+            &tcp("a", "other-node", v6, 1000, 8080),
+            Reason::PolicyAllow,
+        )?;
+        // The host reaches the pod, and the pod may answer.
+        let probe = tcp("node", "a", v6, 1000, 9);
+        let at = At {
+            ingress_ifindex: 0,
+            ..At::to_workload(A)
+        };
+        bench.expect(at, &probe.bytes(), Hook::ToWorkload, Reason::FromHost)?;
+        sends(&mut bench, &probe.reply().flags(SYN | ACK), Reason::Established)?;
+    }
+    for told in [EndpointToHost::Accept, EndpointToHost::Return] {
+        bench.apply(&cluster([egress(), action(told)]))?;
+        for v6 in [false, true] {
+            sends(&mut bench, &syn(v6, 8080), Reason::PolicyAllow)?;
+            sends(&mut bench, &syn(v6, 8080).flags(ACK), Reason::Established)?;
+            sends(&mut bench, &syn(v6, 8081), Reason::PolicyDeny)?;
+        }
+    }
+    bench.apply(&cluster([egress(), action(EndpointToHost::Drop)]))?;
+    for v6 in [false, true] {
+        sends(&mut bench, &syn(v6, 8080).flags(ACK), Reason::EndpointToHost)?;
+    }
+    // What would be the endpoint's to decide is dropped where nobody asks it.
+    let of_node = || of_host("n", HostRole::Normal, allow(TCP, 443), None);
+    for (told, reason) in [
+        (EndpointToHost::Accept, Reason::PolicyAllow),
+        (EndpointToHost::Return, Reason::EndpointToHost),
+    ] {
+        bench.apply(&cluster([egress(), host("*"), of_node(), action(told)]))?;
+        for v6 in [false, true] {
+            sends(&mut bench, &syn(v6, 443), reason)?;
+        }
+    }
+    Ok(())
+}
+
+#[test]
+fn a_service_that_this_host_serves_is_reached_only_as_felix_is_told() -> Result<()> {
+    const MASQUERADE: u32 = 0x4000;
+    let ports = [(22, 8080)];
+    let egress = || policy("a", "a", None, Some(vec![rule(Action::Allow, Some(TCP), &ports)]));
+    let of_node = || of_host("n", HostRole::Normal, allow(TCP, 443), None);
+    let felix = |told: EndpointToHost| vec![egress(), action(told)];
+    let drop = Reason::EndpointToHost;
+    let mut bench = Bench::new("hostservice", &cluster([egress()]))?;
+    for (resources, reason) in [
+        (vec![egress()], drop),
+        (felix(EndpointToHost::Accept), Reason::PolicyAllow),
+        (felix(EndpointToHost::Return), Reason::PolicyAllow),
+        (felix(EndpointToHost::Drop), drop),
+        (
+            [felix(EndpointToHost::Return), vec![host("*"), of_node()]].concat(),
+            drop,
+        ),
+    ] {
+        bench.apply(&cluster(resources))?;
+        bench
+            .harness
+            .configure(|config| config.mark_mask = DEFAULT_MARK_MASK)?;
+        let mark = bench.output.desired.endpoints[&A].mark << DEFAULT_MARK_MASK.trailing_zeros();
+        let at = At {
+            program: program::TO_HOST,
+            ifindex: A,
+            ingress_ifindex: A,
+        };
+        for v6 in [false, true] {
+            let syn = tcp("a", "node", v6, 1000, 8080);
+            let marked = MASQUERADE | mark;
+            let left = if reason.passes() { MASQUERADE } else { marked };
+            let seen = [(Hook::Service, reason, A)];
+            bench.expect_marked(at, &syn.bytes(), (marked, left), &seen)?;
+            if reason.passes() {
+                let seen = [(Hook::Service, Reason::Established, A)];
+                bench.expect_marked(at, &syn.clone().flags(ACK).bytes(), (mark, 0), &seen)?;
+            }
+            // The pod's own policy has the first word here, too.
+            let other = tcp("a", "node", v6, 1000, 8081);
+            let seen = [(Hook::Service, Reason::PolicyDeny, A)];
+            bench.expect_marked(at, &other.bytes(), (mark, mark), &seen)?;
+            // What no pod sent to a service is none of its business.
+            bench.expect_marked(at, &other.bytes(), (MASQUERADE, MASQUERADE), &[])?;
+        }
+    }
+    Ok(())
+}
+
+/// Runs the XDP program, whose packets come in by the loopback interface; only a drop is counted, once.
+#[track_caller]
+fn early(bench: &mut Bench, frame: &[u8], denied: bool) -> Result<()> {
+    let before = bench.harness.dataplane.io_ref().maps().counters()?;
+    let (totals, drops) = (before.totals()?, before.drops()?);
+    let passes = bench.harness.dataplane.io().run_untracked(frame)?;
+    assert_eq!(passes, !denied);
+    let after = bench.harness.dataplane.io_ref().maps().counters()?;
+    let bytes = u64::try_from(frame.len())?;
+    let moved = |packets: u64| CounterValue {
+        packets,
+        bytes: packets * bytes,
+    };
+    let (mut expected_totals, mut expected_drops) = (totals, drops);
+    if denied {
+        let (hook, reason) = (Hook::Untracked, Reason::PolicyDeny);
+        let key = CounterKey {
+            ifindex: 1,
+            hook: hook as u16,
+            reason: u16::from(reason as u8),
+        };
+        for counter in [
+            expected_totals.entry((hook, reason)).or_default(),
+            expected_drops.entry(key).or_default(),
+        ] {
+            let one = moved(1);
+            counter.packets += one.packets;
+            counter.bytes += one.bytes;
+        }
+    }
+    assert_eq!(
+        (after.totals()?, after.drops()?),
+        (expected_totals, expected_drops)
+    );
+    Ok(())
+}
+
+#[test]
+fn xdp_drops_what_untracked_policy_denies_and_nothing_else() -> Result<()> {
+    let with = |resources: Vec<Resource>| {
+        let mut store = cluster(resources);
+        let mut interfaces = store.interfaces().clone();
+        let eth0 = interfaces.by_ifindex.remove(&FABRIC).unwrap_or_default();
+        interfaces.by_ifindex.insert(1, eth0);
+        store.apply(Event::Interfaces(interfaces));
+        store
+    };
+    let normal = || of_host("n", HostRole::Normal, deny_all(), deny_all());
+    let mut bench = Bench::new("hostxdp", &with(vec![host("eth0"), normal()]))?;
+    for v6 in [false, true] {
+        early(&mut bench, &tcp("outside", "node", v6, 1000, 81).bytes(), false)?;
+    }
+    let rules = Some(vec![
+        rule(Action::Allow, Some(UDP), &[(7, 7)]),
+        Rule {
+            index: 1,
+            ..rule(Action::Deny, Some(UDP), &[])
+        },
+        Rule {
+            index: 2,
+            ..rule(Action::Deny, Some(TCP), &[(22, 80)])
+        },
+    ]);
+    let untracked = of_host("u", HostRole::Untracked, rules, None);
+    bench.apply(&with(vec![host("eth0"), normal(), untracked]))?;
+    for v6 in [false, true] {
+        let mut is_denied = |frame: Frame, denied| early(&mut bench, &frame.bytes(), denied);
+        is_denied(packet("outside", "node", v6, UDP, (1000, 7)), false)?;
+        is_denied(packet("outside", "node", v6, UDP, (1000, 8)), true)?;
+        is_denied(packet("outside", "a", v6, UDP, (1000, 8)), true)?;
+        is_denied(tcp("outside", "node", v6, 1000, 80), true)?;
+        // Whatever is remembered: nothing is.
+        is_denied(tcp("outside", "node", v6, 1000, 80).flags(ACK), true)?;
+        // What untracked policy does not decide is for the others.
+        is_denied(tcp("outside", "node", v6, 1000, 81), false)?;
+        // Failsafe ports are the host's only, and so are answers to its questions.
+        is_denied(tcp("outside", "node", v6, 1000, 22), false)?;
+        is_denied(tcp("outside", "a", v6, 1000, 22), true)?;
+        is_denied(packet("outside", "node", v6, UDP, (53, 1000)), false)?;
+        let later = Frame {
+            fragment: Some((7, 9, false)),
+            payload: 64,
+            ..packet("outside", "node", v6, UDP, (1000, 8))
+        };
+        is_denied(later, false)?;
+    }
+    let azure = Frame::new("168.63.129.16".parse()?, address("node", false), UDP, 1000, 8);
+    early(&mut bench, &azure.bytes(), false)?;
+    // What cannot be read is dropped, with its reason, by the program after this one.
+    let whole = packet("outside", "node", false, UDP, (1000, 8)).bytes();
+    for length in 14..42 {
+        early(&mut bench, &whole[..length], false)?;
+    }
+    Ok(())
+}

@@ -1,0 +1,178 @@
+//! Datagrams in fragments, ICMP errors and path MTU discovery between pods, as the kernel makes them.
+
+#![expect(clippy::unwrap_used, reason = "in a test, a panic is the report")]
+
+use std::io::{ErrorKind, Read as _, Write as _};
+use std::net::{SocketAddr, TcpListener, TcpStream, UdpSocket};
+use std::time::Duration;
+
+use calico_azure_tests::lab::{AgentSpec, Cluster, ClusterSpec, NetNs, PodManifest};
+
+const SOON: Duration = Duration::from_secs(10);
+const NEVER: Duration = Duration::from_millis(500);
+const SERVED: u16 = 8125;
+/// Policy allows it, and nobody listens.
+const CLOSED: u16 = 8126;
+const STREAM: u16 = 7000;
+/// More than two frames.
+const LARGE: usize = 4000;
+
+/// Ports matter, in both directions, and no rule speaks of ICMP.
+const POLICIES: &str = "
+apiVersion: v1
+kind: Namespace
+metadata: {name: a}
+---
+apiVersion: projectcalico.org/v3
+kind: NetworkPolicy
+metadata: {name: servers, namespace: a}
+spec:
+  selector: app == 'server'
+  types: [Ingress, Egress]
+  ingress:
+  - {action: Allow, protocol: UDP, source: {selector: app == 'client'}, destination: {ports: ['8125:8126']}}
+  - {action: Allow, protocol: TCP, source: {selector: app == 'client'}, destination: {ports: [7000]}}
+---
+apiVersion: projectcalico.org/v3
+kind: NetworkPolicy
+metadata: {name: clients, namespace: a}
+spec:
+  selector: app == 'client'
+  types: [Ingress, Egress]
+  egress:
+  - {action: Allow, protocol: UDP, destination: {ports: ['8000:9000']}}
+  - {action: Allow, protocol: TCP, destination: {ports: [7000]}}
+";
+
+fn cluster() -> Cluster {
+    let mut cluster = Cluster::start(&ClusterSpec {
+        agents: Some(AgentSpec::new().unwrap()),
+        ..ClusterSpec::default()
+    })
+    .unwrap();
+    cluster.source.write("policies.yaml", POLICIES).unwrap();
+    for (name, app, node) in [
+        ("server", "server", "node-1"),
+        ("near", "client", "node-1"),
+        ("far", "client", "node-2"),
+    ] {
+        let pod = PodManifest::new("a", name, node, &[("app", app)], &[]);
+        cluster.add_pod(pod).unwrap();
+    }
+    cluster.wait_endpoints(SOON).unwrap();
+    cluster
+}
+
+fn ns(cluster: &Cluster, pod: &str) -> NetNs {
+    cluster.pod(&format!("a/{pod}")).unwrap().net.ns().clone()
+}
+
+fn server(cluster: &Cluster, v6: bool, port: u16) -> SocketAddr {
+    (cluster.pod("a/server").unwrap().ip(v6).unwrap(), port).into()
+}
+
+/// Every client in every family.
+fn each(cluster: &Cluster, mut test: impl FnMut(&str, bool, &NetNs)) {
+    for client in ["near", "far"] {
+        for v6 in [false, true] {
+            test(client, v6, &ns(cluster, client));
+        }
+    }
+}
+
+fn client(from: &NetNs, to: SocketAddr) -> UdpSocket {
+    let any = if to.is_ipv6() { "[::]:0" } else { "0.0.0.0:0" };
+    let socket = from.run(|| UdpSocket::bind(any)).unwrap().unwrap();
+    socket.connect(to).unwrap();
+    socket.set_read_timeout(Some(NEVER)).unwrap();
+    socket
+}
+
+#[test]
+fn large_datagrams_follow_their_first_fragment() {
+    let cluster = cluster();
+    for v6 in [false, true] {
+        let server_ns = ns(&cluster, "server");
+        for (port, allowed) in [(SERVED, true), (SERVED + 2, false)] {
+            let address = server(&cluster, v6, port);
+            let socket = server_ns.run(|| UdpSocket::bind(address)).unwrap().unwrap();
+            socket
+                .set_read_timeout(Some(if allowed { SOON } else { NEVER }))
+                .unwrap();
+            for name in ["near", "far"] {
+                let client = client(&ns(&cluster, name), address);
+                client.send(&[7; LARGE]).unwrap();
+                let mut bytes = [0; LARGE + 1];
+                match socket.recv_from(&mut bytes) {
+                    Ok((length, from)) => {
+                        assert!(
+                            allowed && length == LARGE,
+                            "{name}, IPv6 {v6}: {length} bytes to port {port}"
+                        );
+                        // And back, as an answer.
+                        socket.send_to(&[8; LARGE], from).unwrap();
+                        assert_eq!(client.recv(&mut bytes).unwrap(), LARGE, "{name}, IPv6 {v6}");
+                    }
+                    Err(error) => assert!(!allowed, "{name}, IPv6 {v6}: {error}"),
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn a_closed_port_says_so_whatever_policy_says_of_icmp() {
+    let cluster = cluster();
+    each(&cluster, |name, v6, from| {
+        let socket = client(from, server(&cluster, v6, CLOSED));
+        socket.send(b"hello").unwrap();
+        let error = socket.recv(&mut [0; 8]).unwrap_err();
+        assert_eq!(
+            error.kind(),
+            ErrorKind::ConnectionRefused,
+            "{name}, IPv6 {v6}: {error}"
+        );
+        // What policy denies is answered by nobody.
+        let socket = client(from, server(&cluster, v6, CLOSED + 1));
+        socket.send(b"hello").unwrap();
+        let error = socket.recv(&mut [0; 8]).unwrap_err();
+        assert!(
+            matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut),
+            "{name}: {error}"
+        );
+    });
+}
+
+#[test]
+fn a_narrow_link_on_the_way_is_found_out() {
+    const BYTES: usize = 400_000;
+    let cluster = cluster();
+    for port in ["p1", "p2"] {
+        cluster
+            .fabric
+            .ns()
+            .ip(&["link", "set", port, "mtu", "1300"])
+            .unwrap();
+    }
+    for v6 in [false, true] {
+        let to = server(&cluster, v6, STREAM);
+        let listener = ns(&cluster, "server")
+            .run(|| TcpListener::bind(to))
+            .unwrap()
+            .unwrap();
+        let mut sender = ns(&cluster, "far")
+            .run(|| TcpStream::connect_timeout(&to, SOON))
+            .unwrap()
+            .unwrap();
+        let receiver = std::thread::spawn(move || {
+            let (mut stream, _) = listener.accept().unwrap();
+            stream.set_read_timeout(Some(SOON)).unwrap();
+            let mut bytes = Vec::new();
+            stream.read_to_end(&mut bytes).map(|_| bytes.len())
+        });
+        sender.set_write_timeout(Some(SOON)).unwrap();
+        sender.write_all(&vec![9; BYTES]).unwrap();
+        drop(sender);
+        assert_eq!(receiver.join().unwrap().unwrap(), BYTES, "IPv6 {v6}");
+    }
+}
