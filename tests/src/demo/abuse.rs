@@ -90,14 +90,14 @@ fn forgeries(cluster: &Cluster) -> anyhow::Result<Vec<Forgery>> {
         payload: payload(),
     };
     list.push(Forgery {
-        what: "IP in IP, which Azure discards",
+        what: "IP in IP, which would carry what it likes past policy",
         from: "ops/batch",
         packet: Crafted {
             src,
             dst,
             payload: Payload::Ipip(Box::new(inner)),
         },
-        reason: Reason::FabricUnsupported,
+        reason: Reason::WorkloadTunnel,
     });
     Ok(list)
 }
