@@ -76,6 +76,8 @@ impl Tables for KernelTables {
     #[inline(always)]
     fn host(&self, ifindex: u32, stage: usize) -> Option<u64> {
         let host = HOSTS.get_ptr(&ifindex)?;
+        // The compiler knows that it is small, and would leave the check out; verifiers before 6.2 do not.
+        let stage = opaque(stage as u64) as usize;
         if stage >= HOST_SETS {
             return None;
         }
