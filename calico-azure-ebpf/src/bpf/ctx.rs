@@ -101,15 +101,17 @@ impl Packet for SkbPacket {
     }
 }
 
-/// Stored as halves and loaded whole: the verifier then knows nothing of it but its size.
+/// Stored whole, its upper half once more, and loaded as halves: the verifier then knows nothing of it but its size. (Stored as halves
+/// and loaded whole it would know as little, but the processor would wait until both stores are through.)
 #[inline(always)]
 pub(super) fn opaque(value: u64) -> u64 {
     let mut slot = MaybeUninit::<u64>::uninit();
-    let halves = slot.as_mut_ptr().cast::<u32>();
-    // SAFETY: both halves of the slot are written before it is read.
+    let whole = slot.as_mut_ptr();
+    let halves = whole.cast::<u32>();
+    // SAFETY: the slot is written before it is read.
     unsafe {
-        halves.write_volatile(value as u32);
+        whole.write_volatile(value);
         halves.add(1).write_volatile((value >> 32) as u32);
-        slot.as_ptr().read_volatile()
+        u64::from(halves.read_volatile()) | u64::from(halves.add(1).read_volatile()) << 32
     }
 }

@@ -22,6 +22,8 @@ pub trait Family: Copy {
     fn parse<P: Packet>(packet: &P, at: &Place) -> Result<Network<Self>, Reason>;
     /// Reads a plain packet behind an Ethernet header; `None` also where anything about it is odd.
     fn plain<P: Packet>(packet: &P) -> Option<Plain<Self::Addr>>;
+    /// The address whose words all are this.
+    fn filled(word: u32) -> Self::Addr;
     /// Whether `a` comes before `b` in the canonical order.
     fn less(a: Self::Addr, b: Self::Addr) -> bool;
     /// 24 bits of an address, as slot words repeat them.
@@ -67,6 +69,11 @@ impl Family for V4 {
     #[inline(always)]
     fn plain<P: Packet>(packet: &P) -> Option<Plain<u32>> {
         plain::ipv4(packet)
+    }
+
+    #[inline(always)]
+    fn filled(word: u32) -> u32 {
+        word
     }
 
     #[inline(always)]
@@ -145,6 +152,11 @@ impl Family for V6 {
     #[inline(always)]
     fn plain<P: Packet>(packet: &P) -> Option<Plain<[u32; 4]>> {
         plain::ipv6(packet)
+    }
+
+    #[inline(always)]
+    fn filled(word: u32) -> [u32; 4] {
+        [word; 4]
     }
 
     #[inline(always)]

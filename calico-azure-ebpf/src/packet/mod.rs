@@ -163,22 +163,37 @@ pub struct Transport {
     pub flags: u8,
 }
 
-impl<F: Family> Network<F> {
-    /// One of which nothing is known yet.
+impl Transport {
+    /// One of which nothing is known yet; as [`Network::unread`].
     #[inline(always)]
     #[must_use]
-    pub fn unread() -> Self {
+    pub fn unread(zero: u32) -> Self {
+        let port = zero as u16;
         Self {
-            src: F::Addr::default(),
-            dst: F::Addr::default(),
+            sport: port,
+            dport: port,
+            policy_port: port,
+            flags: zero as u8,
+        }
+    }
+}
+
+impl<F: Family> Network<F> {
+    /// One of which nothing is known yet. `zero` is 0, but not to the compiler: that would call a function to fill it.
+    #[inline(always)]
+    #[must_use]
+    pub fn unread(zero: u32) -> Self {
+        Self {
+            src: F::filled(zero),
+            dst: F::filled(zero),
             protocol: 0,
             hop_limit: 0,
-            l4: 0,
-            end: 0,
+            l4: zero,
+            end: zero,
             options: false,
             fragment: fragment::NO,
-            boundary: 0,
-            id: 0,
+            boundary: zero,
+            id: zero,
         }
     }
 

@@ -124,14 +124,15 @@ pub fn at_host<F: Family, P: Packet, T: Tables + FamilyTables<F>>(
     tables: &T,
     hook: Hook,
 ) -> Outcome {
-    let mut network = Network::unread();
+    let zero = T::opaque(0) as u32;
+    let mut network = Network::unread(zero);
     let reason = match (tables.config(), behind_tags(packet)) {
         (None, _) => Reason::NotConfigured,
         (_, Err(reason)) => reason,
         (Some(config), Ok((_, start))) => match done(read(packet, start, &mut network)) {
             Err(reason) => reason,
             Ok(()) => {
-                let mut transport = Transport::default();
+                let mut transport = Transport::unread(zero);
                 let ingress = !matches!(hook, Hook::ToFabric);
                 let outcome = host::judge(packet, tables, config, &mut network, &mut transport, ingress);
                 tables.record(hook, packet, &network, &transport, outcome);

@@ -89,13 +89,14 @@ fn family<F: Family, P: Packet, T: Tables + FamilyTables<F>>(
     endpoint: u64,
     start: u32,
 ) -> Outcome {
-    let mut network = Network::unread();
+    let zero = T::opaque(0) as u32;
+    let mut network = Network::unread(zero);
     if let Err(reason) = done(read(sent, start, &mut network)) {
         let outcome = Outcome::of(reason);
         tables.record_bare(Hook::Service, sent, outcome);
         return outcome;
     }
-    let mut transport = Transport::default();
+    let mut transport = Transport::unread(zero);
     let mut known = Known::nothing();
     let outcome = match done(know(sent, tables, &network, LEG_OUT, &mut known)) {
         Ok(()) if is_tunnel(config, &known) => {

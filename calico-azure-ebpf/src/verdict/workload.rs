@@ -104,13 +104,14 @@ fn family<F: Family, P: Packet, T: Tables + FamilyTables<F>>(
     at: &At,
 ) -> Outcome {
     let hook = at.hook;
-    let mut network = Network::unread();
+    let zero = T::opaque(0) as u32;
+    let mut network = Network::unread(zero);
     if let Err(reason) = done(read(packet, at.start, &mut network)) {
         let outcome = Outcome::of(reason);
         tables.record_bare(hook, packet, outcome);
         return outcome;
     }
-    let mut transport = Transport::default();
+    let mut transport = Transport::unread(zero);
     let leg = if matches!(hook, Hook::FromWorkload) {
         LEG_OUT
     } else {
