@@ -206,6 +206,7 @@ fn every_reason_is_caused_by_some_test() {
         include_str!("engine.rs"),
         include_str!("service_marks.rs"),
         include_str!("host_endpoints.rs"),
+        include_str!("host_all_interfaces.rs"),
         include_str!("azure.rs"),
         include_str!("packets.rs"),
     ]

@@ -52,9 +52,7 @@ fn place(desired: &Desired, direction: Direction, traffic: Traffic, probe: &Prob
             Some((at(program::FROM_FABRIC, LOOPBACK), Traffic::Local))
         }
         (Direction::Ingress, _) => Some((at(program::FROM_FABRIC, LOOPBACK), Traffic::Forwarded)),
-        (Direction::Egress, Traffic::Local | Traffic::PodToHost) => {
-            Some((at(program::TO_FABRIC, 0), Traffic::Local))
-        }
+        (Direction::Egress, Traffic::Local) => Some((at(program::TO_FABRIC, 0), Traffic::Local)),
         (Direction::Egress, _) if matches!(probe.protocol, 4 | 47) || multicast(probe.peer) => None,
         (Direction::Egress, _) => Some((at(program::TO_FABRIC, 10), Traffic::Forwarded)),
     }

@@ -84,15 +84,11 @@ fn compare(seed: u64, tally: &Tally) -> Result<()> {
             Direction::Egress => workload::from_workload(&packet, &tables),
             Direction::Ingress => workload::to_workload(&packet, &tables),
         };
-        let reason = expected::at_pod(&oracle, &output.desired, pod, &case, allow);
-        let by_policy = matches!(reason, Reason::PolicyAllow | Reason::PolicyDeny);
-        let expected = if by_policy {
-            (reason, log, Some(&rule))
-        } else {
-            (reason, false, None)
-        };
+        let expected = expected::at_pod(&oracle, &output.desired, pod, &case, (allow, log, rule));
+        let reason = expected.reason;
         ensure!(
-            (outcome.reason, outcome.log, output.rules.get(&outcome.rule)) == expected,
+            (outcome.reason, outcome.log, output.rules.get(&outcome.rule))
+                == (reason, expected.log, expected.rule.as_ref()),
             "seed {seed}: {case:?}\n{outcome:?}: {:?}\nreference: {:#?}",
             output.rules.get(&outcome.rule),
             oracle.verdict(pod, case.direction, probe)

@@ -33,7 +33,7 @@ fn kernel_compiled_and_reference_verdicts_agree() -> Result<()> {
     let mut harness = Harness::new("verdicts")?;
     let mut compiler = Compiler::default();
     let (mut pairs, mut v6, mut denied, mut left_out) = (0_usize, 0_usize, 0_usize, 0_usize);
-    let mut to_host = 0_usize;
+    let (mut to_host, mut by_host) = (0_usize, 0_usize);
     for seed in 0_u64.. {
         if pairs >= PAIRS {
             break;
@@ -70,8 +70,8 @@ fn kernel_compiled_and_reference_verdicts_agree() -> Result<()> {
             }
             let (returned, event) = harness.observe(at, &frame.bytes())?;
             let event = event.unwrap_or_else(|| panic!("seed {seed}: no event for {case:?}"));
-            let reason = expected::at_pod(&oracle, &output.desired, pod, case, allow);
-            let by_policy = matches!(reason, Reason::PolicyAllow | Reason::PolicyDeny);
+            let expected = expected::at_pod(&oracle, &output.desired, pod, case, (allow, log, rule.clone()));
+            let reason = expected.reason;
             let of_pod = if allow {
                 Reason::PolicyAllow
             } else {
@@ -91,17 +91,13 @@ fn kernel_compiled_and_reference_verdicts_agree() -> Result<()> {
             assert_eq!(Reason::try_from(event.reason), Ok(reason), "{}", context());
             assert_eq!((compiled.reason, compiled.log), (of_pod, log), "{}", context());
             assert_eq!(
-                (event.rule, event.log != 0),
-                if by_policy {
-                    (compiled.rule, log)
-                } else {
-                    (0, false)
-                },
+                (output.rules.get(&event.rule), event.log != 0),
+                (expected.rule.as_ref(), expected.log),
                 "{}",
                 context()
             );
-            let decided = by_policy.then_some(&rule);
-            assert_eq!(output.rules.get(&event.rule), decided, "{}", context());
+            assert_eq!(output.rules.get(&compiled.rule), Some(&rule), "{}", context());
+            by_host += usize::from(expected.by_host);
             to_host += usize::from(reason == Reason::EndpointToHost);
             pairs += 1;
             v6 += usize::from(probe.own.is_ipv6());
@@ -109,8 +105,9 @@ fn kernel_compiled_and_reference_verdicts_agree() -> Result<()> {
         }
     }
     println!(
-        "{pairs} pairs agree ({v6} IPv6, {denied} denied, {to_host} kept from their host); {left_out} left out (extension header numbers)"
+        "{pairs} pairs agree ({v6} IPv6, {denied} denied, {to_host} kept from their host, {by_host} denied by endpoints for all interfaces); {left_out} left out (extension header numbers)"
     );
+    assert!(by_host > 300, "{by_host}");
     assert!(v6 * 4 > pairs, "{v6} of {pairs} are IPv6");
     assert!(
         denied * 10 > pairs && denied * 10 < pairs * 9,

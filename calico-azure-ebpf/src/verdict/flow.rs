@@ -148,12 +148,14 @@ pub(super) fn track<F: Family, T: Tables + FamilyTables<F>, J: Judge<F>>(
     };
     if bits & PASSES == 0 {
         let mut outcome = T::opaque_outcome(hear(tables, config, at, who, bits));
+        outcome = who.beside(tables, config, at, bits, outcome);
         if J::ADOPTS
             && bits & EXISTS == 0
             && matches!(outcome.reason, Reason::PolicyDeny)
             && at.may_be_adopted(tables, config)
         {
             let adopted = T::opaque_outcome(hear(tables, config, at, who, bits | ADOPTS));
+            let adopted = who.beside(tables, config, at, bits | ADOPTS, adopted);
             if adopted.reason.passes() {
                 (outcome, bits) = (adopted, bits | ADOPTS);
             }

@@ -13,8 +13,8 @@
 //! | a new flow: failsafe ports of the host, pre-DNAT policy of what comes in, then the policy of the host itself or of what passes through | `PolicyAllow` / `PolicyDeny` |
 //! | what passes through, and nobody decided | `PolicyAllow` |
 //!
-//! What goes from a pod to its host is asked about together with the pod's own policy ([`beside_pod`]): both must allow, and
-//! the pod's leg is approved for both.
+//! At a pod's interface the endpoint for all interfaces is asked together with the pod's own policy ([`beside_pod`]), pre-DNAT and
+//! forward policy only, and so is the pod-to-host action: all must allow, and the pod's leg is approved for all.
 //!
 //! Approvals are legs of the far side, which no pod of this node can be: what comes in is what that side sends.
 
@@ -148,32 +148,99 @@ pub(super) fn judge<F: Family, P: Packet, T: Tables + FamilyTables<F>>(
 /// `HOSTS` key of what passes through the interfaces of pods.
 const PODS: u32 = 0;
 
-/// What the pod-to-host action adds to what the pod's policy says of a flow to `peer`.
+/// What the endpoint for all interfaces and the pod-to-host action add to what the pod's policy says of its flow; `bits` as for
+/// [`Judge::answer`].
 #[inline(always)]
 pub(super) fn beside_pod<F: Family, T: Tables + FamilyTables<F>>(
     tables: &T,
     config: &Config,
-    peer: F::Addr,
+    at: &AtPod<'_, F>,
+    bits: u64,
     of_pod: Outcome,
 ) -> Outcome {
-    // What goes to a service is judged where it leaves.
-    let asks = of_pod.reason.passes() && !matches!(of_pod.reason, Reason::Service);
-    if !asks || tables.route(peer) & route::LOCAL_HOST == 0 {
+    let asked = matches!(
+        of_pod.reason,
+        Reason::PolicyAllow | Reason::PolicyDeny | Reason::Service
+    );
+    if asked {
+        T::opaque_outcome(ask_beside(tables, config, at, bits, of_pod))
+    } else {
+        of_pod
+    }
+}
+
+/// A function of its own in the kernel, for the room on the stack.
+#[cfg_attr(target_arch = "bpf", inline(never))]
+fn ask_beside<F: Family, T: Tables + FamilyTables<F>>(
+    tables: &T,
+    config: &Config,
+    at: &AtPod<'_, F>,
+    bits: u64,
+    of_pod: Outcome,
+) -> Outcome {
+    let (q, leg) = question(at, bits);
+    let sends = leg == LEG_OUT;
+    let governed = governs(tables, config, PODS);
+    // What goes to a service is judged where it leaves; but what it was sent to is known only here.
+    let service = matches!(of_pod.reason, Reason::Service);
+    let asks_action = sends && at.leg == LEG_OUT && !service && of_pod.reason.passes();
+    if !governed && !asks_action {
         return of_pod;
     }
-    let action = match tables.host(PODS, host_set::TO_HOST) {
-        None => 0,
-        Some(sets) if word::slot_check(sets) != word::check24(PODS) => {
-            return Outcome::of(Reason::TableRace);
-        }
-        Some(sets) => word::slot(sets, config.epoch),
-    };
-    match action {
-        to_host::ACCEPT => of_pod,
-        // A host endpoint that would have to be asked, and is not, is no leave.
-        to_host::RETURN if !governs(tables, config, PODS) => of_pod,
-        _ => Outcome::of(Reason::EndpointToHost),
+    let to_host = tables.route(q.peer) & route::LOCAL_HOST != 0;
+    // What both deny, the pod denies: its way to its host is not what passes through.
+    if to_host && !of_pod.reason.passes() {
+        return of_pod;
     }
+    if asks_action && to_host {
+        match tables.host(PODS, host_set::TO_HOST) {
+            None => return Outcome::of(Reason::EndpointToHost),
+            Some(sets) if word::slot_check(sets) != word::check24(PODS) => {
+                return Outcome::of(Reason::TableRace);
+            }
+            // `Return` leaves it to rules of the host, of which the endpoint for all interfaces has none for pods.
+            Some(sets) if !matches!(word::slot(sets, config.epoch), to_host::ACCEPT | to_host::RETURN) => {
+                return Outcome::of(Reason::EndpointToHost);
+            }
+            Some(_) => {}
+        }
+    }
+    if !governed {
+        return of_pod;
+    }
+    // What is translated was asked about before.
+    let original = at.defers || at.leg == LEG_IN;
+    let pre_dnat = u32::from(sends && original) * PRE_DNAT;
+    let forward = u32::from(!service && !to_host) * FORWARD;
+    let stages = T::opaque(u64::from(pre_dnat | forward)) as u32;
+    let own = if at.leg == LEG_OUT {
+        at.network.src
+    } else {
+        at.network.dst
+    };
+    let word = u64::from(q.sport)
+        | u64::from(q.port) << 16
+        | u64::from(q.protocol) << 32
+        | u64::from(q.blind) << 40
+        | u64::from(leg) << 41;
+    let word = T::opaque(word);
+    let q = ToStages {
+        ifindex: PODS,
+        epoch: config.epoch,
+        near: q.peer,
+        far: own,
+        protocol: (word >> 32) as u8,
+        blind: word & 1 << 40 != 0,
+        sport: word as u16,
+        port: (word >> 16) as u16,
+    };
+    let decision = q.ask(tables, stages, (word >> 41) as u32 & 1);
+    let log = word::decision_logs(decision) || of_pod.log;
+    let outcome = outcome(decision);
+    if word::decision_goes_on(decision) || outcome.reason.passes() {
+        return Outcome { log, ..of_pod };
+    }
+    Outcome { log, ..outcome }
 }
 
 /// What untracked policy denies at an interface, `None` for everything else: for XDP, which only hastens what

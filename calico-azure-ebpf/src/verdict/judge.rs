@@ -24,6 +24,19 @@ pub(super) trait Judge<F: Family> {
         bits: u64,
     ) -> Outcome;
 
+    /// What others who have a say here make of its answer.
+    #[inline(always)]
+    fn beside<T: Tables + FamilyTables<F>>(
+        &self,
+        _tables: &T,
+        _config: &Config,
+        _at: &AtPod<'_, F>,
+        _bits: u64,
+        answer: Outcome,
+    ) -> Outcome {
+        answer
+    }
+
     /// `CtValue::kind` of a flow that the packet itself begins, if that is this judge's to say.
     #[inline(always)]
     fn kind(&self) -> Option<u32> {
@@ -31,10 +44,10 @@ pub(super) trait Judge<F: Family> {
     }
 }
 
-/// The pod; `TO_HOST`, in what it sends to its host also the pod-to-host action.
-pub(super) struct Pod<const TO_HOST: bool>;
+/// The pod, and what has a say beside it.
+pub(super) struct Pod;
 
-impl<F: Family, const TO_HOST: bool> Judge<F> for Pod<TO_HOST> {
+impl<F: Family> Judge<F> for Pod {
     const ADOPTS: bool = true;
 
     #[inline(always)]
@@ -49,12 +62,19 @@ impl<F: Family, const TO_HOST: bool> Judge<F> for Pod<TO_HOST> {
             return Outcome::of(Reason::FromHost);
         }
         let (q, leg) = question(at, bits);
-        let of_pod = of_pod(tables, config, at, q, leg, bits);
-        if TO_HOST && at.leg == LEG_OUT && leg == LEG_OUT {
-            host::beside_pod(tables, config, at.network.dst, of_pod)
-        } else {
-            of_pod
-        }
+        of_pod(tables, config, at, q, leg, bits)
+    }
+
+    #[inline(always)]
+    fn beside<T: Tables + FamilyTables<F>>(
+        &self,
+        tables: &T,
+        config: &Config,
+        at: &AtPod<'_, F>,
+        bits: u64,
+        of_pod: Outcome,
+    ) -> Outcome {
+        host::beside_pod(tables, config, at, bits, of_pod)
     }
 }
 

@@ -124,12 +124,7 @@ fn family<F: Family, P: Packet, T: Tables + FamilyTables<F>>(
                 of: Quoted { peer, known },
             };
             at.settle::<T>();
-            // What leaves by an interface does not go to the host.
-            let outcome = if P::AT_INTERFACE {
-                track(tables, config, &at, &Pod::<false>)
-            } else {
-                track(tables, config, &at, &Pod::<true>)
-            };
+            let outcome = track(tables, config, &at, &Pod);
             match outcome.reason {
                 Reason::FromHost if hairpin => Outcome::of(Reason::Hairpin),
                 _ => outcome,

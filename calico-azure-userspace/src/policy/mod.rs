@@ -72,10 +72,9 @@ pub enum Traffic {
     Local,
     /// What passes through one of its own interfaces.
     Forwarded,
-    /// What a pod sends to its host, where `defaultEndpointToHostAction` is `Return`.
+    /// What a pod sends to its host, if `defaultEndpointToHostAction` does not forbid it: only pre-DNAT policies of endpoints
+    /// for all interfaces are asked, also where it is `Return`.
     PodToHost,
-    /// The same where it is `Accept`: only pre-DNAT policies of endpoints for all interfaces are asked.
-    PodAccepted,
     /// What passes through a pod's interface: only endpoints for all interfaces see it.
     PodForwarded,
 }

@@ -112,16 +112,11 @@ impl Node {
             let Some(outcome) = engine(&tables, &case) else {
                 continue;
             };
-            let reason = at_pod(&oracle, desired, pod, &case, allow);
-            let by_policy = matches!(reason, Reason::PolicyAllow | Reason::PolicyDeny);
-            let (log, rule) = if by_policy {
-                (log, compiled.rule)
-            } else {
-                (false, 0)
-            };
+            let expected = at_pod(&oracle, desired, pod, &case, (allow, log, rule));
+            let rules = self.compiler.rules();
             assert_eq!(
-                (outcome.reason, outcome.log, outcome.rule),
-                (reason, log, rule),
+                (outcome.reason, outcome.log, rules.get(&outcome.rule)),
+                (expected.reason, expected.log, expected.rule.as_ref()),
                 "{case:?} by the engine"
             );
             tables.forget_flows();

@@ -4,24 +4,87 @@ use calico_azure_ebpf::abi::{DEFAULT_VXLAN_PORT, Reason, route};
 use calico_azure_userspace::model::Pod;
 use calico_azure_userspace::policy::generate::Case;
 use calico_azure_userspace::policy::lookup::route_of;
-use calico_azure_userspace::policy::reference::Oracle;
-use calico_azure_userspace::policy::{Desired, Direction};
+use calico_azure_userspace::policy::reference::{HostVerdict, Oracle, Traffic};
+use calico_azure_userspace::policy::{Desired, Direction, Probe, RuleRef};
 
-/// The reason that the programs must give where the pod's own policy says `allow`: tunnels of a pod come before it, and
-/// what the node does with pods' way to their host after it. Settings are those of [`super::settings`].
+/// What the programs must say.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Expected {
+    pub reason: Reason,
+    /// The rule that decides, if one does.
+    pub rule: Option<RuleRef>,
+    /// A `Log` rule matched.
+    pub log: bool,
+    /// The endpoint for all interfaces decides, and not the pod's own policy.
+    pub by_host: bool,
+}
+
+/// What becomes of the packet where the pod's own policy says (allow, log, rule): tunnels of a pod come before it, and beside it are what
+/// the endpoint for all interfaces says and what the node does with pods' way to their host. Settings are those of [`super::settings`].
 #[must_use]
-pub fn at_pod(oracle: &Oracle<'_>, desired: &Desired, pod: &Pod, case: &Case, allow: bool) -> Reason {
+pub fn at_pod(
+    oracle: &Oracle<'_>,
+    desired: &Desired,
+    pod: &Pod,
+    case: &Case,
+    (allow, log, rule): (bool, bool, RuleRef),
+) -> Expected {
     let probe = &case.probe;
     let egress = case.direction == Direction::Egress;
+    let without_policy = |reason| Expected {
+        reason,
+        rule: None,
+        log: false,
+        by_host: false,
+    };
     let vxlan = probe.protocol == 17 && probe.dport == DEFAULT_VXLAN_PORT;
-    let to_host = || route_of(desired, probe.peer) & route::LOCAL_HOST != 0;
     if egress && (probe.protocol == 4 || vxlan) {
-        Reason::WorkloadTunnel
-    } else if !allow {
-        Reason::PolicyDeny
-    } else if egress && to_host() && !oracle.reaches_own_host(&pod.node) {
-        Reason::EndpointToHost
-    } else {
-        Reason::PolicyAllow
+        return without_policy(Reason::WorkloadTunnel);
     }
+    let to_host = route_of(desired, probe.peer) & route::LOCAL_HOST != 0;
+    if egress && to_host && allow && !oracle.may_reach_own_host(&pod.node) {
+        return without_policy(Reason::EndpointToHost);
+    }
+    // Of what a pod exchanges with its host, it sees what the pod may send.
+    let asked = !to_host || egress && allow;
+    let host = if asked {
+        beside(oracle, &pod.node, case, to_host)
+    } else {
+        None
+    };
+    let (allow, rule, by_host, log) = match host {
+        Some(host) if !host.verdict.allow => (false, host.verdict.rule, true, log | host.verdict.log),
+        Some(host) => (allow, rule, false, log | host.verdict.log),
+        None => (allow, rule, false, log),
+    };
+    Expected {
+        reason: if allow {
+            Reason::PolicyAllow
+        } else {
+            Reason::PolicyDeny
+        },
+        rule: Some(rule),
+        log,
+        by_host,
+    }
+}
+
+/// What the endpoint for all interfaces says: what a pod sends comes in, for the host.
+fn beside(oracle: &Oracle<'_>, node: &str, case: &Case, to_host: bool) -> Option<HostVerdict> {
+    let host = oracle.host_for_all_interfaces(node)?;
+    let direction = match case.direction {
+        Direction::Ingress => Direction::Egress,
+        Direction::Egress => Direction::Ingress,
+    };
+    let traffic = if to_host {
+        Traffic::PodToHost
+    } else {
+        Traffic::PodForwarded
+    };
+    let packet = Probe {
+        own: case.probe.peer,
+        peer: case.probe.own,
+        ..case.probe
+    };
+    Some(oracle.host(host, direction, traffic, &packet, &packet))
 }

@@ -1,6 +1,7 @@
 //! The loaded programs, fed packet by packet through `BPF_PROG_TEST_RUN`: no interface carries any traffic.
 
 pub mod expected;
+pub mod hosts;
 pub mod scenario;
 
 use std::ops::{Deref, DerefMut};

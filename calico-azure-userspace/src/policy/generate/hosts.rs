@@ -131,12 +131,11 @@ pub fn flows(store: &Store, seed: u64, count: usize) -> Vec<Flow> {
     flows
 }
 
-const TRAFFIC: [Traffic; 6] = [
+const TRAFFIC: [Traffic; 5] = [
     Traffic::Local,
     Traffic::Local,
     Traffic::Forwarded,
     Traffic::PodToHost,
-    Traffic::PodAccepted,
     Traffic::PodForwarded,
 ];
 

@@ -41,7 +41,7 @@ pub fn host_verdict(
     packet: &Probe,
 ) -> HostCompiled {
     let ingress = direction == Direction::Ingress;
-    let local = matches!(traffic, Traffic::Local | Traffic::PodToHost);
+    let local = traffic == Traffic::Local;
     let own_interface = matches!(traffic, Traffic::Local | Traffic::Forwarded);
     let stages = [
         (Stage::Failsafe, host_set::FAILSAFE, local, original),
@@ -50,7 +50,7 @@ pub fn host_verdict(
         (
             Stage::Forward,
             host_set::FORWARD,
-            !local && traffic != Traffic::PodAccepted,
+            !local && traffic != Traffic::PodToHost,
             packet,
         ),
         (Stage::Normal, host_set::NORMAL, local, packet),
@@ -77,7 +77,7 @@ pub fn host_verdict(
     }
     // What is the host's own always meets a stage that decides.
     HostCompiled {
-        stage: if traffic == Traffic::PodAccepted {
+        stage: if traffic == Traffic::PodToHost {
             Stage::EndpointToHost
         } else {
             Stage::Forward

@@ -130,7 +130,7 @@ impl<'a> Oracle<'a> {
             tape.note(|| TraceStep::Stage { stage });
             self.tiers(sphere, &labels, direction, packet, tape)
         };
-        let local = matches!(traffic, Traffic::Local | Traffic::PodToHost);
+        let local = traffic == Traffic::Local;
         if local && self.is_failsafe(&host.node, direction, original) {
             let ingress = direction == Direction::Ingress;
             return (Stage::Failsafe, (true, RuleRef::Failsafe { ingress }));
@@ -147,7 +147,7 @@ impl<'a> Oracle<'a> {
             }
             self.at(Point::PreDnatUndecided, ());
         }
-        if traffic == Traffic::PodAccepted {
+        if traffic == Traffic::PodToHost {
             return (Stage::EndpointToHost, (true, RuleRef::EndpointToHost));
         }
         if !local {
@@ -207,14 +207,10 @@ impl<'a> Oracle<'a> {
         )
     }
 
-    /// Whether a pod that its own policy lets reaches its host, and no host endpoint need be asked.
+    /// Whether a pod that its own policy lets reaches its host, as far as the pod-to-host action goes.
     #[must_use]
-    pub fn reaches_own_host(&self, node: &str) -> bool {
-        match self.endpoint_to_host(node) {
-            EndpointToHost::Accept => true,
-            EndpointToHost::Drop => false,
-            EndpointToHost::Return => self.host_for_all_interfaces(node).is_none(),
-        }
+    pub fn may_reach_own_host(&self, node: &str) -> bool {
+        self.endpoint_to_host(node) != EndpointToHost::Drop
     }
 
     /// What becomes of what a pod sends to its host after the pod's own policy.

@@ -243,11 +243,18 @@ impl<'a> Oracle<'a> {
                     simple(false, RuleRef::EndpointToHost),
                 );
             }
-            EndpointToHost::Accept => {
-                self.at(Point::ToHostAccepted, ());
+            action => {
+                self.at(
+                    if action == EndpointToHost::Return {
+                        Point::ToHostReturned
+                    } else {
+                        Point::ToHostAccepted
+                    },
+                    (),
+                );
                 let host = self.host_for_all_interfaces(&sender.node);
                 if host.is_some() {
-                    self.pass_host(way, host, Direction::Ingress, Traffic::PodAccepted);
+                    self.pass_host(way, host, Direction::Ingress, Traffic::PodToHost);
                 } else {
                     way.add(
                         Stage::EndpointToHost,
@@ -256,11 +263,6 @@ impl<'a> Oracle<'a> {
                         simple(true, RuleRef::EndpointToHost),
                     );
                 }
-            }
-            EndpointToHost::Return => {
-                self.at(Point::ToHostReturned, ());
-                let host = self.host_for_all_interfaces(&sender.node);
-                self.pass_host(way, host, Direction::Ingress, Traffic::PodToHost);
             }
         }
     }

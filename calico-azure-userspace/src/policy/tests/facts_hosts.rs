@@ -80,18 +80,20 @@ fn fact_11_a_pod_reaches_its_host_by_its_egress_policy_and_then_the_action() {
 }
 
 #[test]
-fn fact_11_the_action_return_asks_the_host_endpoint() {
+fn fact_14_the_action_return_brings_in_no_normal_policy() {
     let returns = || settings("default", |x| x.endpoint_to_host = Some(EndpointToHost::Return));
     let to_host = |more: Vec<Resource>| way(&nodes(more.into_iter().chain([returns()])), WEB, N1, TCP, 80);
+    let returned = "+ blue/web pod-to-host action: defaultEndpointToHostAction";
+    assert_eq!(to_host(vec![]), returned);
+    let passed = "+ host1 pod-to-host action: defaultEndpointToHostAction";
+    assert_eq!(to_host(vec![host(|_| {})]), passed);
+    let of_role = |role| to_host(vec![host(|_| {}), of_hosts("h", role, vec![deny()])]);
+    for role in [HostRole::Normal, HostRole::Forward, HostRole::Untracked] {
+        assert_eq!(of_role(role), passed, "{role:?}");
+    }
     assert_eq!(
-        to_host(vec![]),
-        "+ blue/web pod's egress policy: profile kns.blue",
-        "no host endpoint, no restriction"
-    );
-    assert_eq!(to_host(vec![host(|_| {})]), "- host1 host policy: implicit deny");
-    assert_eq!(
-        to_host(vec![host(|_| {}), of_hosts("h", HostRole::Normal, vec![allow()])]),
-        "+ host1 host policy: tier default / GlobalNetworkPolicy h / ingress[0]"
+        of_role(HostRole::PreDnat),
+        "- host1 pre-DNAT host policy: tier default / GlobalNetworkPolicy h / ingress[0]"
     );
 }
 
