@@ -475,10 +475,13 @@ impl<F: Family> ToStages<F> {
     }
 }
 
-/// A failure as a decision of no table, so that the verifier follows one value.
+/// Of a decision word: there is no decision, because of the reason that stands in the table's place.
+const FAILED: u64 = 1 << 36;
+
+/// A failure as a decision, so that the verifier follows one value.
 #[inline(always)]
 fn failed(reason: Reason) -> u64 {
-    (reason as u64) << 40
+    (reason as u64) << 40 | FAILED
 }
 
 #[inline(always)]
@@ -486,7 +489,12 @@ fn outcome(decision: u64) -> Outcome {
     const MISSING: u32 = Reason::TableMissing as u32;
     const RACE: u32 = Reason::TableRace as u32;
     const FRAGMENT: u32 = Reason::UnknownFragment as u32;
-    let reason = match word::decision_table(decision) {
+    let why = if decision & FAILED == 0 {
+        0
+    } else {
+        word::decision_table(decision)
+    };
+    let reason = match why {
         MISSING => Reason::TableMissing,
         RACE => Reason::TableRace,
         FRAGMENT => Reason::UnknownFragment,
