@@ -28,6 +28,10 @@ pub mod program {
     pub const HOST_OUT4: &str = "host_out4";
     /// As [`HOST_OUT4`], for IPv6.
     pub const HOST_OUT6: &str = "host_out6";
+    /// Called by `from_fabric` and `to_fabric` for what is sent to a pod that is gone, IPv4.
+    pub const RESET4: &str = "reset4";
+    /// As [`RESET4`], for IPv6.
+    pub const RESET6: &str = "reset6";
     /// Fabric interface, XDP: what untracked policy denies goes before the kernel has made a packet of it.
     pub const UNTRACKED: &str = "untracked";
 }
@@ -110,6 +114,10 @@ pub mod calls {
     pub const HOST_OUT4: u32 = 8;
     /// `host_out6`.
     pub const HOST_OUT6: u32 = 9;
+    /// `reset4`.
+    pub const RESET4: u32 = 10;
+    /// `reset6`.
+    pub const RESET6: u32 = 11;
     /// How many.
-    pub const LEN: u32 = 10;
+    pub const LEN: u32 = 12;
 }

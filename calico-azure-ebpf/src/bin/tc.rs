@@ -7,7 +7,8 @@ mod programs {
     use aya_ebpf::programs::{SkBuffContext, TcContext, XdpContext};
     use calico_azure_ebpf::abi::{Hook, calls};
     use calico_azure_ebpf::bpf::{
-        run, run_at_pod, run_fabric, run_leaving, run_service, run_to_host, run_untracked,
+        run, run_at_pod, run_fabric, run_leaving, run_reset4, run_reset6, run_service, run_to_host,
+        run_untracked,
     };
     use calico_azure_ebpf::packet::{V4, V6};
     use calico_azure_ebpf::verdict::{fabric, part};
@@ -70,6 +71,16 @@ mod programs {
         run(&ctx, |packet, tables| {
             fabric::at_host::<V6, _, _>(packet, tables, Hook::ToFabric)
         })
+    }
+
+    #[classifier]
+    fn reset4(ctx: TcContext) -> i32 {
+        run_reset4(&ctx)
+    }
+
+    #[classifier]
+    fn reset6(ctx: TcContext) -> i32 {
+        run_reset6(&ctx)
     }
 
     #[classifier]

@@ -2,6 +2,7 @@
 
 mod ctx;
 mod maps;
+mod reset;
 mod socket;
 mod tables;
 mod xdp;
@@ -10,11 +11,11 @@ use aya_ebpf::bindings::{TC_ACT_SHOT, TC_ACT_UNSPEC, xdp_action};
 use aya_ebpf::programs::{SkBuffContext, TcContext, XdpContext};
 
 use crate::abi::{Hook, Reason, calls};
-#[cfg(feature = "bpf-log")]
-use crate::packet::Packet as _;
+use crate::packet::{Packet as _, ethertype};
 use crate::verdict::{Outcome, Tables as _, fabric, service, workload};
 pub use ctx::SkbPacket;
 use maps::CALLS;
+pub use reset::{run_reset4, run_reset6};
 use socket::SocketPacket;
 pub use tables::KernelTables;
 use xdp::XdpPacket;
@@ -98,7 +99,18 @@ pub fn run_fabric(ctx: &TcContext, hook: Hook) -> i32 {
     let packet = SkbPacket::new(ctx);
     // No closure: only programs themselves may call others.
     let outcome = match fabric::validate(&packet, &KernelTables, hook) {
-        fabric::Next::Done(outcome) => outcome,
+        fabric::Next::Done(outcome) => {
+            if matches!(outcome.reason, Reason::NoSuchWorkload) {
+                let reset = if packet.ethertype() == ethertype::IPV4 {
+                    calls::RESET4
+                } else {
+                    calls::RESET6
+                };
+                // SAFETY: the context is valid; nothing here needs to be dropped. Without the program there is no answer.
+                unsafe { CALLS.tail_call(ctx, reset) };
+            }
+            outcome
+        }
         fabric::Next::Host4 => hand_over(ctx, &packet, hook, Some(host4)),
         fabric::Next::Host6 => hand_over(ctx, &packet, hook, Some(host6)),
     };

@@ -18,6 +18,8 @@ pub struct Plain<A> {
     pub dport: u16,
     /// TCP flags; 0 for UDP.
     pub flags: u8,
+    /// Where the transport header begins, in bytes from the start of the frame.
+    pub l4: u32,
 }
 
 /// Reads a plain IPv4 packet; `None` also where anything about it is odd.
@@ -33,7 +35,7 @@ pub(super) fn ipv4<P: Packet>(packet: &P) -> Option<Plain<u32>> {
     }
     let protocol = (w2 >> 16) as u8;
     let flags = transport(packet, protocol, ETHERNET + HEADER, length - HEADER)?;
-    Some(with_ports(src, dst, protocol, ports, flags))
+    Some(with_ports(src, dst, protocol, ports, flags, ETHERNET + HEADER))
 }
 
 /// As [`ipv4`].
@@ -48,7 +50,14 @@ pub(super) fn ipv6<P: Packet>(packet: &P) -> Option<Plain<[u32; 4]>> {
     }
     let protocol = (w1 >> 8) as u8;
     let flags = transport(packet, protocol, ETHERNET + HEADER, length)?;
-    Some(with_ports([a, b, c, d], [e, f, g, h], protocol, ports, flags))
+    Some(with_ports(
+        [a, b, c, d],
+        [e, f, g, h],
+        protocol,
+        ports,
+        flags,
+        ETHERNET + HEADER,
+    ))
 }
 
 /// TCP flags of a transport header at `start` that fits into `length` bytes.
@@ -67,7 +76,7 @@ fn transport<P: Packet>(packet: &P, protocol: u8, start: u32, length: u32) -> Op
 }
 
 #[inline(always)]
-fn with_ports<A>(src: A, dst: A, protocol: u8, ports: u32, flags: u8) -> Plain<A> {
+fn with_ports<A>(src: A, dst: A, protocol: u8, ports: u32, flags: u8, l4: u32) -> Plain<A> {
     let ports = u32::from_be(ports);
     Plain {
         src,
@@ -76,5 +85,6 @@ fn with_ports<A>(src: A, dst: A, protocol: u8, ports: u32, flags: u8) -> Plain<A
         sport: (ports >> 16) as u16,
         dport: ports as u16,
         flags,
+        l4,
     }
 }

@@ -8,7 +8,7 @@
 //! | both | more than two VLAN tags inside the frame | `VlanTagged`; behind fewer, what follows is judged |
 //! | both | malformed network header | drop with that reason |
 //! | `from_fabric` | source is a pod, the podCIDR or an address of this node | `LocalSource` |
-//! | `from_fabric` | for the node's podCIDR, but no pod has the address (would loop) | `NoSuchWorkload` |
+//! | both; `to_fabric`: forwarded | for the node's podCIDR, but no pod has the address (would loop) | `NoSuchWorkload`, see [`super::reset`] |
 //! | `to_fabric` | forwarded multicast, broadcast, IPIP or GRE | `FabricUnsupported` |
 //! | `to_fabric` | forwarded, source neither a pod, the podCIDR or an address of this node nor allowed | `UnknownSource` |
 //! | both | the rest, without a host endpoint | `FabricPass` |
@@ -195,11 +195,17 @@ fn arriving<F: Family, T: FamilyTables<F>>(tables: &T, network: &Network<F>) -> 
     if tables.route(network.src) & OURS != 0 {
         return Reason::LocalSource;
     }
-    let to = tables.route(network.dst);
-    if to & route::LOCAL_POD_CIDR != 0 && to & (route::LOCAL_WORKLOAD | route::LOCAL_HOST) == 0 {
+    if is_nobodys(tables, network.dst) {
         return Reason::NoSuchWorkload;
     }
     Reason::FabricPass
+}
+
+/// Whether an address is in the node's podCIDR, and no pod has it.
+#[inline(always)]
+fn is_nobodys<F: Family, T: FamilyTables<F>>(tables: &T, dst: F::Addr) -> bool {
+    let to = tables.route(dst);
+    to & route::LOCAL_POD_CIDR != 0 && to & (route::LOCAL_WORKLOAD | route::LOCAL_HOST) == 0
 }
 
 #[inline(always)]
@@ -212,6 +218,8 @@ fn leaving<F: Family, T: FamilyTables<F>>(tables: &T, network: &Network<F>) -> R
     let carried = !matches!(network.protocol, protocol::IPIP | protocol::GRE);
     if !carried || F::is_multicast(network.dst) {
         Reason::FabricUnsupported
+    } else if is_nobodys(tables, network.dst) {
+        Reason::NoSuchWorkload
     } else {
         Reason::FabricPass
     }

@@ -39,6 +39,7 @@ mod host;
 mod judge;
 mod policy;
 mod related;
+pub mod reset;
 pub mod service;
 pub mod tables;
 pub mod workload;

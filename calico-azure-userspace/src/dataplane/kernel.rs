@@ -4,7 +4,9 @@ use std::io;
 use std::time::Duration;
 
 use aya::maps::{Map, MapError, ProgramArray};
-use aya::programs::{CgroupSkb, ProgramError, SchedClassifier, TestRun as _, TestRunOptions, Xdp};
+use aya::programs::{
+    CgroupSkb, ProgramError, SchedClassifier, TestRun as _, TestRunOptions, TestRunResult, Xdp,
+};
 use aya::{Ebpf, EbpfError, EbpfLoader};
 use calico_azure_ebpf::abi::{calls, map, program};
 
@@ -13,7 +15,7 @@ use super::maps::{Maps, sizes_of, specs};
 use super::pins::{ExpectedMap, Fit, PinError, Pins};
 
 /// The programs of interfaces, in the order in which their pins are listed, and those that they call.
-pub const PROGRAMS: [&str; 12] = [
+pub const PROGRAMS: [&str; 14] = [
     program::FROM_WORKLOAD,
     program::TO_WORKLOAD,
     program::FROM_FABRIC,
@@ -23,6 +25,8 @@ pub const PROGRAMS: [&str; 12] = [
     program::HOST_IN6,
     program::HOST_OUT4,
     program::HOST_OUT6,
+    program::RESET4,
+    program::RESET6,
     program::FROM_WORKLOAD6,
     program::TO_WORKLOAD6,
     program::SERVICE6,
@@ -32,7 +36,7 @@ pub const PROGRAMS: [&str; 12] = [
 const XDP_PASS: u32 = 2;
 
 /// Programs that call each other by their place in `CALLS`.
-const CALLS: [(u32, &str); 10] = [
+const CALLS: [(u32, &str); 12] = [
     (calls::SERVICE, program::SERVICE),
     (calls::TO_WORKLOAD, program::TO_WORKLOAD),
     (calls::TO_FABRIC, program::TO_FABRIC),
@@ -43,6 +47,8 @@ const CALLS: [(u32, &str); 10] = [
     (calls::HOST_IN6, program::HOST_IN6),
     (calls::HOST_OUT4, program::HOST_OUT4),
     (calls::HOST_OUT6, program::HOST_OUT6),
+    (calls::RESET4, program::RESET4),
+    (calls::RESET6, program::RESET6),
 ];
 
 /// The kernel refused something.
@@ -231,15 +237,41 @@ impl Kernel {
             repeat,
             ..TestRunOptions::default()
         };
+        let result = self.run(name, options)?;
+        Ok((result.return_value, result.duration))
+    }
+
+    /// As [`Self::test_run`], once: the return value, and what became of the packet.
+    ///
+    /// # Errors
+    /// What the kernel says.
+    pub fn test_rewrite(
+        &mut self,
+        name: &'static str,
+        packet: &[u8],
+        context: &[u8],
+    ) -> Result<(u32, Vec<u8>), KernelError> {
+        let mut out = vec![0; packet.len()];
+        let options = TestRunOptions {
+            data_in: Some(packet),
+            data_out: Some(&mut out),
+            ctx_in: Some(context),
+            ..TestRunOptions::default()
+        };
+        let result = self.run(name, options)?;
+        out.truncate(result.data_size_out as usize);
+        Ok((result.return_value, out))
+    }
+
+    fn run(&mut self, name: &'static str, options: TestRunOptions<'_>) -> Result<TestRunResult, KernelError> {
         let result = match name {
             program::TO_HOST => self.to_host()?.test_run(options),
             _ => classifier(&mut self.ebpf, name)?.test_run(options),
         };
-        let result = result.map_err(|source| KernelError::Program {
+        result.map_err(|source| KernelError::Program {
             name,
             source: Box::new(source),
-        })?;
-        Ok((result.return_value, result.duration))
+        })
     }
 
     /// Instructions that the verifier looked at (kernel 5.16, commit aba64c7da983; 0 before), and bytes of machine code.

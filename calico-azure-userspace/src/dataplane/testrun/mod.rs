@@ -162,6 +162,23 @@ impl Runner {
         Ok((returned, self.events.next_event()))
     }
 
+    /// Runs a program on a packet that it may answer: the answer, if it sends one back.
+    ///
+    /// # Errors
+    /// As [`Self::run`]; also if the packet passes.
+    pub fn answer(&mut self, at: At, packet: &[u8]) -> Result<Option<Vec<u8>>, TestRunError> {
+        let (value, out) = self
+            .dataplane
+            .io()
+            .test_rewrite(at.program, packet, &context(at))?;
+        let program = at.program;
+        match value.cast_signed() {
+            TC_ACT_REDIRECT => Ok(Some(out)),
+            TC_ACT_SHOT => Ok(None),
+            value => Err(TestRunError::Returned { program, value }),
+        }
+    }
+
     /// Reads and forgets all events.
     pub fn drain(&mut self) -> usize {
         std::iter::from_fn(|| self.events.next_event()).count()
@@ -187,13 +204,17 @@ fn returned(at: At, value: u32) -> Result<Returned, TestRunError> {
     }
     match value.cast_signed() {
         -1 => Ok(Returned::Next),
-        2 => Ok(Returned::Drop),
+        TC_ACT_SHOT => Ok(Returned::Drop),
         value => {
             let program = at.program;
             Err(TestRunError::Returned { program, value })
         }
     }
 }
+
+/// linux/pkt_cls.h.
+const TC_ACT_SHOT: i32 = 2;
+const TC_ACT_REDIRECT: i32 = 7;
 
 /// Bytes of `struct __sk_buff` (linux/bpf.h, since 5.16 with `hwtstamp`).
 const CONTEXT: usize = 192;
