@@ -13,6 +13,7 @@ use crate::dataplane::attach::Mode;
 use crate::dataplane::kernel::Sizes;
 use crate::dataplane::plan::Settings;
 use crate::model::{EndpointToHost, Failsafe, FelixConfiguration};
+use crate::sources::kube::KubeConfig;
 
 /// Conntrack timeouts: Felix's defaults.
 pub const SETTINGS_TIMEOUTS: [u64; 8] = DEFAULT_TIMEOUTS;
@@ -208,13 +209,21 @@ pub enum Imds {
     Policy,
 }
 
+/// Where manifests come from.
+#[derive(Clone, Debug)]
+pub enum Source {
+    /// A directory of them.
+    Dir(PathBuf),
+    /// A Kubernetes API.
+    Kube(KubeConfig),
+}
+
 /// Everything the agent is told.
 #[derive(Clone, Debug)]
 pub struct AgentConfig {
     /// As pods name it.
     pub node: String,
-    /// Directory of manifests.
-    pub source: PathBuf,
+    pub source: Source,
     /// Prefixes of pod interface names.
     pub interface_prefixes: Vec<String>,
     pub fabric: FabricChoice,

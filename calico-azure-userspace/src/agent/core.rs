@@ -1,7 +1,6 @@
 //! The owner of all state: what is known, what follows from it, what the kernel holds, what is attached.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::path::PathBuf;
 use std::sync::PoisonError;
 use std::time::Instant;
 
@@ -12,11 +11,11 @@ use super::names;
 use super::protect::{self, SharedProtector};
 use super::staged::Staged;
 use super::status::{self, Status, StatusEndpoint};
-use super::{AgentConfig, AgentError};
+use super::{AgentConfig, AgentError, Source};
 use crate::dataplane::maps::Maps;
 use crate::dataplane::{Dataplane, Published};
 use crate::policy::{Change, Compiler, Desired, Event, Interface, Interfaces, NodeFacts};
-use crate::sources::dir;
+use crate::sources::Event as Input;
 use crate::sources::links::Snapshot;
 
 pub(super) struct Core {
@@ -99,24 +98,26 @@ impl Core {
         })
     }
 
-    pub(super) fn source(&self) -> PathBuf {
-        self.config.source.clone()
+    pub(super) fn source(&self) -> &Source {
+        &self.config.source
     }
 
     pub(super) fn must_retry(&self) -> bool {
         self.retry
     }
 
-    /// Takes in one event of the manifest directory.
-    pub(super) fn resource(&mut self, event: dir::Event) {
+    /// Takes in one event of the source of manifests.
+    pub(super) fn resource(&mut self, event: Input) {
         self.status.inputs_seen += 1;
         match event {
-            dir::Event::Upsert(resource) => self.learn(Event::Upsert(resource)),
-            dir::Event::Delete(key) => self.learn(Event::Delete(key)),
-            dir::Event::InSync => self.sources_in_sync = true,
-            dir::Event::Problems(problems) => {
-                self.problems.input = problems.iter().map(ToString::to_string).collect();
-                for problem in &self.problems.input {
+            Input::Upsert(resource) => self.learn(Event::Upsert(resource)),
+            Input::Delete(key) => self.learn(Event::Delete(key)),
+            Input::InSync => self.sources_in_sync = true,
+            Input::Problems(problems) => {
+                let now = problems.iter().map(ToString::to_string).collect();
+                let before = std::mem::replace(&mut self.problems.input, now);
+                let known: BTreeSet<&String> = before.iter().collect();
+                for problem in self.problems.input.iter().filter(|now| !known.contains(now)) {
                     tracing::warn!("{problem}");
                 }
             }

@@ -17,7 +17,7 @@ mod sweep;
 
 pub use config::{
     AgentConfig, EstablishedFlows, FabricChoice, Failsafes, HostCgroup, Imds, LogFlows, MarkMask,
-    SETTINGS_TIMEOUTS, Tunnels, Wireserver, endpoint_to_host,
+    SETTINGS_TIMEOUTS, Source, Tunnels, Wireserver, endpoint_to_host,
 };
 pub use status::{Status, lock, path as status_path};
 
@@ -36,7 +36,7 @@ use crate::dataplane::kernel::{Kernel, KernelError, is_root};
 use crate::dataplane::pins::{PinError, Pins};
 use crate::dataplane::{ApplyError, cgroup, ring};
 use crate::sources::links::{LinksError, Snapshot};
-use crate::sources::{dir, links as link_source};
+use crate::sources::{Event, dir, kube, links as link_source};
 
 use self::core::Core;
 use self::protect::Protector;
@@ -63,6 +63,8 @@ pub enum AgentError {
     Links(#[from] LinksError),
     #[error("{0}")]
     Dir(#[from] dir::DirError),
+    #[error("{0}")]
+    Kube(#[from] kube::KubeError),
     #[error(
         "no cgroup2 file system is mounted here: mount the host's, name its root with --host-cgroup, or say `--host-cgroup none` \
          and leave what pods send to services of this very host unjudged"
@@ -74,15 +76,15 @@ pub enum AgentError {
 
 /// What arrives at the owner of all state.
 pub(crate) enum Message {
-    /// Everything that one look at the directory found.
-    Dir(Vec<dir::Event>),
+    /// What the source of manifests saw change at once.
+    Inputs(Vec<Event>),
     Links(Result<Snapshot, LinksError>),
     Stop,
 }
 
-impl From<Vec<dir::Event>> for Message {
-    fn from(events: Vec<dir::Event>) -> Self {
-        Self::Dir(events)
+impl From<Vec<Event>> for Message {
+    fn from(events: Vec<Event>) -> Self {
+        Self::Inputs(events)
     }
 }
 
@@ -134,7 +136,12 @@ pub fn run(mut config: AgentConfig) -> Result<(), AgentError> {
     link_source::watch(sender.clone(), move |snapshot| {
         protect::with(&protector, |p| p.see(snapshot));
     })?;
-    dir::watch(core.source(), sender.clone())?;
+    match core.source() {
+        Source::Dir(dir) => dir::watch(dir.clone(), sender.clone())?,
+        Source::Kube(config) => {
+            kube::watch(config, sender.clone())?;
+        }
+    }
     let mut signals = Signals::new([SIGTERM, SIGINT]).map_err(AgentError::Start)?;
     let stopper = move || {
         if signals.forever().next().is_some() {
@@ -170,7 +177,7 @@ pub fn run(mut config: AgentConfig) -> Result<(), AgentError> {
                     core.write_status();
                     return Ok(());
                 }
-                Message::Dir(events) => events.into_iter().for_each(|event| core.resource(event)),
+                Message::Inputs(events) => events.into_iter().for_each(|event| core.resource(event)),
                 Message::Links(snapshot) => core.links(snapshot?),
             }
         }

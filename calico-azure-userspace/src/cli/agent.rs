@@ -1,6 +1,6 @@
 //! `calico-azure agent`.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use calico_azure_ebpf::abi::DEFAULT_VXLAN_PORT;
@@ -10,20 +10,30 @@ use ipnet::IpNet;
 
 use super::{NodeArgs, OK, Outcome, object};
 use crate::agent::{
-    AgentConfig, EstablishedFlows, FabricChoice, Failsafes, HostCgroup, Imds, LogFlows, MarkMask, Tunnels,
-    Wireserver, endpoint_to_host, run,
+    AgentConfig, EstablishedFlows, FabricChoice, Failsafes, HostCgroup, Imds, LogFlows, MarkMask, Source,
+    Tunnels, Wireserver, endpoint_to_host, run,
 };
 use crate::dataplane::attach::Mode;
 use crate::dataplane::kernel::Sizes;
 use crate::model::{EndpointToHost, FelixConfiguration};
+use crate::sources::kube::KubeConfig;
+
+/// What `--source` says for the Kubernetes API.
+const KUBE: &str = "kube";
 
 #[derive(Debug, Args)]
 pub(super) struct AgentArgs {
     #[command(flatten)]
     node: NodeArgs,
-    /// Directory of manifests; it is watched.
-    #[arg(long, env = "CALICO_AZURE_SOURCE", value_name = "DIR")]
+    /// Where manifests come from: `kube`, the Kubernetes API, or a directory (one that is named kube: `./kube`). Either is watched.
+    #[arg(long, env = "CALICO_AZURE_SOURCE", value_name = "kube|DIR")]
     source: PathBuf,
+    /// How to reach the Kubernetes API: a kubeconfig file, or several with colons between. Without it, as the pod's service account.
+    #[arg(long, env = "KUBECONFIG", value_name = "FILE")]
+    kubeconfig: Option<PathBuf>,
+    /// A context of the kubeconfig file other than its current one.
+    #[arg(long, env = "CALICO_AZURE_KUBE_CONTEXT", value_name = "NAME")]
+    kube_context: Option<String>,
     /// Prefixes of pods' host-side interfaces.
     #[arg(
         long,
@@ -134,13 +144,22 @@ impl AgentArgs {
         let NodeArgs {
             node, bpffs, run_dir, ..
         } = self.node;
-        if !self.source.is_dir() {
+        let source = if self.source == Path::new(KUBE) {
+            Source::Kube(KubeConfig {
+                // An empty variable is none.
+                kubeconfig: self.kubeconfig.filter(|path| path.as_os_str() != ""),
+                context: self.kube_context,
+                ..KubeConfig::default()
+            })
+        } else if self.source.is_dir() {
+            Source::Dir(self.source)
+        } else {
             return Err(format!(
-                "--source {}: expected a directory of manifests",
+                "--source {}: expected {KUBE}, or a directory of manifests",
                 self.source.display()
             )
             .into());
-        }
+        };
         let sizes = Sizes {
             conntrack: self.conntrack_entries,
             half_open: (self.conntrack_entries / 4).max(1024),
@@ -148,7 +167,7 @@ impl AgentArgs {
         };
         run(AgentConfig {
             node,
-            source: self.source,
+            source,
             interface_prefixes: self.interface_prefix,
             fabric: self.fabric_interface,
             bpffs,

@@ -83,7 +83,7 @@ const KUBERNETES_OTHER: [&str; 5] = [
 ];
 
 /// The versions and kinds that are read.
-fn read() -> impl Iterator<Item = (&'static [&'static str], &'static [Kind])> {
+pub(super) fn read() -> impl Iterator<Item = (&'static [&'static str], &'static [Kind])> {
     const OF_CALICO: (&[&str], &[Kind]) = (&[CALICO, CALICO_CRD], &calico::KINDS);
     READ.into_iter().chain([OF_CALICO])
 }

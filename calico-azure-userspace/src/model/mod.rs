@@ -12,6 +12,7 @@
 //! denies whatever the rest of it matches otherwise. A policy that is not understood still selects its endpoints
 //! (everything in its scope, if that is not understood either), in every direction that it might have meant.
 
+pub mod api;
 mod calico;
 mod core;
 mod kinds;

@@ -20,26 +20,8 @@ use std::time::{Duration, Instant};
 use notify::event::{AccessKind, AccessMode, EventKind};
 use notify::{RecommendedWatcher, RecursiveMode, Watcher as _};
 
-use crate::model::{Key, Problem, Resource};
-
 use self::tracker::Tracker;
-
-/// One change of the inputs.
-#[derive(Clone, Debug, PartialEq)]
-#[expect(
-    clippy::large_enum_variant,
-    reason = "most events are upserts, a box for each would cost more"
-)]
-pub enum Event {
-    /// New or changed.
-    Upsert(Resource),
-    /// Gone.
-    Delete(Key),
-    /// Everything that is wrong now; replaces what was said before.
-    Problems(Vec<Problem>),
-    /// Every file has been read: what was sent so far is all there is. Sent once.
-    InSync,
-}
+use super::Event;
 
 /// The directory cannot be watched.
 #[derive(Debug, thiserror::Error)]

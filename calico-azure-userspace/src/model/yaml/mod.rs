@@ -4,6 +4,7 @@
 //! everything that is wrong with it, each thing at its place. Aliases and merge keys are resolved; how much they may
 //! add is bounded.
 
+mod json;
 mod parts;
 mod scalar;
 #[cfg(test)]
@@ -14,6 +15,7 @@ use std::collections::HashMap;
 
 use serde_saphyr::granit_parser::{Event, Marker, Parser, ScalarStyle, Span, StructureStyle, Tag};
 
+pub(super) use json::Keep;
 pub(super) use parts::{Part, line_breaks, parts, values};
 pub(super) use scalar::{Resolved, Scalar};
 

@@ -4,9 +4,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use std::sync::Arc;
 
-use super::Event;
 use crate::model::load::{Origin, duplicate};
 use crate::model::{Key, Problem, Resource};
+use crate::sources::Event;
 
 /// The objects of one file.
 pub(super) type Contents = BTreeMap<Arc<Key>, (Arc<Resource>, Origin)>;

@@ -10,6 +10,7 @@ use tempfile::TempDir;
 
 use super::tracker::{GRACE, Tracker};
 use super::*;
+use crate::model::{Problem, Resource};
 
 type TestResult = Result<(), Box<dyn Error>>;
 

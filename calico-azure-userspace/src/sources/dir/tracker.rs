@@ -7,10 +7,10 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
-use super::Event;
 use super::objects::{Contents, Files, Objects};
 use crate::model::load::{Loaded, load_file, manifests};
 use crate::model::{Key, Kind, Problem, Severity};
+use crate::sources::Event;
 
 /// How long a file must be gone, or empty, before its objects are: editors move the old one away, or truncate it,
 /// and then write the new one, and policy must not lapse in between.

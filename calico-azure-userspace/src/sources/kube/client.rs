@@ -1,0 +1,274 @@
+//! One connection to an API server, and requests over it.
+//!
+//! Over TLS all watches share one HTTP/2 connection, which is pinged: 5,000 nodes with a connection for each of 25 kinds
+//! would be a burden to the API server, and Azure's load balancer forgets connections that are idle for 240 s without
+//! telling either side.
+
+use std::time::Duration;
+
+use http::header::{ACCEPT, RETRY_AFTER};
+use http::{HeaderMap, Request, Response};
+use http_body_util::BodyExt as _;
+use hyper_rustls::{FixedServerNameResolver, HttpsConnectorBuilder};
+use hyper_util::client::legacy;
+use hyper_util::client::legacy::connect::HttpConnector;
+use hyper_util::rt::{TokioExecutor, TokioTimer};
+use kube::Config;
+use kube::client::{Body, Client, ConfigExt as _};
+use kube::config::{KubeConfigOptions, Kubeconfig};
+use tokio::time::timeout;
+use tower::ServiceBuilder;
+
+use super::wire::Status;
+use super::{KubeConfig, KubeError};
+
+/// How long an idle connection is trusted before it is asked, and how long an answer may take.
+const KEEPALIVE: Duration = Duration::from_secs(20);
+const PING_ANSWER: Duration = Duration::from_secs(10);
+/// An API server gives up a request of its own accord after a minute.
+const ANSWER: Duration = Duration::from_secs(70);
+
+/// A request that did not give what was asked for.
+#[derive(Clone, Debug, thiserror::Error)]
+pub(super) enum Failure {
+    /// No answer, or half of one.
+    #[error("{0}")]
+    Lost(String),
+    #[error("{} (status {})", .0.message, .0.code)]
+    Refused(Status),
+    /// Says this nevertheless.
+    #[error("the answer is not what an API server says: {0}")]
+    Garbled(String),
+}
+
+impl Failure {
+    pub(super) fn code(&self) -> Option<u16> {
+        match self {
+            Self::Refused(status) => Some(status.code),
+            Self::Lost(_) | Self::Garbled(_) => None,
+        }
+    }
+
+    pub(super) fn is_expired(&self) -> bool {
+        matches!(self, Self::Refused(status) if status.is_expired())
+    }
+
+    pub(super) fn retry_after(&self) -> Option<Duration> {
+        match self {
+            Self::Refused(status) => status.retry_after(),
+            Self::Lost(_) | Self::Garbled(_) => None,
+        }
+    }
+}
+
+/// Reads where the API server is and who we are there.
+pub(super) async fn configuration(told: &KubeConfig) -> Result<Config, KubeError> {
+    let Some(files) = &told.kubeconfig else {
+        return Config::incluster().map_err(|source| KubeError::NotInCluster(source.to_string()));
+    };
+    let failed = |source: &dyn std::error::Error| KubeError::Kubeconfig {
+        path: files.clone(),
+        message: causes(source),
+    };
+    // As kubectl reads KUBECONFIG: several files are one.
+    let mut merged = Kubeconfig::default();
+    for file in std::env::split_paths(files).filter(|file| file.as_os_str() != "") {
+        let read = Kubeconfig::read_from(file).map_err(|error| failed(&error))?;
+        merged = merged.merge(read).map_err(|error| failed(&error))?;
+    }
+    let options = KubeConfigOptions {
+        context: told.context.clone(),
+        ..KubeConfigOptions::default()
+    };
+    Config::from_custom_kubeconfig(merged, &options)
+        .await
+        .map_err(|error| failed(&error))
+}
+
+/// Makes a client. Tokens from files are read again as they are rotated, plug-ins are asked again before theirs expire: that is
+/// what the layers of `kube` do.
+pub(super) fn client(config: &Config) -> Result<Client, KubeError> {
+    let unusable = |source: kube::Error| KubeError::Unusable(causes(&source));
+    if let Some(proxy) = &config.proxy_url {
+        return Err(KubeError::Unusable(format!(
+            "the kubeconfig names a proxy, {proxy}: proxies are not supported, remove proxy-url"
+        )));
+    }
+    let mut tcp = HttpConnector::new();
+    tcp.enforce_http(false);
+    tcp.set_nodelay(true);
+    tcp.set_keepalive(Some(KEEPALIVE));
+    tcp.set_keepalive_interval(Some(PING_ANSWER));
+    tcp.set_keepalive_retries(Some(2));
+    tcp.set_connect_timeout(Some(PING_ANSWER));
+    let tls = HttpsConnectorBuilder::new()
+        .with_tls_config(config.rustls_client_config().map_err(unusable)?)
+        .https_or_http();
+    let tls = match &config.tls_server_name {
+        Some(name) => {
+            let name = name.clone().try_into();
+            let name = name.map_err(|error| KubeError::Unusable(format!("tls-server-name: {error}")))?;
+            tls.with_server_name_resolver(FixedServerNameResolver::new(name))
+        }
+        None => tls,
+    };
+    let http = legacy::Client::builder(TokioExecutor::new())
+        .timer(TokioTimer::new())
+        .http2_keep_alive_interval(KEEPALIVE)
+        .http2_keep_alive_timeout(PING_ANSWER)
+        .http2_adaptive_window(true)
+        .build(tls.enable_all_versions().wrap_connector(tcp));
+    let service = ServiceBuilder::new()
+        .layer(config.base_uri_layer())
+        .option_layer(config.auth_layer().map_err(unusable)?)
+        .layer(config.extra_headers_layer().map_err(unusable)?)
+        .map_err(tower::BoxError::from)
+        .service(http);
+    Ok(Client::new(service, config.default_namespace.clone()))
+}
+
+/// Every cause, as the last one usually says what is wrong.
+pub(super) fn causes(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut next = error.source();
+    while let Some(cause) = next {
+        let cause_text = cause.to_string();
+        if !text.contains(&cause_text) {
+            text = format!("{text}: {cause_text}");
+        }
+        next = cause.source();
+    }
+    text
+}
+
+/// An API server.
+#[derive(Clone)]
+pub(super) struct Api {
+    client: Client,
+    /// How long an answer that has begun may be silent.
+    idle: Duration,
+}
+
+impl Api {
+    pub(super) fn new(client: Client, idle: Duration) -> Self {
+        Self { client, idle }
+    }
+
+    async fn open(&self, path: &str, accept: &str) -> Result<Response<Body>, Failure> {
+        let request = Request::get(path)
+            .header(ACCEPT, accept)
+            .body(Body::empty())
+            .map_err(|error| Failure::Garbled(error.to_string()))?;
+        let answer = timeout(ANSWER, self.client.send(request)).await;
+        let response = answer
+            .map_err(|_late| Failure::Lost(format!("no answer within {} s", ANSWER.as_secs())))?
+            .map_err(|error| Failure::Lost(causes(&error)))?;
+        if response.status().is_success() {
+            return Ok(response);
+        }
+        let code = response.status().as_u16();
+        let retry_after = seconds(response.headers());
+        // What cannot be read to its end says nothing more than its status.
+        let body = self.whole(response).await.unwrap_or_default();
+        Err(Failure::Refused(status(code, retry_after, &body)))
+    }
+
+    /// The whole answer.
+    pub(super) async fn get(&self, path: &str, accept: &str) -> Result<Vec<u8>, Failure> {
+        let response = self.open(path, accept).await?;
+        self.whole(response).await
+    }
+
+    async fn whole(&self, response: Response<Body>) -> Result<Vec<u8>, Failure> {
+        let mut lines = self.lines_of(response);
+        while lines.more().await? {}
+        Ok(lines.buffer)
+    }
+
+    /// The answer, line by line.
+    pub(super) async fn lines(&self, path: &str, accept: &str) -> Result<Lines, Failure> {
+        Ok(self.lines_of(self.open(path, accept).await?))
+    }
+
+    fn lines_of(&self, response: Response<Body>) -> Lines {
+        Lines {
+            body: response.into_body(),
+            idle: self.idle,
+            buffer: Vec::new(),
+            taken: 0,
+            searched: 0,
+        }
+    }
+}
+
+fn seconds(headers: &HeaderMap) -> Option<u64> {
+    headers.get(RETRY_AFTER)?.to_str().ok()?.trim().parse().ok()
+}
+
+/// What a refusal says; proxies and servers that are starting say it in their own words.
+fn status(code: u16, retry_after: Option<u64>, body: &[u8]) -> Status {
+    const LONGEST: usize = 300;
+    let mut status: Status = serde_json::from_slice(body).unwrap_or_default();
+    status.code = code;
+    if status.message.is_empty() {
+        let text = String::from_utf8_lossy(body);
+        status.message = text.trim().chars().take(LONGEST).collect();
+    }
+    if status.message.is_empty() {
+        status.message = "the API server refuses".to_owned();
+    }
+    status.or_retry_after(retry_after)
+}
+
+/// A body that comes in lines.
+pub(super) struct Lines {
+    body: Body,
+    idle: Duration,
+    buffer: Vec<u8>,
+    /// Up to here lines have been handed over.
+    taken: usize,
+    /// Up to here there is no further end of a line.
+    searched: usize,
+}
+
+impl Lines {
+    /// The next line; `None` at the end. What follows the last end of a line is half a line.
+    pub(super) async fn next(&mut self) -> Result<Option<&[u8]>, Failure> {
+        loop {
+            let rest = self.buffer.get(self.searched..).unwrap_or_default();
+            if let Some(length) = rest.iter().position(|byte| *byte == b'\n') {
+                let begin = self.taken;
+                let end = self.searched + length;
+                (self.taken, self.searched) = (end + 1, end + 1);
+                return Ok(self.buffer.get(begin..end));
+            }
+            self.buffer.drain(..self.taken);
+            self.taken = 0;
+            self.searched = self.buffer.len();
+            if !self.more().await? {
+                return Ok(None);
+            }
+        }
+    }
+
+    /// Reads on; whether there was anything.
+    async fn more(&mut self) -> Result<bool, Failure> {
+        loop {
+            let frame = timeout(self.idle, self.body.frame()).await;
+            let frame = frame.map_err(|_silent| {
+                Failure::Lost(format!("nothing was heard for {} s", self.idle.as_secs_f32()))
+            })?;
+            match frame {
+                None => return Ok(false),
+                Some(Err(error)) => return Err(Failure::Lost(causes(&error))),
+                Some(Ok(frame)) => {
+                    // Anything else is trailers.
+                    if let Ok(data) = frame.into_data() {
+                        self.buffer.extend_from_slice(&data);
+                        return Ok(true);
+                    }
+                }
+            }
+        }
+    }
+}
