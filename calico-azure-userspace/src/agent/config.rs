@@ -1,6 +1,7 @@
 //! What the agent is told at start.
 
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
 use calico_azure_ebpf::abi::{
@@ -9,6 +10,7 @@ use calico_azure_ebpf::abi::{
 };
 use ipnet::IpNet;
 
+use super::felix::{Felix, Told};
 use crate::dataplane::attach::Mode;
 use crate::dataplane::kernel::Sizes;
 use crate::dataplane::plan::Settings;
@@ -218,14 +220,22 @@ pub enum Source {
     Kube(KubeConfig),
 }
 
+/// Changes what is logged while the agent runs.
+#[derive(Clone)]
+pub struct SetLog(pub Arc<dyn Fn(&str) -> Result<(), String> + Send + Sync>);
+
+impl std::fmt::Debug for SetLog {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("SetLog")
+    }
+}
+
 /// Everything the agent is told.
 #[derive(Clone, Debug)]
 pub struct AgentConfig {
     /// As pods name it.
     pub node: String,
     pub source: Source,
-    /// Prefixes of pod interface names.
-    pub interface_prefixes: Vec<String>,
     pub fabric: FabricChoice,
     pub bpffs: PathBuf,
     /// Names the pin directory.
@@ -237,7 +247,6 @@ pub struct AgentConfig {
     pub flow_log: Option<PathBuf>,
     pub log_flows: LogFlows,
     pub established_flows: EstablishedFlows,
-    pub tunnels: Tunnels,
     pub wireserver: Wireserver,
     pub imds: Imds,
     /// For how long after the first start on a node TCP connections in their middle are adopted; zero: not at all.
@@ -247,9 +256,12 @@ pub struct AgentConfig {
     /// Sources that may be forwarded although nothing on this node owns them.
     pub allowed_sources: Vec<IpNet>,
     pub host_cgroup: HostCgroup,
-    pub mark_mask: MarkMask,
-    /// Settings of Felix that win over FelixConfiguration objects.
-    pub felix: FelixConfiguration,
+    /// Settings of Felix that policy reads; they win over FelixConfiguration objects.
+    pub policy: FelixConfiguration,
+    /// Those that the agent reads itself.
+    pub told: Told,
+    /// Sets the filter of log lines.
+    pub set_log: SetLog,
     pub sizes: Sizes,
     /// The eBPF object.
     pub object: Vec<u8>,
@@ -258,7 +270,7 @@ pub struct AgentConfig {
 impl AgentConfig {
     /// What goes into the kernel's configuration.
     #[must_use]
-    pub fn settings(&self) -> Settings {
+    pub fn settings(&self, felix: &Felix) -> Settings {
         let established = match self.established_flows {
             EstablishedFlows::Reevaluate => 0,
             EstablishedFlows::Keep => CONFIG_KEEP_ESTABLISHED,
@@ -267,7 +279,7 @@ impl AgentConfig {
             ipip,
             vxlan,
             vxlan_port,
-        } = self.tunnels;
+        } = felix.tunnels;
         let ipip = if ipip { CONFIG_ALLOW_IPIP } else { 0 };
         let vxlan = if vxlan { CONFIG_ALLOW_VXLAN } else { 0 };
         let wireserver = match self.wireserver {
@@ -285,9 +297,9 @@ impl AgentConfig {
         };
         Settings {
             flags: established | log | ipip | vxlan | wireserver | imds,
-            timeouts: SETTINGS_TIMEOUTS,
+            timeouts: felix.timeouts,
             vxlan_port,
-            mark_mask: self.mark_mask.0,
+            mark_mask: felix.mark_mask.0,
             adopt_until: self.adopt_until,
         }
     }

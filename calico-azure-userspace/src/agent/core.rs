@@ -1,20 +1,24 @@
 //! The owner of all state: what is known, what follows from it, what the kernel holds, what is attached.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::PoisonError;
-use std::time::Instant;
+use std::sync::{Arc, PoisonError};
+use std::time::{Duration, Instant};
 
 use calico_azure_ebpf::abi::host_set;
 
 use super::events::SharedContext;
+use super::felix::Felix;
 use super::names;
 use super::protect::{self, SharedProtector};
+use super::serve::Server;
 use super::staged::Staged;
 use super::status::{self, Status, StatusEndpoint};
+use super::vitals::Vitals;
 use super::{AgentConfig, AgentError, Source};
 use crate::dataplane::maps::Maps;
 use crate::dataplane::{Dataplane, Published};
-use crate::policy::{Change, Compiler, Desired, Event, Interface, Interfaces, NodeFacts};
+use crate::model::{Key, Kind, Resource};
+use crate::policy::{Change, Compiler, Desired, Event, Interface, Interfaces, NodeFacts, RuleRef};
 use crate::sources::Event as Input;
 use crate::sources::links::Snapshot;
 
@@ -33,15 +37,33 @@ pub(super) struct Core {
     pending: Change,
     retry: bool,
     problems: Problems,
+    vitals: Arc<Vitals>,
+    server: Server,
+    felix: Felix,
+    /// A FelixConfiguration is not what it was.
+    felix_changed: bool,
+    /// Settings that were named in the log as without effect.
+    named: BTreeSet<String>,
     status: Status,
     /// What the status file says.
     written: Option<Status>,
+}
+
+/// What the owner of all state works with.
+pub(super) struct Parts {
+    pub(super) protector: SharedProtector,
+    pub(super) context: SharedContext,
+    pub(super) staged: Staged,
+    pub(super) vitals: Arc<Vitals>,
+    pub(super) server: Server,
+    pub(super) felix: Felix,
 }
 
 /// What is wrong, by where it comes from: each part is replaced when its source speaks again.
 #[derive(Debug, Default)]
 struct Problems {
     input: Vec<String>,
+    settings: Vec<String>,
     policy: Vec<String>,
     layouts: Option<String>,
     apply: Option<String>,
@@ -51,12 +73,14 @@ impl Problems {
     fn all(&self) -> Vec<String> {
         let Self {
             input,
+            settings,
             policy,
             layouts,
             apply,
         } = self;
         input
             .iter()
+            .chain(settings)
             .chain(policy)
             .chain(layouts)
             .chain(apply)
@@ -66,13 +90,15 @@ impl Problems {
 }
 
 impl Core {
-    pub(super) fn new(
-        config: AgentConfig,
-        maps: Maps,
-        protector: SharedProtector,
-        context: SharedContext,
-        staged: Staged,
-    ) -> Result<Self, AgentError> {
+    pub(super) fn new(config: AgentConfig, maps: Maps, parts: Parts) -> Result<Self, AgentError> {
+        let Parts {
+            protector,
+            context,
+            staged,
+            vitals,
+            server,
+            felix,
+        } = parts;
         let dataplane = Dataplane::open(maps)?;
         let compiler = Compiler::new(dataplane.reserved());
         let status = Status {
@@ -93,6 +119,11 @@ impl Core {
             pending: Change::everything(),
             retry: false,
             problems: Problems::default(),
+            vitals,
+            server,
+            felix,
+            felix_changed: true,
+            named: BTreeSet::new(),
             status,
             written: None,
         })
@@ -143,9 +174,9 @@ impl Core {
         let facts = NodeFacts {
             node: self.config.node.clone(),
             host_ips: snapshot.host_ips.iter().copied().collect(),
-            interface_prefixes: self.config.interface_prefixes.clone(),
+            interface_prefixes: self.felix.interface_prefixes.clone(),
             allowed_sources: self.config.allowed_sources.clone(),
-            settings: self.config.felix.clone(),
+            settings: self.config.policy.clone(),
         };
         self.learn(Event::Interfaces(interfaces));
         self.learn(Event::Node(facts));
@@ -153,6 +184,11 @@ impl Core {
     }
 
     fn learn(&mut self, event: Event) {
+        self.felix_changed |= match &event {
+            Event::Upsert(resource) => matches!(resource, Resource::FelixConfiguration(_)),
+            Event::Delete(key) => key.kind == Kind::FelixConfiguration,
+            Event::Interfaces(_) | Event::Node(_) => false,
+        };
         let wanted = self.staged.wants(&event).then(|| event.clone());
         self.changed |= self.compiler.apply(event);
         if let Some(event) = wanted {
@@ -171,6 +207,9 @@ impl Core {
             return;
         }
         self.retry = false;
+        if std::mem::take(&mut self.felix_changed) {
+            self.settle_felix();
+        }
         self.staged.update();
         match self.apply(begun) {
             Ok(()) => {
@@ -181,12 +220,51 @@ impl Core {
             Err(error) => {
                 tracing::error!(%error, "apply failed; the verdicts in force stay in force");
                 self.problems.apply = Some(error);
+                self.vitals.publish(|seen| seen.failures += 1);
                 self.status.ready = false;
                 self.retry = true;
             }
         }
         self.status.epoch = self.dataplane.image().config.epoch;
         self.write_status();
+    }
+
+    /// Brings Felix's settings in step with what is known of them.
+    fn settle_felix(&mut self) {
+        let store = self.compiler.store();
+        let named = Felix::without_effect(store.felix_configurations(&self.config.node));
+        for setting in named.difference(&self.named) {
+            tracing::info!("FelixConfiguration: {setting} has no effect here");
+        }
+        let (felix, problems) = Felix::of(&self.config.told, store.felix_configurations(&self.config.node));
+        self.named.extend(named);
+        for problem in problems
+            .iter()
+            .filter(|problem| !self.problems.settings.contains(problem))
+        {
+            tracing::warn!("{problem}");
+        }
+        self.problems.settings = problems;
+        if felix == self.felix {
+            return;
+        }
+        let before = std::mem::replace(&mut self.felix, felix);
+        tracing::info!("FelixConfiguration changed the agent's settings");
+        self.server.listen(&self.felix.health, &self.felix.metrics);
+        if before.log != self.felix.log
+            && let Err(error) = (self.config.set_log.0)(&self.felix.log)
+        {
+            tracing::error!(%error, "cannot change what is logged");
+        }
+        if before.interface_prefixes != self.felix.interface_prefixes {
+            protect::with(&self.protector, |p| {
+                p.set_prefixes(&self.felix.interface_prefixes)
+            });
+            // Facts name them, too.
+            if let Some(snapshot) = self.links.take() {
+                self.links(snapshot);
+            }
+        }
     }
 
     fn apply(&mut self, begun: Instant) -> Result<(), String> {
@@ -198,13 +276,15 @@ impl Core {
             .dataplane
             .settle(published)
             .map_err(|error| error.to_string())?;
-        if self.pending.everything || !self.pending.rules.is_empty() {
+        let rules = self.pending.everything || !self.pending.rules.is_empty();
+        if rules {
             self.write_names();
         }
         self.pending = Change::default();
         // Only now may ids that the kernel has forgotten be given out again.
         self.compiler.applied();
         self.status.last_apply_us = micros(applied.total);
+        self.publish_figures(applied.total, rules);
         if flipped {
             self.status.last_change_us = micros(in_force);
         }
@@ -232,7 +312,7 @@ impl Core {
             context.rules.extend(new);
         }
         self.pending.merge(change);
-        let settings = self.config.settings();
+        let settings = self.config.settings(&self.felix);
         Ok(self
             .dataplane
             .publish(self.compiler.desired(), &self.pending, settings)?)
@@ -293,11 +373,35 @@ impl Core {
         }
     }
 
+    /// Figures that only an apply changes.
+    fn publish_figures(&self, took: Duration, rules_changed: bool) {
+        let policies = rules_changed.then(|| {
+            let rules = self.compiler.rules().values();
+            rules
+                .filter_map(RuleRef::policy)
+                .collect::<BTreeSet<&Key>>()
+                .len()
+        });
+        let (cluster, tables) = (self.compiler.store().sizes(), self.dataplane.image().sizes());
+        self.vitals.publish(|seen| {
+            seen.apply_seconds = took.as_secs_f64();
+            seen.active_policies = policies.unwrap_or(seen.active_policies);
+            seen.cluster = cluster;
+            seen.tables = tables.into();
+        });
+    }
+
     pub(super) fn write_status(&mut self) {
         let (attached, failures) = protect::with(&self.protector, |p| (p.attached(), p.failures()));
+        let failed = failures.len();
         self.status.attached = attached;
         self.status.problems = self.problems.all();
         self.status.problems.extend(failures);
+        self.vitals.publish(|seen| {
+            seen.status.clone_from(&self.status);
+            seen.in_sync = self.sources_in_sync;
+            seen.failed_endpoints = failed;
+        });
         // A status that says the same again need not be written.
         if self.written.as_ref() == Some(&self.status) {
             return;
@@ -309,6 +413,6 @@ impl Core {
     }
 }
 
-fn micros(duration: std::time::Duration) -> u64 {
+fn micros(duration: Duration) -> u64 {
     u64::try_from(duration.as_micros()).unwrap_or(u64::MAX)
 }

@@ -8,16 +8,21 @@ mod adopt;
 mod config;
 mod core;
 mod events;
+pub mod felix;
+mod health;
 mod links;
+mod metrics;
 pub mod names;
 mod protect;
+mod serve;
 mod staged;
 mod status;
 mod sweep;
+mod vitals;
 
 pub use config::{
     AgentConfig, EstablishedFlows, FabricChoice, Failsafes, HostCgroup, Imds, LogFlows, MarkMask,
-    SETTINGS_TIMEOUTS, Source, Tunnels, Wireserver, endpoint_to_host,
+    SETTINGS_TIMEOUTS, SetLog, Source, Tunnels, Wireserver, endpoint_to_host,
 };
 pub use status::{Status, lock, path as status_path};
 
@@ -38,9 +43,13 @@ use crate::dataplane::{ApplyError, cgroup, ring};
 use crate::sources::links::{LinksError, Snapshot};
 use crate::sources::{Event, dir, kube, links as link_source};
 
-use self::core::Core;
+use self::core::{Core, Parts};
+use self::felix::Felix;
+use self::metrics::Metrics;
 use self::protect::Protector;
+use self::serve::Server;
 use self::staged::{Staged, StagedTables};
+use self::vitals::Vitals;
 
 /// The agent cannot start, or cannot go on.
 #[derive(Debug, thiserror::Error)]
@@ -130,16 +139,31 @@ pub fn run(mut config: AgentConfig) -> Result<(), AgentError> {
     let context = events::start(events, &config, tables.clone())?;
     let staged = Staged::start(tables)?;
     let maps = kernel.maps().try_clone().map_err(AgentError::Start)?;
-    sweep::start(maps.try_clone().map_err(AgentError::Start)?)?;
-    let protector = Protector::new(kernel, &config).shared();
-    let mut core = Core::new(config, maps, Arc::clone(&protector), context, staged)?;
+    let vitals = Arc::new(Vitals::default());
+    sweep::start(maps.try_clone().map_err(AgentError::Start)?, Arc::clone(&vitals))?;
+    let counters = maps.counters().map_err(AgentError::Start)?;
+    let limits = config.sizes.limits();
+    let metrics = Metrics::new(Arc::clone(&vitals), counters, Arc::clone(&context), limits);
+    let server = Server::start(Arc::clone(&vitals), metrics)?;
+    let (felix, _) = Felix::of(&config.told, std::iter::empty());
+    server.listen(&felix.health, &felix.metrics);
+    let protector = Protector::new(kernel, &config, felix.interface_prefixes.clone()).shared();
+    let parts = Parts {
+        protector: Arc::clone(&protector),
+        context,
+        staged,
+        vitals: Arc::clone(&vitals),
+        server,
+        felix,
+    };
+    let mut core = Core::new(config, maps, parts)?;
     link_source::watch(sender.clone(), move |snapshot| {
         protect::with(&protector, |p| p.see(snapshot));
     })?;
     match core.source() {
         Source::Dir(dir) => dir::watch(dir.clone(), sender.clone())?,
         Source::Kube(config) => {
-            kube::watch(config, sender.clone())?;
+            vitals.follows(kube::watch(config, sender.clone())?);
         }
     }
     let mut signals = Signals::new([SIGTERM, SIGINT]).map_err(AgentError::Start)?;
@@ -166,6 +190,7 @@ pub fn run(mut config: AgentConfig) -> Result<(), AgentError> {
                 Err(_) => return Ok(()),
             }
         };
+        vitals.begin();
         let begun = std::time::Instant::now();
         for message in first
             .into_iter()
@@ -182,5 +207,6 @@ pub fn run(mut config: AgentConfig) -> Result<(), AgentError> {
             }
         }
         core.step(begun);
+        vitals.end();
     }
 }

@@ -34,12 +34,12 @@ pub(super) struct Protector {
 }
 
 impl Protector {
-    pub(super) fn new(kernel: Kernel, config: &AgentConfig) -> Self {
+    pub(super) fn new(kernel: Kernel, config: &AgentConfig, prefixes: Vec<String>) -> Self {
         Self {
             kernel,
             attachments: Attachments::default(),
             how: config.attach.resolve(),
-            prefixes: config.interface_prefixes.clone(),
+            prefixes,
             fabric: config.fabric.clone(),
             inherited: BTreeSet::new(),
             known: None,
@@ -50,6 +50,11 @@ impl Protector {
 
     pub(super) fn shared(self) -> SharedProtector {
         Arc::new(Mutex::new(self))
+    }
+
+    /// Interfaces with other names are pods'. What has programs keeps them.
+    pub(super) fn set_prefixes(&mut self, prefixes: &[String]) {
+        self.prefixes = prefixes.to_vec();
     }
 
     /// The links have changed.

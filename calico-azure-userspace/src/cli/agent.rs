@@ -3,15 +3,15 @@
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use calico_azure_ebpf::abi::DEFAULT_VXLAN_PORT;
 use clap::Args;
-use clap::builder::FalseyValueParser;
+use clap::builder::BoolishValueParser;
 use ipnet::IpNet;
 
-use super::{NodeArgs, OK, Outcome, object};
+use super::{Log, NodeArgs, OK, Outcome, object};
+use crate::agent::felix::{Told, ToldListener};
 use crate::agent::{
     AgentConfig, EstablishedFlows, FabricChoice, Failsafes, HostCgroup, Imds, LogFlows, MarkMask, Source,
-    Tunnels, Wireserver, endpoint_to_host, run,
+    Wireserver, endpoint_to_host, run,
 };
 use crate::dataplane::attach::Mode;
 use crate::dataplane::kernel::Sizes;
@@ -34,14 +34,14 @@ pub(super) struct AgentArgs {
     /// A context of the kubeconfig file other than its current one.
     #[arg(long, env = "CALICO_AZURE_KUBE_CONTEXT", value_name = "NAME")]
     kube_context: Option<String>,
-    /// Prefixes of pods' host-side interfaces.
+    /// Prefixes of pods' host-side interfaces, `cali,azv` if nothing else is said.
     #[arg(
         long,
         env = "FELIX_INTERFACEPREFIX",
-        default_value = "cali,azv",
-        value_delimiter = ','
+        value_delimiter = ',',
+        value_name = "PREFIX,…"
     )]
-    interface_prefix: Vec<String>,
+    interface_prefix: Option<Vec<String>>,
     /// Interfaces to the fabric: `auto` (those of default routes), `none`, or names.
     #[arg(
         long,
@@ -57,15 +57,16 @@ pub(super) struct AgentArgs {
     #[arg(long, env = "CALICO_AZURE_ESTABLISHED_FLOWS", value_enum, default_value_t)]
     established_flows: EstablishedFlows,
     /// Pods may send IPIP.
-    #[arg(long, env = "FELIX_ALLOWIPIPPACKETSFROMWORKLOADS", value_parser = FalseyValueParser::new())]
-    allow_ipip_packets_from_workloads: bool,
+    #[arg(long, env = "FELIX_ALLOWIPIPPACKETSFROMWORKLOADS", value_parser = BoolishValueParser::new(),
+          num_args = 0..=1, default_missing_value = "true", value_name = "BOOL")]
+    allow_ipip_packets_from_workloads: Option<bool>,
     /// Pods may send VXLAN.
-    #[arg(long, env = "FELIX_ALLOWVXLANPACKETSFROMWORKLOADS", value_parser = FalseyValueParser::new())]
-    allow_vxlan_packets_from_workloads: bool,
-    /// UDP port by which VXLAN is told from other traffic.
-    #[arg(long, env = "FELIX_VXLANPORT", default_value_t = DEFAULT_VXLAN_PORT,
-          value_parser = clap::value_parser!(u16).range(1..))]
-    vxlan_port: u16,
+    #[arg(long, env = "FELIX_ALLOWVXLANPACKETSFROMWORKLOADS", value_parser = BoolishValueParser::new(),
+          num_args = 0..=1, default_missing_value = "true", value_name = "BOOL")]
+    allow_vxlan_packets_from_workloads: Option<bool>,
+    /// UDP port by which VXLAN is told from other traffic; 4789 if nothing else is said.
+    #[arg(long, env = "FELIX_VXLANPORT", value_parser = clap::value_parser!(u16).range(1..))]
+    vxlan_port: Option<u16>,
     /// What becomes of pods' requests to the privileged ports of Azure's wireserver (168.63.129.16, TCP 80 and 32526).
     #[arg(long, env = "CALICO_AZURE_WIRESERVER", value_enum, default_value_t)]
     wireserver: Wireserver,
@@ -105,14 +106,31 @@ pub(super) struct AgentArgs {
         value_name = "auto|none|PATH"
     )]
     host_cgroup: HostCgroup,
-    /// Bits of packet marks that are ours, 12 in a row or more. kube-proxy's own must not be among them.
-    #[arg(
-        long,
-        env = "FELIX_IPTABLESMARKMASK",
-        default_value = "0xffff0000",
-        value_name = "MASK"
-    )]
-    mark_mask: MarkMask,
+    /// Bits of packet marks that are ours, 12 in a row or more; `0xffff0000` if nothing else is said. kube-proxy's own must not be among
+    /// them.
+    #[arg(long, env = "FELIX_IPTABLESMARKMASK", value_name = "MASK")]
+    mark_mask: Option<MarkMask>,
+    /// Serve `/liveness` and `/readiness`. As with everything here that has a `FELIX_` variable, FelixConfiguration decides if it is not
+    /// given.
+    #[arg(long, env = "FELIX_HEALTHENABLED", value_parser = BoolishValueParser::new(),
+          num_args = 0..=1, default_missing_value = "true", value_name = "BOOL")]
+    health: Option<bool>,
+    /// Where; `localhost` if nothing else is said.
+    #[arg(long, env = "FELIX_HEALTHHOST", value_name = "HOST")]
+    health_host: Option<String>,
+    /// On which port; 9099 if nothing else is said.
+    #[arg(long, env = "FELIX_HEALTHPORT", value_parser = clap::value_parser!(u16).range(1..))]
+    health_port: Option<u16>,
+    /// Serve `/metrics`.
+    #[arg(long, env = "FELIX_PROMETHEUSMETRICSENABLED", value_parser = BoolishValueParser::new(),
+          num_args = 0..=1, default_missing_value = "true", value_name = "BOOL")]
+    metrics: Option<bool>,
+    /// Where; `localhost` if nothing else is said.
+    #[arg(long, env = "FELIX_PROMETHEUSMETRICSHOST", value_name = "HOST")]
+    metrics_host: Option<String>,
+    /// On which port; 9091 if nothing else is said.
+    #[arg(long, env = "FELIX_PROMETHEUSMETRICSPORT", value_parser = clap::value_parser!(u16).range(1..))]
+    metrics_port: Option<u16>,
     /// What becomes of what a pod sends to its own host, once the pod's policy allowed it. FelixConfiguration's
     /// setting, else `Drop`, if it is not given.
     #[arg(long, env = "FELIX_DEFAULTENDPOINTTOHOSTACTION", value_name = "Drop|Accept|Return",
@@ -139,7 +157,7 @@ pub(super) struct AgentArgs {
 }
 
 impl AgentArgs {
-    pub(super) fn run(self) -> Outcome {
+    pub(super) fn run(self, log: Log) -> Outcome {
         let pin_name = self.node.pin_name();
         let NodeArgs {
             node, bpffs, run_dir, ..
@@ -168,7 +186,6 @@ impl AgentArgs {
         run(AgentConfig {
             node,
             source,
-            interface_prefixes: self.interface_prefix,
             fabric: self.fabric_interface,
             bpffs,
             pin_name,
@@ -181,21 +198,34 @@ impl AgentArgs {
             imds: self.imds,
             adopt: Duration::from_secs(self.adopt_flows.into()),
             adopt_until: 0,
-            tunnels: Tunnels {
-                ipip: self.allow_ipip_packets_from_workloads,
-                vxlan: self.allow_vxlan_packets_from_workloads,
-                vxlan_port: self.vxlan_port,
-            },
             allowed_sources: self.allowed_forwarded_sources,
             host_cgroup: self.host_cgroup,
-            mark_mask: self.mark_mask,
-            felix: FelixConfiguration {
+            policy: FelixConfiguration {
                 name: "the agent's own".into(),
                 endpoint_to_host: self.default_endpoint_to_host_action,
                 failsafe_inbound: self.failsafe_inbound_host_ports.map(|ports| ports.0),
                 failsafe_outbound: self.failsafe_outbound_host_ports.map(|ports| ports.0),
                 ..FelixConfiguration::default()
             },
+            told: Told {
+                interface_prefixes: self.interface_prefix,
+                allow_ipip: self.allow_ipip_packets_from_workloads,
+                allow_vxlan: self.allow_vxlan_packets_from_workloads,
+                vxlan_port: self.vxlan_port,
+                mark_mask: self.mark_mask,
+                health: ToldListener {
+                    enabled: self.health,
+                    host: self.health_host,
+                    port: self.health_port,
+                },
+                metrics: ToldListener {
+                    enabled: self.metrics,
+                    host: self.metrics_host,
+                    port: self.metrics_port,
+                },
+                log: log.told,
+            },
+            set_log: log.set,
             sizes,
             object: object::read(self.object.as_deref())?,
         })?;

@@ -19,8 +19,12 @@ mod verdict;
 use std::io::Write as _;
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::sync::Arc;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
+use tracing_subscriber::EnvFilter;
+
+use crate::agent::SetLog;
 
 /// No finding.
 pub const OK: u8 = 0;
@@ -33,15 +37,10 @@ pub const ERROR: u8 = 2;
 #[derive(Debug, Parser)]
 #[command(name = "calico-azure", version, propagate_version = true)]
 struct Cli {
-    /// What to log, as `level` or `target=level,…`.
-    #[arg(
-        long,
-        global = true,
-        env = "CALICO_AZURE_LOG",
-        default_value = "info",
-        value_name = "FILTER"
-    )]
-    log: String,
+    /// What to log, as `level` or `target=level,…`; `info` if nothing else is said. The agent also does what FelixConfiguration's
+    /// logSeverityScreen says.
+    #[arg(long, global = true, env = "CALICO_AZURE_LOG", value_name = "FILTER")]
+    log: Option<String>,
     #[command(subcommand)]
     command: Command,
 }
@@ -122,14 +121,15 @@ impl NodeArgs {
 #[must_use]
 pub fn main() -> ExitCode {
     let cli = Cli::parse();
-    if let Err(error) = start_log(&cli.log) {
-        return fail(&format!("--log: {error}"));
-    }
+    let log = match start_log(cli.log) {
+        Ok(log) => log,
+        Err(error) => return fail(&format!("--log: {error}")),
+    };
     let mut out = std::io::stdout().lock();
     let result = match cli.command {
         Command::Agent(args) => {
             drop(out);
-            args.run()
+            args.run(log)
         }
         Command::Check(args) => Ok(check::run(&args.paths, args.output == Format::Json, &mut out)),
         Command::Connectivity(args) => args.run(&mut out),
@@ -168,14 +168,28 @@ fn fail(message: &str) -> ExitCode {
     ExitCode::from(ERROR)
 }
 
-fn start_log(filter: &str) -> Result<(), String> {
-    let filter = tracing_subscriber::EnvFilter::try_new(filter).map_err(|error| error.to_string())?;
-    tracing_subscriber::fmt()
-        .with_env_filter(filter)
+/// What is logged.
+struct Log {
+    /// The filter that was asked for.
+    told: Option<String>,
+    /// Sets another one.
+    set: SetLog,
+}
+
+fn start_log(told: Option<String>) -> Result<Log, String> {
+    let parse = |filter: &str| EnvFilter::try_new(filter).map_err(|error| error.to_string());
+    let log = tracing_subscriber::fmt()
+        .with_env_filter(parse(told.as_deref().unwrap_or("info"))?)
         .with_writer(std::io::stderr)
         .with_ansi(false)
-        .init();
-    Ok(())
+        .with_filter_reloading();
+    let handle = log.reload_handle();
+    log.init();
+    let set = move |filter: &str| handle.reload(parse(filter)?).map_err(|error| error.to_string());
+    Ok(Log {
+        told,
+        set: SetLog(Arc::new(set)),
+    })
 }
 
 /// What a command returns: its exit code, or an error for [`ERROR`].

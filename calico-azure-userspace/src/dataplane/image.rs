@@ -5,7 +5,7 @@ use std::io;
 
 use calico_azure_ebpf::abi::{
     CidrClass, Config, Endpoint, HostEndpoint, OwnerKey4, OwnerKey6, Pod, PolicyKey, PortKey, PrefixKey4,
-    PrefixKey6, ServiceKey4, ServiceKey6, word,
+    PrefixKey6, ServiceKey4, ServiceKey6, map, word,
 };
 
 use super::io::{Entries, MapIo, Table};
@@ -31,6 +31,30 @@ pub struct Image {
     pub marks: BTreeMap<u32, u64>,
     pub routes4: BTreeMap<PrefixKey4, u32>,
     pub routes6: BTreeMap<PrefixKey6, u32>,
+}
+
+impl Image {
+    /// How many entries each table has, by the map's name.
+    #[must_use]
+    pub fn sizes(&self) -> [(&'static str, usize); 15] {
+        [
+            (map::ENDPOINTS, self.endpoints.len()),
+            (map::HOSTS, self.hosts.len()),
+            (map::OWNERS4, self.owners4.len()),
+            (map::OWNERS6, self.owners6.len()),
+            (map::CLASS4, self.class4.len()),
+            (map::CLASS6, self.class6.len()),
+            (map::CIDR4, self.cidr4.len()),
+            (map::CIDR6, self.cidr6.len()),
+            (map::POLICY, self.policy.len()),
+            (map::PORTS, self.ports.len()),
+            (map::SERVICES4, self.services4.len()),
+            (map::SERVICES6, self.services6.len()),
+            (map::MARKS, self.marks.len()),
+            (map::ROUTES4, self.routes4.len()),
+            (map::ROUTES6, self.routes6.len()),
+        ]
+    }
 }
 
 fn set<K: Pod + Ord, V: Pod>(map: &mut BTreeMap<K, V>, key: &[u8], value: Option<&[u8]>) -> Option<()> {

@@ -90,6 +90,18 @@ pub(super) fn specs(sizes: Sizes) -> Vec<Spec> {
     ]
 }
 
+impl Sizes {
+    /// How many entries each table can hold, by the map's name. Arrays and rings are left out.
+    #[must_use]
+    pub fn limits(self) -> BTreeMap<&'static str, u32> {
+        let specs = specs(self).into_iter();
+        specs
+            .filter(|spec| matches!(spec.kind, HASH | PERCPU_HASH | LRU_HASH | LPM_TRIE))
+            .map(|spec| (spec.name, spec.entries))
+            .collect()
+    }
+}
+
 /// Descriptors of every map.
 #[derive(Debug)]
 pub struct Maps {

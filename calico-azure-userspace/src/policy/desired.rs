@@ -115,6 +115,17 @@ pub enum RuleRef {
     Isolated,
 }
 
+impl RuleRef {
+    /// The policy that the rule is one of.
+    #[must_use]
+    pub fn policy(&self) -> Option<&crate::model::Key> {
+        match self {
+            Self::Rule { policy, .. } => Some(policy),
+            _ => None,
+        }
+    }
+}
+
 impl std::fmt::Display for RuleRef {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {

@@ -337,6 +337,20 @@ impl Store {
         self.workload_endpoints.values()
     }
 
+    /// How many there are of some kinds: nodes, pods, host endpoints, policies, profiles, tiers. Those that Calico makes itself
+    /// are not counted.
+    #[must_use]
+    pub fn sizes(&self) -> [usize; 6] {
+        [
+            self.nodes.len(),
+            self.pods.len(),
+            self.host_endpoints.len(),
+            self.policies.len(),
+            self.profiles.len(),
+            self.tiers.len(),
+        ]
+    }
+
     /// Felix's settings for a node, then those for all nodes; either may be missing.
     pub fn felix_configurations(&self, node: &str) -> impl Iterator<Item = &FelixConfiguration> {
         let told = (node == self.facts.node).then_some(&self.facts.settings);

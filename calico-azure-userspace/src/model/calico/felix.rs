@@ -1,4 +1,6 @@
-//! FelixConfiguration: the few of its hundreds of settings that change what policy means.
+//! FelixConfiguration: the few of its hundreds of settings that change what policy means, and the text of all.
+
+use std::collections::BTreeMap;
 
 use super::fields;
 use crate::model::metadata::Metadata;
@@ -6,7 +8,7 @@ use crate::model::port;
 use crate::model::report::{Fields, Read, Report, Reported, quote};
 use crate::model::scalars;
 use crate::model::types::{EndpointToHost, Failsafe, FelixConfiguration};
-use crate::model::yaml::Node;
+use crate::model::yaml::{Node, Value};
 
 /// A setting that is not understood is the stricter one. Of a list of failsafe ports the good entries count.
 pub(super) fn felix_configuration<'t>(
@@ -56,9 +58,31 @@ pub(super) fn felix_configuration<'t>(
         settings.source_spoofing = spoofing.unwrap_or(Some(false));
         settings.interface_prefixes = fields::one(report, &spec, "interfacePrefix", prefixes);
         settings.failsafe_inbound = fields::each(report, &spec, "failsafeInboundHostPorts", failsafe);
+        settings.all = all(&spec);
         settings.failsafe_outbound = fields::each(report, &spec, "failsafeOutboundHostPorts", failsafe);
     });
     settings
+}
+
+/// Every setting as text, for the agent, which knows what else it can do with them.
+fn all(spec: &Fields<'_, '_>) -> BTreeMap<String, String> {
+    let mut all = BTreeMap::new();
+    let mut put = |key: String, node: &Node<'_>| {
+        let text = node.text().unwrap_or_default().to_owned();
+        all.insert(key, text);
+    };
+    for entry in spec.entries {
+        let key = entry.key.to_ascii_lowercase();
+        match &entry.node.value {
+            Value::Map(inner) => {
+                for entry in inner {
+                    put(format!("{key}.{}", entry.key.to_ascii_lowercase()), &entry.node);
+                }
+            }
+            Value::Scalar(_) | Value::List(_) => put(key, &entry.node),
+        }
+    }
+    all
 }
 
 /// Empty is not set.

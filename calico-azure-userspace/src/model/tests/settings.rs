@@ -134,14 +134,44 @@ failsafeOutboundHostPorts: []
             failsafe(6, 179, None),
         ]),
         failsafe_outbound: Some(vec![]),
+        ..FelixConfiguration::default()
     };
-    assert_eq!(felix("default", spec), (expected, vec![]));
+    let (read, problems) = felix("default", spec);
+    assert_eq!(
+        (
+            FelixConfiguration {
+                all: Default::default(),
+                ..read
+            },
+            problems
+        ),
+        (expected, vec![])
+    );
     let nothing = FelixConfiguration {
         name: "node.a.b".into(),
         ..FelixConfiguration::default()
     };
-    assert_eq!(felix("node.a.b", "logSeverityScreen: Info").0, nothing);
-    assert_eq!(felix("node.a.b", "defaultEndpointToHostAction: ''").0, nothing);
+    let without_text = |spec| FelixConfiguration {
+        all: Default::default(),
+        ..felix("node.a.b", spec).0
+    };
+    assert_eq!(without_text("logSeverityScreen: Info"), nothing);
+    assert_eq!(without_text("defaultEndpointToHostAction: ''"), nothing);
+    let text = "healthPort: 9100\nhealthEnabled: true\nbpfConntrackTimeouts: {udpTimeout: 30s}\nexternalNodesList: [a]";
+    let all = felix("default", text).0.all;
+    let all: Vec<(&str, &str)> = all
+        .iter()
+        .map(|(key, text)| (key.as_str(), text.as_str()))
+        .collect();
+    assert_eq!(
+        all,
+        [
+            ("bpfconntracktimeouts.udptimeout", "30s"),
+            ("externalnodeslist", ""),
+            ("healthenabled", "true"),
+            ("healthport", "9100")
+        ]
+    );
     for (text, action) in [
         ("Drop", EndpointToHost::Drop),
         ("ACCEPT", EndpointToHost::Accept),

@@ -1,5 +1,6 @@
 //! Host endpoints, and Calico's other kinds that are no policies.
 
+use std::collections::BTreeMap;
 use std::net::IpAddr;
 
 use ipnet::IpNet;
@@ -40,7 +41,7 @@ pub struct WorkloadEndpoint {
     pub pod: Pod,
 }
 
-/// The settings that change what policy means. Others are left to Felix.
+/// The settings that change what policy means, and what else is said for agents.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct FelixConfiguration {
     /// `default`, or `node.<name>`, which wins for the node of that name.
@@ -52,6 +53,8 @@ pub struct FelixConfiguration {
     pub source_spoofing: Option<bool>,
     pub failsafe_inbound: Option<Vec<Failsafe>>,
     pub failsafe_outbound: Option<Vec<Failsafe>>,
+    /// All that is said, as text, by names in lower case; `outer.inner` for what is in an object. Empty for a list.
+    pub all: BTreeMap<String, String>,
 }
 
 /// What happens to traffic from a pod to its host after the pod's own policy allowed it.
@@ -59,7 +62,7 @@ pub struct FelixConfiguration {
 pub enum EndpointToHost {
     Drop,
     Accept,
-    /// The host endpoint's policy decides.
+    /// Rules of the host decide.
     Return,
 }
 
