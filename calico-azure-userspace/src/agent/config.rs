@@ -222,7 +222,10 @@ pub enum Source {
 
 /// Changes what is logged while the agent runs.
 #[derive(Clone)]
-pub struct SetLog(pub Arc<dyn Fn(&str) -> Result<(), String> + Send + Sync>);
+pub struct SetLog(pub Arc<SetLogFn>);
+
+/// Takes a filter.
+pub type SetLogFn = dyn Fn(&str) -> Result<(), String> + Send + Sync;
 
 impl std::fmt::Debug for SetLog {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {

@@ -258,7 +258,7 @@ impl Core {
         }
         if before.interface_prefixes != self.felix.interface_prefixes {
             protect::with(&self.protector, |p| {
-                p.set_prefixes(&self.felix.interface_prefixes)
+                p.set_prefixes(&self.felix.interface_prefixes);
             });
             // Facts name them, too.
             if let Some(snapshot) = self.links.take() {

@@ -48,7 +48,7 @@ struct Cli {
 #[derive(Debug, Subcommand)]
 enum Command {
     /// Follow manifests and links, and keep the kernel in step (the DaemonSet's entry point).
-    Agent(agent::AgentArgs),
+    Agent(Box<agent::AgentArgs>),
     /// Validate manifests.
     Check(CheckArgs),
     Connectivity(connectivity::ConnectivityArgs),
