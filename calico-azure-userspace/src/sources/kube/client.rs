@@ -20,13 +20,11 @@ use tokio::time::timeout;
 use tower::ServiceBuilder;
 
 use super::wire::Status;
-use super::{KubeConfig, KubeError};
+use super::{KubeConfig, KubeError, Timing};
 
 /// How long an idle connection is trusted before it is asked, and how long an answer may take.
 const KEEPALIVE: Duration = Duration::from_secs(20);
 const PING_ANSWER: Duration = Duration::from_secs(10);
-/// An API server gives up a request of its own accord after a minute.
-const ANSWER: Duration = Duration::from_secs(70);
 
 /// A request that did not give what was asked for.
 #[derive(Clone, Debug, thiserror::Error)]
@@ -145,13 +143,12 @@ pub(super) fn causes(error: &dyn std::error::Error) -> String {
 #[derive(Clone)]
 pub(super) struct Api {
     client: Client,
-    /// How long an answer that has begun may be silent.
-    idle: Duration,
+    timing: Timing,
 }
 
 impl Api {
-    pub(super) fn new(client: Client, idle: Duration) -> Self {
-        Self { client, idle }
+    pub(super) fn new(client: Client, timing: Timing) -> Self {
+        Self { client, timing }
     }
 
     async fn open(&self, path: &str, accept: &str) -> Result<Response<Body>, Failure> {
@@ -159,9 +156,10 @@ impl Api {
             .header(ACCEPT, accept)
             .body(Body::empty())
             .map_err(|error| Failure::Garbled(error.to_string()))?;
-        let answer = timeout(ANSWER, self.client.send(request)).await;
+        let Timing { answer: patience, .. } = self.timing;
+        let answer = timeout(patience, self.client.send(request)).await;
         let response = answer
-            .map_err(|_late| Failure::Lost(format!("no answer within {} s", ANSWER.as_secs())))?
+            .map_err(|_late| Failure::Lost(format!("no answer within {} s", patience.as_secs_f32())))?
             .map_err(|error| Failure::Lost(causes(&error)))?;
         if response.status().is_success() {
             return Ok(response);
@@ -193,7 +191,7 @@ impl Api {
     fn lines_of(&self, response: Response<Body>) -> Lines {
         Lines {
             body: response.into_body(),
-            idle: self.idle,
+            idle: self.timing.idle,
             buffer: Vec::new(),
             taken: 0,
             searched: 0,
