@@ -32,6 +32,9 @@ pub(super) enum Failure {
     /// No answer, or half of one.
     #[error("{0}")]
     Lost(String),
+    /// It began, and then nothing came for so long.
+    #[error("nothing was heard for {} s", .0.as_secs_f32())]
+    Silent(Duration),
     #[error("{} (status {})", .0.message, .0.code)]
     Refused(Status),
     /// Says this nevertheless.
@@ -43,7 +46,7 @@ impl Failure {
     pub(super) fn code(&self) -> Option<u16> {
         match self {
             Self::Refused(status) => Some(status.code),
-            Self::Lost(_) | Self::Garbled(_) => None,
+            Self::Lost(_) | Self::Silent(_) | Self::Garbled(_) => None,
         }
     }
 
@@ -54,7 +57,7 @@ impl Failure {
     pub(super) fn retry_after(&self) -> Option<Duration> {
         match self {
             Self::Refused(status) => status.retry_after(),
-            Self::Lost(_) | Self::Garbled(_) => None,
+            Self::Lost(_) | Self::Silent(_) | Self::Garbled(_) => None,
         }
     }
 }
@@ -253,9 +256,7 @@ impl Lines {
     async fn more(&mut self) -> Result<bool, Failure> {
         loop {
             let frame = timeout(self.idle, self.body.frame()).await;
-            let frame = frame.map_err(|_silent| {
-                Failure::Lost(format!("nothing was heard for {} s", self.idle.as_secs_f32()))
-            })?;
+            let frame = frame.map_err(|_silent| Failure::Silent(self.idle))?;
             match frame {
                 None => return Ok(false),
                 Some(Err(error)) => return Err(Failure::Lost(causes(&error))),
