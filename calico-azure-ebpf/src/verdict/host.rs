@@ -13,8 +13,7 @@
 //! | a new flow: failsafe ports of the host, pre-DNAT policy of what comes in, then the policy of the host itself or of what passes through | `PolicyAllow` / `PolicyDeny` |
 //! | what passes through, and nobody decided | `PolicyAllow` |
 //!
-//! At a pod's interface the endpoint for all interfaces is asked together with the pod's own policy ([`beside_pod`]), pre-DNAT and
-//! forward policy only, and so is the pod-to-host action: all must allow, and the pod's leg is approved for all.
+//! What has a say at pods' interfaces: see [`super::beside`].
 //!
 //! Approvals are legs of the far side, which no pod of this node can be: what comes in is what that side sends.
 
@@ -25,9 +24,7 @@ use super::policy::{Asked, decide, near_set};
 use super::related::{Quoted, quote_at_host};
 use super::workload::done;
 use super::{FamilyTables, Outcome, Tables};
-use crate::abi::{
-    CLASS_DEFAULT_V4, CT_FORWARDED, Config, LEG_IN, LEG_OUT, Reason, host_set, route, to_host, word,
-};
+use crate::abi::{CLASS_DEFAULT_V4, CT_FORWARDED, Config, LEG_IN, LEG_OUT, Reason, host_set, route, word};
 use crate::packet::{Family, Network, Packet, Transport, fragment, protocol};
 
 /// A packet at a host endpoint.
@@ -39,23 +36,23 @@ struct AtHost<F: Family> {
 }
 
 /// A question to stages of a host endpoint.
-struct ToStages<F: Family> {
-    ifindex: u32,
-    epoch: u32,
+pub(super) struct ToStages<F: Family> {
+    pub(super) ifindex: u32,
+    pub(super) epoch: u32,
     /// The host's side, and the other.
-    near: F::Addr,
-    far: F::Addr,
-    protocol: u8,
-    blind: bool,
-    sport: u16,
-    port: u16,
+    pub(super) near: F::Addr,
+    pub(super) far: F::Addr,
+    pub(super) protocol: u8,
+    pub(super) blind: bool,
+    pub(super) sport: u16,
+    pub(super) port: u16,
 }
 
 /// Stages as bits, by half their `host_set`.
 const FAILSAFE: u32 = 1 << (host_set::FAILSAFE / 2);
 const UNTRACKED: u32 = 1 << (host_set::UNTRACKED / 2);
-const PRE_DNAT: u32 = 1 << (host_set::PRE_DNAT / 2);
-const FORWARD: u32 = 1 << (host_set::FORWARD / 2);
+pub(super) const PRE_DNAT: u32 = 1 << (host_set::PRE_DNAT / 2);
+pub(super) const FORWARD: u32 = 1 << (host_set::FORWARD / 2);
 const NORMAL: u32 = 1 << (host_set::NORMAL / 2);
 const STAGES: u32 = 5;
 
@@ -143,104 +140,6 @@ pub(super) fn judge<F: Family, P: Packet, T: Tables + FamilyTables<F>>(
         log: outcome.log | log,
         ..outcome
     }
-}
-
-/// `HOSTS` key of what passes through the interfaces of pods.
-const PODS: u32 = 0;
-
-/// What the endpoint for all interfaces and the pod-to-host action add to what the pod's policy says of its flow; `bits` as for
-/// [`Judge::answer`].
-#[inline(always)]
-pub(super) fn beside_pod<F: Family, T: Tables + FamilyTables<F>>(
-    tables: &T,
-    config: &Config,
-    at: &AtPod<'_, F>,
-    bits: u64,
-    of_pod: Outcome,
-) -> Outcome {
-    let asked = matches!(
-        of_pod.reason,
-        Reason::PolicyAllow | Reason::PolicyDeny | Reason::Service
-    );
-    if asked {
-        T::opaque_outcome(ask_beside(tables, config, at, bits, of_pod))
-    } else {
-        of_pod
-    }
-}
-
-/// A function of its own in the kernel, for the room on the stack.
-#[cfg_attr(target_arch = "bpf", inline(never))]
-fn ask_beside<F: Family, T: Tables + FamilyTables<F>>(
-    tables: &T,
-    config: &Config,
-    at: &AtPod<'_, F>,
-    bits: u64,
-    of_pod: Outcome,
-) -> Outcome {
-    let (q, leg) = question(at, bits);
-    let sends = leg == LEG_OUT;
-    let governed = governs(tables, config, PODS);
-    // What goes to a service is judged where it leaves; but what it was sent to is known only here.
-    let service = matches!(of_pod.reason, Reason::Service);
-    let asks_action = sends && at.leg == LEG_OUT && !service && of_pod.reason.passes();
-    if !governed && !asks_action {
-        return of_pod;
-    }
-    let to_host = tables.route(q.peer) & route::LOCAL_HOST != 0;
-    // What both deny, the pod denies: its way to its host is not what passes through.
-    if to_host && !of_pod.reason.passes() {
-        return of_pod;
-    }
-    if asks_action && to_host {
-        match tables.host(PODS, host_set::TO_HOST) {
-            None => return Outcome::of(Reason::EndpointToHost),
-            Some(sets) if word::slot_check(sets) != word::check24(PODS) => {
-                return Outcome::of(Reason::TableRace);
-            }
-            // `Return` leaves it to rules of the host, of which the endpoint for all interfaces has none for pods.
-            Some(sets) if !matches!(word::slot(sets, config.epoch), to_host::ACCEPT | to_host::RETURN) => {
-                return Outcome::of(Reason::EndpointToHost);
-            }
-            Some(_) => {}
-        }
-    }
-    if !governed {
-        return of_pod;
-    }
-    // What is translated was asked about before.
-    let original = at.defers || at.leg == LEG_IN;
-    let pre_dnat = u32::from(sends && original) * PRE_DNAT;
-    let forward = u32::from(!service && !to_host) * FORWARD;
-    let stages = T::opaque(u64::from(pre_dnat | forward)) as u32;
-    let own = if at.leg == LEG_OUT {
-        at.network.src
-    } else {
-        at.network.dst
-    };
-    let word = u64::from(q.sport)
-        | u64::from(q.port) << 16
-        | u64::from(q.protocol) << 32
-        | u64::from(q.blind) << 40
-        | u64::from(leg) << 41;
-    let word = T::opaque(word);
-    let q = ToStages {
-        ifindex: PODS,
-        epoch: config.epoch,
-        near: q.peer,
-        far: own,
-        protocol: (word >> 32) as u8,
-        blind: word & 1 << 40 != 0,
-        sport: word as u16,
-        port: (word >> 16) as u16,
-    };
-    let decision = q.ask(tables, stages, (word >> 41) as u32 & 1);
-    let log = word::decision_logs(decision) || of_pod.log;
-    let outcome = outcome(decision);
-    if word::decision_goes_on(decision) || outcome.reason.passes() {
-        return Outcome { log, ..of_pod };
-    }
-    Outcome { log, ..outcome }
 }
 
 /// What untracked policy denies at an interface, `None` for everything else: for XDP, which only hastens what
@@ -432,7 +331,7 @@ fn set<T: Tables>(tables: &T, ifindex: u32, epoch: u32, stage: usize) -> Result<
 impl<F: Family> ToStages<F> {
     /// The decision of the first of the stages that has one; `out` is 1 for what goes out.
     #[inline(always)]
-    fn ask<T: Tables + FamilyTables<F>>(&self, tables: &T, stages: u32, out: u32) -> u64 {
+    pub(super) fn ask<T: Tables + FamilyTables<F>>(&self, tables: &T, stages: u32, out: u32) -> u64 {
         let mut log = false;
         let mut stage = 0;
         while stage < STAGES {
@@ -485,7 +384,7 @@ fn failed(reason: Reason) -> u64 {
 }
 
 #[inline(always)]
-fn outcome(decision: u64) -> Outcome {
+pub(super) fn outcome(decision: u64) -> Outcome {
     const MISSING: u32 = Reason::TableMissing as u32;
     const RACE: u32 = Reason::TableRace as u32;
     const FRAGMENT: u32 = Reason::UnknownFragment as u32;

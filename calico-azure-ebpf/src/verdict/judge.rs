@@ -1,9 +1,9 @@
 //! Whose policy answers, and what it is asked: about the packet's flow in the direction in which that began.
 
 use super::azure;
+use super::beside;
 use super::entry::ICMP_SHIFT;
 use super::flow::{ADOPTS, AtPod, EXISTS, REPLY};
-use super::host;
 use super::policy::{Question, ask, ready};
 use super::{FamilyTables, Outcome, Tables};
 use crate::abi::{CLASS_DEFAULT_V4, Config, LEG_OUT, Reason};
@@ -74,7 +74,7 @@ impl<F: Family> Judge<F> for Pod {
         bits: u64,
         of_pod: Outcome,
     ) -> Outcome {
-        host::beside_pod(tables, config, at, bits, of_pod)
+        beside::beside_pod(tables, config, at, bits, of_pod)
     }
 }
 

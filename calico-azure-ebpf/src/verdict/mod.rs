@@ -30,6 +30,7 @@
 //! see [`service`].
 
 pub mod azure;
+mod beside;
 mod datagram;
 mod entry;
 mod express;

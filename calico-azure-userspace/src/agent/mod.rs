@@ -22,7 +22,7 @@ mod vitals;
 
 pub use config::{
     AgentConfig, EstablishedFlows, FabricChoice, Failsafes, HostCgroup, Imds, LogFlows, MarkMask,
-    SETTINGS_TIMEOUTS, SetLog, Source, Tunnels, Wireserver, endpoint_to_host,
+    SETTINGS_TIMEOUTS, SetLog, SetLogFn, Source, Tunnels, Wireserver, endpoint_to_host,
 };
 pub use status::{Status, lock, path as status_path};
 

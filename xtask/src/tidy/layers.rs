@@ -9,7 +9,23 @@ struct Layers {
     order: &'static [&'static [&'static str]],
     /// The only module that names aya.
     aya: &'static str,
+    /// The only directory that names what a client of Kubernetes needs.
+    client: &'static str,
+    /// The only other file with an event loop.
+    server: &'static str,
 }
+
+/// Crates of an event loop and of what runs on it.
+const CLIENT: [&str; 8] = [
+    "axum",
+    "http_body_util",
+    "hyper_rustls",
+    "hyper_util",
+    "k8s_openapi",
+    "rustls",
+    "tokio",
+    "tower",
+];
 
 const CRATES: [Layers; 2] = [
     Layers {
@@ -23,11 +39,15 @@ const CRATES: [Layers; 2] = [
             &["cli"],
         ],
         aya: "dataplane",
+        client: "sources/kube/",
+        server: "agent/serve.rs",
     },
     Layers {
         src: "calico-azure-ebpf/src/",
         order: &[&["abi"], &["packet"], &["verdict", "yardstick"], &["bpf"]],
         aya: "bpf",
+        client: "nowhere",
+        server: "nowhere",
     },
 ];
 
@@ -79,6 +99,15 @@ pub(super) fn check(source: &Source) -> Vec<Finding> {
         let only = layers.aya;
         findings.extend(
             aya.map(|(line, word)| finding(line, format!("names `{word}`, which only `{only}` may do"))),
+        );
+    }
+    if !inside.starts_with(layers.client) {
+        let only = layers.client.trim_end_matches('/');
+        let is_server = inside == layers.server;
+        let client = words(code)
+            .filter(|(_, word)| CLIENT.contains(word) && !(is_server && matches!(*word, "tokio" | "axum")));
+        findings.extend(
+            client.map(|(line, word)| finding(line, format!("names `{word}`, which only `{only}` may do"))),
         );
     }
     findings
@@ -183,6 +212,10 @@ mod tests {
             ),
             ("calico-azure-userspace/src/lib.rs", "pub mod cli;"),
             (
+                "calico-azure-userspace/src/sources/kube/mod.rs",
+                "use tokio::time::timeout;",
+            ),
+            (
                 "calico-azure-ebpf/src/verdict/flow.rs",
                 "use crate::abi::Key; use super::tables::Tables;",
             ),
@@ -206,6 +239,8 @@ mod tests {
         );
         assert!(text.contains("selector < model < policy"), "{text}");
         assert!(found(policy, "use crate::{model, cli::{a, b}};").contains("uses `cli`"));
+        let dir = "calico-azure-userspace/src/sources/dir.rs";
+        assert!(found(dir, "use tokio::sync::Notify;").contains("only `sources/kube` may do"));
         assert!(found(policy, "fn f() { super::super::agent::run() }").contains("uses `agent`"));
         assert!(
             found("calico-azure-userspace/src/policy/mod.rs", "use super::agent;").contains("uses `agent`")

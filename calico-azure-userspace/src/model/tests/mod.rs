@@ -1,5 +1,6 @@
 //! What manifests mean, and what becomes of wrong ones.
 
+mod api;
 mod broken;
 mod calico;
 mod cluster;

@@ -173,7 +173,7 @@ impl Catalog {
                 Ok(resources) => Version::Serves(resources.listed()),
                 // It went while we looked.
                 Err(failure) if failure.code() == Some(404) => continue,
-                Err(failure @ Failure::Lost(_)) => return Err(failure),
+                Err(failure @ (Failure::Lost(_) | Failure::Silent(_))) => return Err(failure),
                 Err(failure) => {
                     tracing::debug!(%failure, "discovery of {name}");
                     Version::Unknown

@@ -20,13 +20,11 @@ use tokio::time::timeout;
 use tower::ServiceBuilder;
 
 use super::wire::Status;
-use super::{KubeConfig, KubeError};
+use super::{KubeConfig, KubeError, Timing};
 
 /// How long an idle connection is trusted before it is asked, and how long an answer may take.
 const KEEPALIVE: Duration = Duration::from_secs(20);
 const PING_ANSWER: Duration = Duration::from_secs(10);
-/// An API server gives up a request of its own accord after a minute.
-const ANSWER: Duration = Duration::from_secs(70);
 
 /// A request that did not give what was asked for.
 #[derive(Clone, Debug, thiserror::Error)]
@@ -34,6 +32,9 @@ pub(super) enum Failure {
     /// No answer, or half of one.
     #[error("{0}")]
     Lost(String),
+    /// It began, and then nothing came for so long.
+    #[error("nothing was heard for {} s", .0.as_secs_f32())]
+    Silent(Duration),
     #[error("{} (status {})", .0.message, .0.code)]
     Refused(Status),
     /// Says this nevertheless.
@@ -45,7 +46,7 @@ impl Failure {
     pub(super) fn code(&self) -> Option<u16> {
         match self {
             Self::Refused(status) => Some(status.code),
-            Self::Lost(_) | Self::Garbled(_) => None,
+            Self::Lost(_) | Self::Silent(_) | Self::Garbled(_) => None,
         }
     }
 
@@ -56,7 +57,7 @@ impl Failure {
     pub(super) fn retry_after(&self) -> Option<Duration> {
         match self {
             Self::Refused(status) => status.retry_after(),
-            Self::Lost(_) | Self::Garbled(_) => None,
+            Self::Lost(_) | Self::Silent(_) | Self::Garbled(_) => None,
         }
     }
 }
@@ -145,13 +146,12 @@ pub(super) fn causes(error: &dyn std::error::Error) -> String {
 #[derive(Clone)]
 pub(super) struct Api {
     client: Client,
-    /// How long an answer that has begun may be silent.
-    idle: Duration,
+    timing: Timing,
 }
 
 impl Api {
-    pub(super) fn new(client: Client, idle: Duration) -> Self {
-        Self { client, idle }
+    pub(super) fn new(client: Client, timing: Timing) -> Self {
+        Self { client, timing }
     }
 
     async fn open(&self, path: &str, accept: &str) -> Result<Response<Body>, Failure> {
@@ -159,9 +159,10 @@ impl Api {
             .header(ACCEPT, accept)
             .body(Body::empty())
             .map_err(|error| Failure::Garbled(error.to_string()))?;
-        let answer = timeout(ANSWER, self.client.send(request)).await;
+        let Timing { answer: patience, .. } = self.timing;
+        let answer = timeout(patience, self.client.send(request)).await;
         let response = answer
-            .map_err(|_late| Failure::Lost(format!("no answer within {} s", ANSWER.as_secs())))?
+            .map_err(|_late| Failure::Lost(format!("no answer within {} s", patience.as_secs_f32())))?
             .map_err(|error| Failure::Lost(causes(&error)))?;
         if response.status().is_success() {
             return Ok(response);
@@ -193,7 +194,7 @@ impl Api {
     fn lines_of(&self, response: Response<Body>) -> Lines {
         Lines {
             body: response.into_body(),
-            idle: self.idle,
+            idle: self.timing.idle,
             buffer: Vec::new(),
             taken: 0,
             searched: 0,
@@ -255,9 +256,7 @@ impl Lines {
     async fn more(&mut self) -> Result<bool, Failure> {
         loop {
             let frame = timeout(self.idle, self.body.frame()).await;
-            let frame = frame.map_err(|_silent| {
-                Failure::Lost(format!("nothing was heard for {} s", self.idle.as_secs_f32()))
-            })?;
+            let frame = frame.map_err(|_silent| Failure::Silent(self.idle))?;
             match frame {
                 None => return Ok(false),
                 Some(Err(error)) => return Err(Failure::Lost(causes(&error))),

@@ -215,6 +215,9 @@ impl<S: Sink> Follower<S> {
         loop {
             let line = match lines.next().await {
                 // A server that takes the request for an ordinary watch may have nothing to say.
+                Err(Failure::Silent(_)) if listing => return Err(End::NoStream),
+                // Not every server sends bookmarks of what never changes. A new watch shows whether it lives.
+                Err(Failure::Silent(_)) => return Err(End::Quiet),
                 Err(Failure::Lost(_)) if listing && self.backoff.failures() > 0 => {
                     return Err(End::NoStream);
                 }

@@ -87,7 +87,7 @@ impl Hub {
     pub(super) fn failed(&mut self, what: &str, path: &str, failure: &Failure, times: u32) {
         let (code, message) = match failure {
             Failure::Refused(status) => (status.code, status.message.as_str()),
-            Failure::Lost(_) | Failure::Garbled(_) => (0, ""),
+            Failure::Lost(_) | Failure::Silent(_) | Failure::Garbled(_) => (0, ""),
         };
         if matches!(code, 401 | 403) {
             let help = if code == 403 {

@@ -61,6 +61,8 @@ pub struct Timing {
     pub watch_most: Duration,
     /// A connection on which nothing was heard for so long is dead. Servers send a bookmark each minute or so.
     pub idle: Duration,
+    /// An answer must have begun by then; API servers give up a request of their own accord after a minute.
+    pub answer: Duration,
     /// Waits after the first failure, and after many.
     pub first_retry: Duration,
     pub last_retry: Duration,
@@ -77,6 +79,7 @@ impl Default for Timing {
             watch_least: Duration::from_secs(150),
             watch_most: Duration::from_secs(220),
             idle: Duration::from_secs(120),
+            answer: Duration::from_secs(70),
             first_retry: Duration::from_millis(250),
             last_retry: Duration::from_secs(30),
             settle: Duration::from_millis(200),
@@ -138,7 +141,7 @@ where
     let timing = config.timing;
     let api = runtime.block_on(async {
         let found = client::configuration(config).await?;
-        Ok(Api::new(client::client(&found)?, timing.idle))
+        Ok(Api::new(client::client(&found)?, timing))
     })?;
     let status = Arc::new(KubeStatus::default());
     let shared = Arc::clone(&status);
