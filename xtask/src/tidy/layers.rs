@@ -40,7 +40,7 @@ const CRATES: [Layers; 2] = [
         ],
         aya: "dataplane",
         client: "sources/kube/",
-        server: "agent/serve.rs",
+        server: "agent/serve",
     },
     Layers {
         src: "calico-azure-ebpf/src/",
