@@ -221,16 +221,14 @@ impl<'t> ApiObject<'t> {
             entries.push(Entry::string("apiVersion", api_version.to_owned()));
             entries.push(Entry::string("kind", kind.written()));
         }
-        let shown = match self.namespace() {
-            "" => format!("{} {}", kind.written(), self.name()),
-            namespace => format!("{} {namespace}/{}", kind.written(), self.name()),
-        };
-        let origin = format!("{shown} on the API server");
-        let mut report = Report::new(Path::new(&origin), "");
+        let mut report = Report::new(Path::new(""), "");
         let mut objects = Objects::default();
         object::document(&mut report, &self.node, &mut objects);
         let mut problems = report.into_problems();
         for problem in &mut problems {
+            let slash = if self.namespace().is_empty() { "" } else { "/" };
+            let id = format!("{}{slash}{}", self.namespace(), self.name());
+            problem.file = format!("{} {id} on the API server", kind.written()).into();
             // There is no text to point into.
             (problem.line, problem.column, problem.excerpt) = (None, None, None);
         }

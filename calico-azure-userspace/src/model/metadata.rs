@@ -16,19 +16,18 @@ impl<'n, 't> Metadata<'n, 't> {
     /// Reads name and namespace. An object without a name gets one from its place, because it may be a policy that
     /// denies something; one without a usable namespace is nothing at all.
     pub(super) fn read(report: &mut Report<'t>, object: &'n Node<'t>) -> Read<Self> {
-        let nameless = || {
-            let file = report.file();
+        let file = report.file();
+        let stand_in = || {
             let file = file.file_name().unwrap_or_default().to_string_lossy();
             format!("{file}:{}", object.place.line)
         };
-        let stand_in = nameless();
         let Some(metadata) = object.get("metadata") else {
             report.error(
                 object.place,
                 "metadata is missing: expected at least metadata.name",
             );
             return Ok(Self {
-                name: stand_in,
+                name: stand_in(),
                 namespace: None,
                 fields: None,
             });
@@ -36,7 +35,7 @@ impl<'n, 't> Metadata<'n, 't> {
         report.within("metadata", |report| {
             let Ok(fields) = report.lenient(metadata) else {
                 return Ok(Self {
-                    name: stand_in,
+                    name: stand_in(),
                     namespace: None,
                     fields: None,
                 });
@@ -46,13 +45,13 @@ impl<'n, 't> Metadata<'n, 't> {
                 Ok(None) if fields.get("generateName").is_some() => {
                     let help = "generateName makes a new object each time: give it a name";
                     report.error_with_help(fields.place, "name is missing", help);
-                    stand_in
+                    stand_in()
                 }
                 Ok(None) => {
                     report.error(fields.place, "name is missing");
-                    stand_in
+                    stand_in()
                 }
-                Err(Reported) => stand_in,
+                Err(Reported) => stand_in(),
             };
             let namespace = fields
                 .read(report, "namespace", scalars::name)?

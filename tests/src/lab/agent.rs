@@ -24,6 +24,8 @@ pub struct AgentSpec {
     pub env: Vec<(OsString, OsString)>,
     /// A node whose agent also has the sockets of a control group; the nodes of a lab share one kernel, so one of them at most.
     pub host: Option<(String, PathBuf)>,
+    /// Follow the API server that this file names, instead of the lab's directory.
+    pub kubeconfig: Option<PathBuf>,
 }
 
 impl AgentSpec {
@@ -34,6 +36,7 @@ impl AgentSpec {
             args: Vec::new(),
             env: vec![("FELIX_DEFAULTENDPOINTTOHOSTACTION".into(), "Accept".into())],
             host: None,
+            kubeconfig: None,
         })
     }
 
@@ -313,11 +316,11 @@ impl Agent {
         };
         let (out, err) = open().map_err(LabError::file(&self.log))?;
         let mut command = self.ns.command(&self.spec.binary);
-        command
-            .arg("agent")
-            .args(["--node", &self.node])
-            .arg("--source")
-            .arg(&self.source);
+        command.arg("agent").args(["--node", &self.node]).arg("--source");
+        match &self.spec.kubeconfig {
+            Some(kubeconfig) => command.arg("kube").arg("--kubeconfig").arg(kubeconfig),
+            None => command.arg(&self.source),
+        };
         command.args([
             "--interface-prefix",
             "cali,azv,veth",
