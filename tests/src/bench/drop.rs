@@ -4,8 +4,7 @@
 use std::net::Ipv4Addr;
 
 use anyhow::{Context as _, Result, ensure};
-use aya::programs::{Program, TcAttachType, TestRun as _, TestRunOptions, Xdp, XdpMode};
-use aya::{Ebpf, EbpfLoader};
+use aya::programs::TcAttachType;
 use calico_azure_ebpf::abi::Reason;
 
 use super::Scope;
@@ -16,15 +15,10 @@ use super::wire::ours::Ours;
 use super::wire::sender::{frame, pin, thread_time};
 use super::wire::topology::{Pod, Topology};
 use super::yardstick::Yardstick;
-use crate::harness::object;
 use crate::harness::scenario::{address, policy, store};
 
 /// What of the minimal program's rate must be left.
 const SHARE: f64 = 0.9;
-/// The product's XDP program.
-const UNTRACKED: &str = "untracked";
-/// `XDP_DROP`.
-const XDP_DROP: u32 = 1;
 
 /// A topology with a program on `va` that drops what pod `a` sends.
 struct Dropper {
@@ -38,7 +32,6 @@ struct Dropper {
     /// Why ours dropped, to be seen in its counters.
     reason: Option<Reason>,
     _yardstick: Option<Yardstick>,
-    _untracked: Option<Ebpf>,
     topology: Topology,
 }
 
@@ -52,11 +45,8 @@ pub(super) fn run(scope: &Scope) -> Result<Report> {
         ours("TC: ours, denied by policy", Reason::PolicyDeny)?,
         ours("TC: ours, not the pod's own source", Reason::SpoofedSource)?,
         minimal(MINIMAL_XDP)?,
+        untracked()?,
     ];
-    match untracked()? {
-        Ok(dropper) => droppers.push(dropper),
-        Err(why) => report.notes.push(why),
-    }
     let frames = if scope.quick { 10_000 } else { 500_000 };
     let samples = rounds(scope.runs, &mut droppers, |dropper| dropper.measure(frames))?;
     let mut table = Table::new(
@@ -128,37 +118,13 @@ fn ours(name: &'static str, reason: Reason) -> Result<Dropper> {
     Ok(dropper)
 }
 
-/// The product's XDP program as it is without an agent, or why it cannot be measured.
-fn untracked() -> Result<Result<Dropper, String>> {
-    let mut ebpf = EbpfLoader::new().load(&object()?)?;
-    let Some(Program::Xdp(program)) = ebpf.program_mut(UNTRACKED) else {
-        return Ok(Err(format!(
-            "The product's object has no XDP program `{UNTRACKED}`: the XDP drop rate of ours was not measured."
-        )));
-    };
-    let mut dropper = Dropper::new("XDP: ours, as it is without an agent", MINIMAL_XDP)?;
-    let Topology { nodes: [node, _], .. } = &dropper.topology;
-    program.load()?;
-    let packet = &dropper.packet;
-    let returned = node.ns.run(|| -> Result<u32> {
-        program.attach("va", XdpMode::Driver)?;
-        returned(program, packet)
-    })??;
-    if returned != XDP_DROP {
-        return Ok(Err(format!(
-            "`{UNTRACKED}` passes packets without an agent: the XDP drop rate of ours was not measured."
-        )));
-    }
-    dropper._untracked = Some(ebpf);
-    Ok(Ok(dropper))
-}
-
-fn returned(program: &Xdp, packet: &[u8]) -> Result<u32> {
-    let options = TestRunOptions {
-        data_in: Some(packet),
-        ..TestRunOptions::default()
-    };
-    Ok(program.test_run(options)?.return_value)
+/// Untracked policy, which XDP has first.
+fn untracked() -> Result<Dropper> {
+    let mut dropper = Dropper::new("XDP: ours, denied by untracked policy", MINIMAL_XDP)?;
+    let early = Ours::install_early(&dropper.topology, dropper.topology.pod("va")?)?;
+    dropper.ours.push(early);
+    dropper.reason = Some(Reason::PolicyDeny);
+    Ok(dropper)
 }
 
 impl Dropper {
@@ -179,7 +145,6 @@ impl Dropper {
             ours: Vec::new(),
             reason: None,
             _yardstick: None,
-            _untracked: None,
             topology,
         })
     }

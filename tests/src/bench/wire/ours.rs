@@ -5,9 +5,11 @@ use calico_azure_ebpf::abi::{Hook, Reason, map};
 use calico_azure_userspace::dataplane::Dataplane;
 use calico_azure_userspace::dataplane::attach::{Attachments, Mode, Role};
 use calico_azure_userspace::dataplane::kernel::{Kernel, Sizes};
+use calico_azure_userspace::model::HostRole;
 use calico_azure_userspace::policy::{Compiler, Event, Interface, Interfaces, NodeFacts, Store};
 
-use super::topology::{Node, Topology};
+use super::topology::{Node, Pod, Topology};
+use crate::harness::hosts::{cluster, deny_all, host, of_host};
 use crate::harness::object;
 use crate::harness::scenario::{FABRIC, quiet};
 
@@ -31,6 +33,31 @@ impl Ours {
             nodes.push(ours);
         }
         Ok(nodes)
+    }
+
+    /// The XDP program on the interface of a pod of the first node, as if it were the node's own: untracked policy denies everything.
+    pub(in crate::bench) fn install_early(topology: &Topology, pod: &Pod) -> Result<Self> {
+        let [node, _] = &topology.nodes;
+        let denies = of_host("untracked", HostRole::Untracked, deny_all(), None);
+        let mut store = cluster([host(pod.ifname), denies]);
+        let interface = Interface {
+            name: pod.ifname.to_owned(),
+            ..Interface::default()
+        };
+        store.apply(Event::Interfaces(Interfaces {
+            by_ifindex: [(pod.ifindex, interface)].into(),
+        }));
+        let mut ours = Self {
+            dataplane: Dataplane::open(Kernel::load(&object()?, None, Sizes::default())?)?,
+            compiler: Compiler::default(),
+        };
+        let desired = ours.compiler.compile(&store)?.desired;
+        ours.dataplane.apply(&desired, quiet())?;
+        node.ns.run(|| {
+            let kernel = ours.dataplane.io();
+            Attachments::default().attach_untracked(kernel, pod.ifname, pod.ifindex)
+        })??;
+        Ok(ours)
     }
 
     fn attach(&mut self, node: &Node) -> Result<()> {
@@ -76,8 +103,8 @@ impl Ours {
     /// Packets that pods sent and that were dropped for this reason.
     pub(in crate::bench) fn dropped(&self, reason: Reason) -> Result<u64> {
         let totals = self.dataplane.io_ref().maps().counters()?.totals()?;
-        let count = totals.get(&(Hook::FromWorkload, reason));
-        Ok(count.map_or(0, |count| count.packets))
+        let counts = [Hook::FromWorkload, Hook::Untracked].map(|hook| totals.get(&(hook, reason)));
+        Ok(counts.into_iter().flatten().map(|count| count.packets).sum())
     }
 
     /// Established and half-open IPv4 flows.
