@@ -113,7 +113,9 @@ impl Fabric {
             ),
         ] {
             for address in addresses {
-                ns.ip(&["addr", "add", address, "dev", dev])?;
+                // Usable at once, however busy the machine is.
+                let now: &[&str] = if address.contains(':') { &["nodad"] } else { &[] };
+                ns.ip(&[&["addr", "add", address, "dev", dev], now].concat())?;
             }
         }
         internet.ip(&["route", "add", "default", "via", "203.0.113.1"])?;
