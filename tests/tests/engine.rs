@@ -199,10 +199,63 @@ fn a_flow_table_that_is_full_fails_closed_with_its_own_reason() -> Result<()> {
 }
 
 #[test]
+fn a_first_fragment_counts_for_thirty_seconds() -> Result<()> {
+    const SECOND: u64 = 1_000_000_000;
+    for v6 in [false, true] {
+        let part = |offset: u16| {
+            Frame {
+                fragment: Some((9, offset, offset == 0)),
+                // With the header a multiple of 8 bytes.
+                payload: 4,
+                ..Frame::new(address("remote", v6), address("b", v6), 6, 1000, 80)
+            }
+            .bytes()
+        };
+        // The half-open flow is forgotten earlier; the ports are not.
+        for (seconds, reason) in [(30, Reason::PolicyAllow), (31, Reason::UnknownFragment)] {
+            let tables = tables()?;
+            tables.clock.set(100 * SECOND);
+            let first = workload::to_workload(&at(&part(0), B), &tables).reason;
+            assert_eq!(first, Reason::PolicyAllow);
+            tables.clock.set((100 + seconds) * SECOND);
+            let later = workload::to_workload(&at(&part(5), B), &tables).reason;
+            assert_eq!(later, reason, "after {seconds} s");
+        }
+    }
+    Ok(())
+}
+
+/// The kernel hands over TCP of more than 64 KiB in one piece, whose length field says 0 ("BIG TCP", Linux 6.3).
+#[test]
+fn a_packet_that_is_longer_than_its_length_field_can_say_is_read() -> Result<()> {
+    for v6 in [false, true] {
+        let frame = |payload: usize| {
+            let mut bytes = Frame {
+                payload: 0,
+                ..Frame::new(address("remote", v6), address("b", v6), 6, 1000, 80)
+            }
+            .bytes();
+            bytes.resize(bytes.len() + payload, 0);
+            let length = ETHERNET as usize + if v6 { 4 } else { 2 };
+            bytes[length..length + 2].copy_from_slice(&[0, 0]);
+            bytes
+        };
+        let judged = |payload| -> Result<Reason> {
+            Ok(workload::to_workload(&at(&frame(payload), B), &tables()?).reason)
+        };
+        assert_eq!(judged(200_000)?, Reason::PolicyAllow);
+        // No wire carries such a thing.
+        assert_eq!(judged(1000)?, Reason::Malformed);
+    }
+    Ok(())
+}
+
+#[test]
 fn every_reason_is_caused_by_some_test() {
     // A reason that no test names is one that nobody has seen happen.
     let tests = [
         include_str!("programs.rs"),
+        include_str!("edges.rs"),
         include_str!("engine.rs"),
         include_str!("service_marks.rs"),
         include_str!("host_endpoints.rs"),

@@ -5,7 +5,7 @@ use anyhow::Result;
 use calico_azure_ebpf::abi::{CounterKey, CounterValue, Hook, Reason};
 use calico_azure_tests::harness::hosts::*;
 use calico_azure_tests::harness::packet::{ACK, Frame, SYN};
-use calico_azure_tests::harness::scenario::{A, Bench, FABRIC, address, rule};
+use calico_azure_tests::harness::scenario::{A, Bench, FABRIC, TUNNEL, address, rule};
 use calico_azure_userspace::model::{Action, Failsafe, FelixConfiguration, HostRole, Resource, Rule};
 use calico_azure_userspace::policy::Event;
 
@@ -137,6 +137,28 @@ fn azures_own_addresses_dhcp_and_neighbours_are_never_blocked_for_the_host() -> 
         ..Frame::new(address("node", true), "ff02::1:ff00:5".parse()?, 58, 0, 135 << 8)
     };
     at.goes_out(&solicitation, Reason::FabricPass)
+}
+
+#[test]
+fn the_tunnel_between_nodes_is_never_blocked() -> Result<()> {
+    let untracked = of_host("u", HostRole::Untracked, deny_all(), deny_all());
+    let normal = of_host("n", HostRole::Normal, deny_all(), deny_all());
+    let mut bench = Bench::new("hosttunnel", &cluster([host("eth0"), untracked, normal]))?;
+    let mut at = At0 { bench: &mut bench };
+    for v6 in [false, true] {
+        let tunnel = |src: &str, dst: &str, port: u16| Frame {
+            // ARP inside, which is nobody's.
+            payload: 60,
+            ..packet(src, dst, v6, UDP, (50_000, port))
+        };
+        at.comes_in(&tunnel("other-node", "node", TUNNEL), Reason::AlwaysAllowed)?;
+        at.goes_out(&tunnel("node", "other-node", TUNNEL), Reason::AlwaysAllowed)?;
+        // Not by other ports, and nobody but nodes.
+        at.comes_in(&tunnel("other-node", "node", TUNNEL + 1), Reason::PolicyDeny)?;
+        at.comes_in(&tunnel("outside", "node", TUNNEL), Reason::PolicyDeny)?;
+        at.goes_out(&tunnel("node", "outside", TUNNEL), Reason::PolicyDeny)?;
+    }
+    Ok(())
 }
 
 #[test]

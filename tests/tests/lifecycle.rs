@@ -10,7 +10,7 @@ use aya::programs::tc::TcAttachOptions;
 use aya::programs::{LinkOrder, SchedClassifier, TcAttachType};
 use calico_azure_tests::harness::built;
 use calico_azure_tests::lab::probe;
-use calico_azure_tests::lab::{AgentSpec, Cluster, ClusterSpec, NetNs, PodManifest, Port};
+use calico_azure_tests::lab::{AgentSpec, Cluster, ClusterSpec, NetNs, PodManifest, Port, binary};
 use calico_azure_userspace::dataplane::pins::Pins;
 
 const SOON: Duration = Duration::from_secs(10);
@@ -110,6 +110,20 @@ fn programs_of_others_run_before_and_after_ours() {
     let interface = cluster.pod("a/stranger").unwrap().net.ifname().to_owned();
     let first = Foreign::attach(&node, &interface, LinkOrder::first());
     let last = Foreign::attach(&node, &interface, LinkOrder::last());
+    // Said before anybody wonders.
+    let preflight = node
+        .command(binary().unwrap())
+        .args(["preflight", "--interface-prefix", "veth"])
+        .output()
+        .unwrap();
+    let text = String::from_utf8(preflight.stdout).unwrap();
+    let line = format!("info: other-programs: empty runs on {interface}, ingress\n");
+    assert_eq!(text.matches(&line).count(), 2, "{text}");
+    assert_eq!(
+        text.matches("other-programs").count(),
+        2,
+        "ours are not others': {text}"
+    );
     let stranger = ns(&cluster, "stranger");
     let client: IpAddr = cluster.pod("a/client").unwrap().ip(false).unwrap();
     let gained = |reached: bool, spoof: bool| {

@@ -21,14 +21,6 @@ fn from_fabric() -> At {
     }
 }
 
-fn to_fabric(ingress_ifindex: u32) -> At {
-    At {
-        program: program::TO_FABRIC,
-        ifindex: FABRIC,
-        ingress_ifindex,
-    }
-}
-
 fn tcp(from: &str, to: &str, v6: bool, sport: u16, dport: u16) -> Frame {
     Frame::new(address(from, v6), address(to, v6), TCP, sport, dport)
 }
@@ -272,72 +264,6 @@ fn the_host_always_reaches_its_pods_and_they_may_answer() -> Result<()> {
 }
 
 #[test]
-fn what_keeps_the_link_alive_passes_whatever_policy_says() -> Result<()> {
-    let nothing = || Some(vec![]);
-    let mut bench = Bench::new("link", &store([policy("a", "a", nothing(), nothing())]))?;
-    let mut arp = tcp("a", "b", false, 1, 1).bytes();
-    arp[12..14].copy_from_slice(&[8, 6]);
-    bench.expect(
-        At::from_workload(A),
-        &arp,
-        Hook::FromWorkload,
-        Reason::AlwaysAllowed,
-    )?;
-    bench.expect(At::to_workload(A), &arp, Hook::ToWorkload, Reason::AlwaysAllowed)?;
-    let icmp6 = |src: &str, dst: &str, kind: u16, hop_limit| {
-        let (src, dst) = (src.parse().expect("an address"), dst.parse().expect("an address"));
-        Frame {
-            hop_limit,
-            ..Frame::new(src, dst, 58, 0, kind << 8)
-        }
-        .bytes()
-    };
-    for (packet, reason) in [
-        (icmp6("::", "ff02::1:ff00:2", 135, 255), Reason::AlwaysAllowed),
-        (icmp6("fe80::1", "fe80::2", 136, 255), Reason::AlwaysAllowed),
-        (icmp6("fe80::1", "ff02::2", 133, 255), Reason::AlwaysAllowed),
-        (icmp6("fe80::1", "ff02::16", 143, 1), Reason::AlwaysAllowed),
-        (
-            icmp6("fd00:10:244:1::2", "fe80::2", 135, 255),
-            Reason::AlwaysAllowed,
-        ),
-        // Forwarded here by someone, so no neighbour's.
-        (icmp6("fe80::1", "fe80::2", 136, 254), Reason::SpoofedSource),
-        // A pod is no router.
-        (icmp6("fe80::1", "ff02::1", 134, 255), Reason::SpoofedSource),
-        // Somebody else's address.
-        (
-            icmp6("fd00:10:244:1::3", "fe80::2", 136, 255),
-            Reason::SpoofedSource,
-        ),
-    ] {
-        bench.expect(At::from_workload(A), &packet, Hook::FromWorkload, reason)?;
-    }
-    let advertisement = icmp6("fe80::1", "ff02::1", 134, 255);
-    bench.expect(
-        At::to_workload(A),
-        &advertisement,
-        Hook::ToWorkload,
-        Reason::AlwaysAllowed,
-    )?;
-    let any = "0.0.0.0".parse()?;
-    let dhcp = Frame::new(any, "255.255.255.255".parse()?, UDP, 68, 67).bytes();
-    bench.expect(
-        At::from_workload(A),
-        &dhcp,
-        Hook::FromWorkload,
-        Reason::AlwaysAllowed,
-    )?;
-    let other = Frame::new(any, "255.255.255.255".parse()?, UDP, 68, 69).bytes();
-    bench.expect(
-        At::from_workload(A),
-        &other,
-        Hook::FromWorkload,
-        Reason::SpoofedSource,
-    )
-}
-
-#[test]
 fn what_cannot_be_read_is_dropped() -> Result<()> {
     let mut bench = Bench::new("bad", &web())?;
     let mut drop =
@@ -531,61 +457,6 @@ fn a_recycled_or_missing_entry_fails_closed() -> Result<()> {
         .io()
         .put(Table::Endpoints, B.bytes(), wrong.bytes())?;
     bench.expect(at, &packet, hook, Reason::TableRace)
-}
-
-#[test]
-fn the_fabric_interface_validates_sources_both_ways() -> Result<()> {
-    let mut bench = Bench::new("fabric", &web())?;
-    for v6 in [false, true] {
-        let packet = |from: &str, to: &str| tcp(from, to, v6, 1000, 80).bytes();
-        for (from, to, reason) in [
-            ("remote", "b", Reason::FabricPass),
-            ("outside", "node", Reason::FabricPass),
-            ("other-node", "node", Reason::FabricPass),
-            ("a", "b", Reason::LocalSource),
-            ("unassigned", "b", Reason::LocalSource),
-            ("node", "b", Reason::LocalSource),
-            ("remote", "unassigned", Reason::NoSuchWorkload),
-        ] {
-            bench.expect(from_fabric(), &packet(from, to), Hook::FromFabric, reason)?;
-        }
-        for (from, to, reason) in [
-            ("a", "remote", Reason::FabricPass),
-            ("node", "outside", Reason::FabricPass),
-            ("remote", "outside", Reason::UnknownSource),
-            ("outside", "remote", Reason::UnknownSource),
-            ("other-node", "remote", Reason::UnknownSource),
-            ("a", "multicast", Reason::FabricUnsupported),
-        ] {
-            bench.expect(to_fabric(A), &packet(from, to), Hook::ToFabric, reason)?;
-        }
-        // What the host itself sends is its own business.
-        bench.expect(
-            to_fabric(0),
-            &packet("outside", "remote"),
-            Hook::ToFabric,
-            Reason::FabricPass,
-        )?;
-        for protocol in [4, 47] {
-            let tunnel = Frame::new(address("a", v6), address("remote", v6), protocol, 0, 0).bytes();
-            bench.expect(to_fabric(A), &tunnel, Hook::ToFabric, Reason::FabricUnsupported)?;
-        }
-        let mut longer_than_the_frame = packet("remote", "b");
-        longer_than_the_frame.truncate(if v6 { 60 } else { 40 });
-        bench.expect(
-            from_fabric(),
-            &longer_than_the_frame,
-            Hook::FromFabric,
-            Reason::Malformed,
-        )?;
-        bench.expect(
-            to_fabric(A),
-            &longer_than_the_frame,
-            Hook::ToFabric,
-            Reason::Malformed,
-        )?;
-    }
-    Ok(())
 }
 
 #[test]

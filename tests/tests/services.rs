@@ -7,7 +7,8 @@ use std::time::{Duration, Instant};
 
 use calico_azure_tests::lab::probe::{self, Kind, LiveConnection, Server};
 use calico_azure_tests::lab::{
-    AgentSpec, Cgroup, Cluster, ClusterSpec, KubeProxy, PodManifest, Port, ServiceSpec, plan,
+    AgentSpec, Cgroup, Cluster, ClusterSpec, KubeProxy, Networking, PodManifest, Port, ServiceSpec, binary,
+    plan,
 };
 
 const SOON: Duration = Duration::from_secs(10);
@@ -70,14 +71,15 @@ struct Lab {
     _group: Cgroup,
 }
 
-fn lab(attach: &str, proxy: KubeProxy) -> Lab {
-    let group = Cgroup::enter(&format!("services-{attach}-{proxy:?}")).unwrap();
+fn lab(networking: Networking, attach: &str, proxy: KubeProxy) -> Lab {
+    let group = Cgroup::enter(&format!("services-{networking:?}-{attach}-{proxy:?}")).unwrap();
     let spec = AgentSpec::new()
         .unwrap()
         .args(["--attach", attach])
         .host("node-1", group.path())
         .env("FELIX_DEFAULTENDPOINTTOHOSTACTION", "Accept");
     let mut cluster = Cluster::start(&ClusterSpec {
+        networking,
         agents: Some(spec),
         serve: vec![Port::Tcp(WEB), Port::Udp(WEB)],
         ..ClusterSpec::default()
@@ -207,6 +209,21 @@ impl Lab {
         served
     }
 
+    /// `calico-azure routes` knows the address as a service's.
+    fn routes_name(&self, service: IpAddr) {
+        let node = self.cluster.node("node-1").unwrap().ns();
+        let mut agents = self.cluster.agents.iter();
+        let agent = agents.find(|agent| agent.node() == "node-1").unwrap();
+        let mut command = node.command(binary().unwrap());
+        command.args(["routes", "--node", "node-1", "--bpffs", "/sys/fs/bpf"]);
+        command.args(["--pin-name", &agent.pin_name(), "-o", "json", "--run-dir"]);
+        let output = command.arg(agent.run_dir()).output().unwrap();
+        let rows: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+        let mut rows = rows.as_array().unwrap().iter();
+        let row = rows.find(|row| row["prefix"] == format!("{service}/32")).unwrap();
+        assert_eq!(row["kinds"], serde_json::json!(["service"]));
+    }
+
     fn reaches(&self, kind: Kind, to: SocketAddr) -> bool {
         let from = self.cluster.pod("a/client").unwrap().net.ns();
         probe::run(from, kind, to.ip(), NEVER).unwrap().reached()
@@ -214,8 +231,8 @@ impl Lab {
 }
 
 /// Every backend, by every kind of service, in both families and for both protocols.
-fn every_backend(attach: &str, proxy: KubeProxy) {
-    let mut lab = lab(attach, proxy);
+fn every_backend(networking: Networking, attach: &str, proxy: KubeProxy) {
+    let mut lab = lab(networking, attach, proxy);
     let served = lab.serve(proxy);
     let near = served[0].1;
     wait(|| lab.reaches(Kind::Tcp(near.port()), near));
@@ -225,7 +242,7 @@ fn every_backend(attach: &str, proxy: KubeProxy) {
             let mark = log.mark();
             let reached = lab.reaches(kind, *to);
             let what = format!(
-                "{} ({}) through {to}, {kind:?}, {attach}, {proxy:?}",
+                "{} ({}) through {to}, {kind:?}, {networking:?}, {attach}, {proxy:?}",
                 case.name, case.backend
             );
             let records = || -> Vec<String> {
@@ -251,6 +268,7 @@ fn every_backend(attach: &str, proxy: KubeProxy) {
             }
         }
     }
+    lab.routes_name(served[0].1.ip());
     // A change of policy is obeyed by flows through services, too.
     let far = served
         .iter()
@@ -288,7 +306,10 @@ fn wait(mut condition: impl FnMut() -> bool) {
 fn egress_policy_judges_the_backend_and_the_answer_returns() {
     for proxy in [KubeProxy::Iptables, KubeProxy::Nftables] {
         for attach in ["tcx", "clsact"] {
-            every_backend(attach, proxy);
+            every_backend(Networking::Udr, attach, proxy);
         }
+    }
+    for networking in [Networking::Flannel, Networking::AzureCni] {
+        every_backend(networking, "tcx", KubeProxy::Nftables);
     }
 }

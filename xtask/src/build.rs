@@ -10,6 +10,8 @@ use crate::term::Ui;
 use crate::workspace::{Object, Workspace};
 
 pub(crate) const AGENT: &str = "calico-azure-userspace";
+/// The program of that package.
+pub(crate) const BINARY: &str = "calico-azure";
 pub(crate) const TESTS: &str = "calico-azure-tests";
 
 pub(crate) fn run(ui: &Ui, ws: &Workspace, debug: bool, bpf_log: bool) -> anyhow::Result<ExitCode> {

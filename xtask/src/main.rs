@@ -2,11 +2,16 @@
 //!
 //! Every verb sets the machine up first if that was not done yet, so a fresh checkout needs one command.
 
+mod apiserver;
+mod bookworm;
 mod build;
+mod debian;
 mod ebpf;
 mod fuzz;
+mod image;
 mod kernels;
 mod licences;
+mod manifests;
 mod process;
 mod run;
 mod setup;
@@ -33,7 +38,7 @@ struct Cli {
 
 #[derive(Subcommand)]
 enum Verb {
-    /// Makes this machine able to build and run everything; quick when that was already done.
+    /// Makes this machine able to build, run and test everything; quick when that was already done.
     Setup,
     /// Builds the eBPF object, then the agent and the test programs around it.
     Build {
@@ -82,6 +87,21 @@ enum Verb {
     },
     /// Looks for inputs that break a property of the parsers, the compiler or the verdict engine.
     Fuzz(fuzz::FuzzArgs),
+    /// Builds a container image, without a container runtime: target/image/calico-azure-TAG-ARCH.tar.
+    Image {
+        /// What it is for, if not for machines like this one.
+        #[arg(long, value_enum)]
+        arch: Option<image::Arch>,
+        /// Its tag, if not the version.
+        #[arg(long)]
+        tag: Option<String>,
+    },
+    /// Writes deploy/manifests from deploy/chart.
+    Manifests {
+        /// Only says which files are not up to date.
+        #[arg(long)]
+        check: bool,
+    },
     /// Checks the rules the compiler does not know: layers, file lengths, leftovers.
     Tidy,
 }
@@ -137,6 +157,7 @@ fn dispatch(verb: Verb, ui: &Ui) -> anyhow::Result<ExitCode> {
     match verb {
         Verb::Setup => {
             let toolchain = setup::run(ui, &ws, setup::Need::Everything)?;
+            apiserver::prepare(ui, &ws)?;
             ui.note(&format!("ready; eBPF toolchain: {}", toolchain.describe()));
             Ok(ExitCode::SUCCESS)
         }
@@ -159,6 +180,8 @@ fn dispatch(verb: Verb, ui: &Ui) -> anyhow::Result<ExitCode> {
             run::program(ui, &ws, "bench", &args)
         }
         Verb::Fuzz(args) => fuzz::run(ui, &ws, &args),
+        Verb::Image { arch, tag } => image::run(ui, &ws, arch, tag.as_deref()),
+        Verb::Manifests { check } => manifests::run(ui, &ws, check),
         Verb::Tidy => tidy::run(ui, &ws),
     }
 }

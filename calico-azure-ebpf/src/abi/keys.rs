@@ -127,8 +127,10 @@ abi_struct! {
         pub mark_mask: u32,
         /// Nanoseconds per jiffy of the kernel: what its cheapest clock counts.
         pub tick: u32,
-        /// UDP destination port of VXLAN.
-        pub vxlan_port: u32,
+        /// UDP destination port of VXLAN, by which tunnels of pods' making are told.
+        pub vxlan_port: u16,
+        /// UDP destination port of the VXLAN in which nodes carry their pods' packets to each other; 0: they do not.
+        pub tunnel_port: u16,
         /// Until when TCP connections in their middle are adopted, in units of 2³⁰ nanoseconds of the clock that `tick` makes of jiffies; 0:
         /// never.
         pub adopt_until: u32,
@@ -237,6 +239,45 @@ pub mod route {
     pub const REMOTE_HOST: u32 = 16;
     /// A source that may be forwarded although nothing here owns it (`--allowed-forwarded-sources`).
     pub const ALLOWED_SOURCE: u32 = 32;
+
+    /// The bits above; the others are the number of the node that has a remote prefix, 0 for none.
+    pub const KINDS: u32 = 63;
+    /// Bits of that number.
+    const NUMBER: u32 = 26;
+
+    /// A node's number, from one of its addresses (network order): no two of private use (RFC 1918) have the same, and it stays as long
+    /// as the address does, so that nothing has to be given out or kept. `0` is never given.
+    #[must_use]
+    pub const fn number(address: core::net::IpAddr) -> u32 {
+        let number = match address {
+            core::net::IpAddr::V4(ip) => {
+                let [first, a, b, c] = ip.octets();
+                let space = match first {
+                    10 => 0,
+                    172 => 1,
+                    192 => 2,
+                    _ => 3,
+                };
+                u32::from_be_bytes([space, a, b, c])
+            }
+            core::net::IpAddr::V6(ip) => {
+                let bits = ip.to_bits();
+                let folded = bits ^ bits >> 64;
+                (folded ^ folded >> 32) as u32
+            }
+        };
+        let number = number & ((1 << NUMBER) - 1);
+        (if number == 0 { 1 } else { number }) << (32 - NUMBER)
+    }
+
+    /// Whether a packet's source is the sending node's own, of a tunnel between nodes: what is known of the outer source, and of the inner.
+    #[inline(always)]
+    #[must_use]
+    pub const fn is_senders(outer: u32, inner: u32) -> bool {
+        let same = outer & !KINDS == inner & !KINDS && inner & !KINDS != 0;
+        inner & ALLOWED_SOURCE != 0
+            || outer & REMOTE_HOST != 0 && inner & (REMOTE_POD_CIDR | REMOTE_HOST) != 0 && same
+    }
 }
 
 /// The epoch after `epoch`: the other parity, never 0, never a `LEG_*`.

@@ -77,6 +77,8 @@ codes! {
         NotConfigured = 47, "not-configured";
         /// From a pod to its own host, which `defaultEndpointToHostAction` forbids.
         EndpointToHost = 48, "endpoint-to-host";
+        /// In a tunnel between nodes, with an inner source that is not the sending node's.
+        TunnelSource = 55, "tunnel-source";
         /// An ICMP error about a packet that its receiver did not send, or (from a pod) that the pod did not receive.
         UnrelatedError = 56, "unrelated-error";
         /// A VLAN tag on a pod's interface, or more tags on the fabric interface than are followed.

@@ -126,6 +126,18 @@ fn part<P: Packet>(packet: &P, network: &mut Network<V6>, quoted: bool) -> Resul
     Ok(())
 }
 
+/// As [`is_neighbour_control`], at a glance, of what a pod's link needs while nobody knows the pod: solicitations and
+/// neighbours' advertisements.
+#[inline(always)]
+pub fn is_discovery<P: Packet>(packet: &P, start: u32) -> bool {
+    let (Some([head]), Some([message])) = (packet.words::<1>(start + 4), packet.words::<1>(start + HEADER))
+    else {
+        return false;
+    };
+    let kind = u32::from_be(message) >> 24;
+    u32::from_be(head) & 0xffff == u32::from(protocol::ICMP6) << 8 | 255 && matches!(kind, 133 | 135 | 136)
+}
+
 /// Neighbour discovery (RFC 4861: hop limit 255, so it cannot have been forwarded) and MLD (RFC 2710, 3810).
 /// A pod may not send router advertisements or redirects.
 #[cfg_attr(target_arch = "bpf", inline(never))]

@@ -32,7 +32,9 @@ fn look<F: Family, P: Packet, T: Tables + FamilyTables<F>>(
     // These begin a flow; what the host sends has a reason of its own; and a pod's tunnels are looked at more closely.
     let begins = plain.flags & (tcp::SYN | tcp::ACK) == tcp::SYN;
     let from_host = !sends && packet.ingress_ifindex() == 0;
-    let tunnel = sends && plain.protocol == protocol::UDP && u32::from(plain.dport) == config.vxlan_port;
+    let tunnel = sends
+        && plain.protocol == protocol::UDP
+        && (plain.dport == config.vxlan_port || plain.dport == config.tunnel_port);
     if begins || from_host || tunnel || plain.src == plain.dst {
         return false;
     }

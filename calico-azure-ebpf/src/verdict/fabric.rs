@@ -8,15 +8,16 @@
 //! | both | more than two VLAN tags inside the frame | `VlanTagged`; behind fewer, what follows is judged |
 //! | both | malformed network header | drop with that reason |
 //! | `from_fabric` | source is a pod, the podCIDR or an address of this node | `LocalSource` |
+//! | `from_fabric` | VXLAN between nodes, with an inner source that is not the sending node's | `TunnelSource` |
 //! | both; `to_fabric`: forwarded | for the node's podCIDR, but no pod has the address (would loop) | `NoSuchWorkload`, see [`super::reset`] |
 //! | `to_fabric` | forwarded multicast, broadcast, IPIP or GRE | `FabricUnsupported` |
-//! | `to_fabric` | forwarded, source neither a pod, the podCIDR or an address of this node nor allowed | `UnknownSource` |
+//! | `to_fabric` | forwarded, source neither a pod that we know nor an address of this node nor allowed | `UnknownSource` |
 //! | both | the rest, without a host endpoint | `FabricPass` |
 //! | both | the rest | what the host endpoint says |
 
-use super::host;
 use super::workload::{done, read};
 use super::{AllTables, FamilyTables, Outcome, Tables};
+use super::{host, tunnel};
 use crate::abi::{Config, Hook, Reason, route};
 use crate::packet::vlan::behind_tags;
 use crate::packet::{Family, Network, Packet, Transport, V4, V6, ethertype, protocol};
@@ -155,7 +156,7 @@ struct At {
 }
 
 #[inline(always)]
-fn family<F: Family, P: Packet, T: Tables + FamilyTables<F>>(
+fn family<F: Family, P: Packet, T: AllTables + FamilyTables<F>>(
     packet: &P,
     tables: &T,
     at: &At,
@@ -169,9 +170,9 @@ fn family<F: Family, P: Packet, T: Tables + FamilyTables<F>>(
             let reason = if link || at.own {
                 Reason::FabricPass
             } else if ingress {
-                arriving(tables, &network)
+                arriving(packet, tables, &network)
             } else {
-                leaving(tables, &network)
+                leaving(tables, &network, packet.ingress_ifindex() == packet.ifindex())
             };
             if at.governed && !link && reason.passes() {
                 return None;
@@ -190,13 +191,22 @@ fn family<F: Family, P: Packet, T: Tables + FamilyTables<F>>(
 }
 
 #[inline(always)]
-fn arriving<F: Family, T: FamilyTables<F>>(tables: &T, network: &Network<F>) -> Reason {
+fn arriving<F: Family, P: Packet, T: AllTables + FamilyTables<F>>(
+    packet: &P,
+    tables: &T,
+    network: &Network<F>,
+) -> Reason {
     const OURS: u32 = route::LOCAL_WORKLOAD | route::LOCAL_POD_CIDR | route::LOCAL_HOST;
-    if tables.route(network.src) & OURS != 0 {
+    let known = |address| FamilyTables::<F>::route(tables, address);
+    let from = known(network.src);
+    if from & OURS != 0 {
         return Reason::LocalSource;
     }
-    if is_nobodys(tables, network.dst) {
+    if is_nobodys::<F, T>(tables, network.dst) {
         return Reason::NoSuchWorkload;
+    }
+    if network.protocol == protocol::UDP && known(network.dst) & route::LOCAL_HOST != 0 {
+        return tunnel::inner(packet, tables, network, from);
     }
     Reason::FabricPass
 }
@@ -208,17 +218,19 @@ fn is_nobodys<F: Family, T: FamilyTables<F>>(tables: &T, dst: F::Addr) -> bool {
     to & route::LOCAL_POD_CIDR != 0 && to & (route::LOCAL_WORKLOAD | route::LOCAL_HOST) == 0
 }
 
+/// `back`: it leaves by the interface that it came in by, as an answer that is made in a pod's place does.
 #[inline(always)]
-fn leaving<F: Family, T: FamilyTables<F>>(tables: &T, network: &Network<F>) -> Reason {
-    const KNOWN: u32 =
-        route::LOCAL_WORKLOAD | route::LOCAL_POD_CIDR | route::LOCAL_HOST | route::ALLOWED_SOURCE;
-    if tables.route(network.src) & KNOWN == 0 {
+fn leaving<F: Family, T: FamilyTables<F>>(tables: &T, network: &Network<F>, back: bool) -> Reason {
+    const KNOWN: u32 = route::LOCAL_WORKLOAD | route::LOCAL_HOST | route::ALLOWED_SOURCE;
+    let from = tables.route(network.src);
+    // A pod's address is known once its interface has our programs, and no packet of it leaves the node before.
+    if from & KNOWN == 0 && !(back && from & route::LOCAL_POD_CIDR != 0) {
         return Reason::UnknownSource;
     }
     let carried = !matches!(network.protocol, protocol::IPIP | protocol::GRE);
     if !carried || F::is_multicast(network.dst) {
         Reason::FabricUnsupported
-    } else if is_nobodys(tables, network.dst) {
+    } else if is_nobodys::<F, T>(tables, network.dst) {
         Reason::NoSuchWorkload
     } else {
         Reason::FabricPass

@@ -4,7 +4,7 @@
 //!
 //! | what | verdict |
 //! |---|---|
-//! | of the host itself: DHCP, Azure's wireserver and instance metadata | `AlwaysAllowed` |
+//! | of the host itself: DHCP, Azure's wireserver and instance metadata, the tunnel to and from other nodes | `AlwaysAllowed` |
 //! | a stage of the endpoint cannot be read / malformed transport header or fragment | drop with that reason |
 //! | a later fragment | as its first, see [`super::datagram`] |
 //! | with untracked policy, whatever is remembered of the flow: failsafe ports of the host, then that policy | `PolicyAllow` / `PolicyDeny` |
@@ -111,7 +111,10 @@ pub(super) fn judge<F: Family, P: Packet, T: Tables + FamilyTables<F>>(
     }
     *transport = at.of.known.transport;
     at.policy_port = transport.policy_port;
-    if who.local && is_platform(at.network, transport) {
+    let peer = if ingress { at.network.src } else { at.network.dst };
+    if who.local
+        && (is_platform(at.network, transport) || is_tunnel(tables, config, at.network, transport, peer))
+    {
         return Outcome::of(Reason::AlwaysAllowed);
     }
     let mut log = 0;
@@ -157,7 +160,9 @@ pub(super) fn untracked<F: Family, P: Packet, T: Tables + FamilyTables<F>>(
     let transport = network.transport(packet).ok()?;
     let local = tables.route(network.dst) & route::LOCAL_HOST != 0 || F::is_multicast(network.dst);
     let local = P::opaque(u64::from(local)) != 0;
-    if local && is_platform(network, &transport) {
+    if local
+        && (is_platform(network, &transport) || is_tunnel(tables, config, network, &transport, network.src))
+    {
         return None;
     }
     let known = Known {
@@ -193,6 +198,20 @@ fn is_platform<F: Family>(network: &Network<F>, transport: &Transport) -> bool {
     let dhcp = network.protocol == protocol::UDP && (ends == (client, server) || ends == (server, client));
     let is = |addr: F::Addr| is_v4 && matches!(u32::from_be(F::wide(addr)[0]), WIRESERVER | METADATA);
     dhcp || is(network.src) || is(network.dst)
+}
+
+/// The tunnel to or from another node, which carries pods' packets: those are judged where it ends.
+#[inline(always)]
+fn is_tunnel<F: Family, T: FamilyTables<F>>(
+    tables: &T,
+    config: &Config,
+    network: &Network<F>,
+    transport: &Transport,
+    peer: F::Addr,
+) -> bool {
+    let port = config.tunnel_port;
+    let theirs = port != 0 && network.protocol == protocol::UDP && transport.dport == port;
+    theirs && tables.route(peer) & route::REMOTE_HOST != 0
 }
 
 impl<F: Family> Judge<F> for AtHost<F> {

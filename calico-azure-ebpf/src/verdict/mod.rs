@@ -43,6 +43,7 @@ mod related;
 pub mod reset;
 pub mod service;
 pub mod tables;
+mod tunnel;
 pub mod workload;
 
 pub use entry::timeout;

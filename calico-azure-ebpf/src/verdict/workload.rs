@@ -8,7 +8,9 @@ use super::related::{Quoted, quote};
 use super::{AllTables, FamilyTables, Outcome, Tables, nothing_left, part};
 use crate::abi::{CONFIG_ALLOW_IPIP, CONFIG_ALLOW_VXLAN, Config, Hook, LEG_IN, LEG_OUT, Reason, word};
 use crate::packet::vlan::behind_tags;
-use crate::packet::{ETHERNET, Family, Network, Packet, Transport, V4, V6, ethertype, protocol};
+use crate::packet::{
+    ETHERNET, Family, Network, Packet, Transport, V4, V6, ethertype, is_discovery, protocol,
+};
 
 /// A packet that a pod sends.
 #[inline(always)]
@@ -43,6 +45,10 @@ pub fn at_pod<P: Packet, T: AllTables, const PART: u8>(
         Ok((ethertype, start)) => {
             if let Some(config) = tables.config().filter(|config| config.epoch != 0) {
                 match tables.endpoint(packet.ifindex(), leg) {
+                    // As with ARP: its neighbours are a new pod's to find while its policy is on the way.
+                    None if ethertype == ethertype::IPV6 && is_discovery(packet, start) => {
+                        Reason::AlwaysAllowed
+                    }
                     None => Reason::NoEndpoint,
                     Some(endpoint) if PART & part::V4 != 0 && ethertype == ethertype::IPV4 => {
                         let at = At {
@@ -233,7 +239,9 @@ fn judge<F: Family, P: Packet, T: Tables + FamilyTables<F>>(
 /// Whether it is a tunnel of a pod's making, which would carry its packets past policy.
 #[inline(always)]
 pub(super) fn is_tunnel(config: &Config, known: &Known) -> bool {
-    let vxlan = known.protocol == protocol::UDP && u32::from(known.transport.dport) == config.vxlan_port;
+    let port = known.transport.dport;
+    let nodes = config.tunnel_port != 0 && port == config.tunnel_port;
+    let vxlan = known.protocol == protocol::UDP && (port == config.vxlan_port || nodes);
     known.protocol == protocol::IPIP && config.flags & CONFIG_ALLOW_IPIP == 0
         || vxlan && config.flags & CONFIG_ALLOW_VXLAN == 0
 }

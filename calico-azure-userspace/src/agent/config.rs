@@ -11,6 +11,7 @@ use calico_azure_ebpf::abi::{
 use ipnet::IpNet;
 
 use super::felix::{Felix, Told};
+use super::networking::Choice;
 use crate::dataplane::attach::Mode;
 use crate::dataplane::kernel::Sizes;
 use crate::dataplane::plan::Settings;
@@ -52,7 +53,7 @@ pub enum LogFlows {
 /// Which interfaces lead to the fabric.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum FabricChoice {
-    /// Those that a default route points to.
+    /// Those that a default route points to, and flannel's.
     Auto,
     /// No source validation.
     None,
@@ -240,6 +241,7 @@ pub struct AgentConfig {
     pub node: String,
     pub source: Source,
     pub fabric: FabricChoice,
+    pub networking: Choice,
     pub bpffs: PathBuf,
     /// Names the pin directory.
     pub pin_name: String,
@@ -273,7 +275,7 @@ pub struct AgentConfig {
 impl AgentConfig {
     /// What goes into the kernel's configuration.
     #[must_use]
-    pub fn settings(&self, felix: &Felix) -> Settings {
+    pub fn settings(&self, felix: &Felix, tunnel_port: u16) -> Settings {
         let established = match self.established_flows {
             EstablishedFlows::Reevaluate => 0,
             EstablishedFlows::Keep => CONFIG_KEEP_ESTABLISHED,
@@ -302,6 +304,7 @@ impl AgentConfig {
             flags: established | log | ipip | vxlan | wireserver | imds,
             timeouts: felix.timeouts,
             vxlan_port,
+            tunnel_port,
             mark_mask: felix.mark_mask.0,
             adopt_until: self.adopt_until,
         }

@@ -8,13 +8,13 @@ use calico_azure_ebpf::abi::host_set;
 
 use super::events::SharedContext;
 use super::felix::Felix;
-use super::names;
 use super::protect::{self, SharedProtector};
 use super::serve::Server;
 use super::staged::Staged;
 use super::status::{self, Status, StatusEndpoint};
 use super::vitals::Vitals;
 use super::{AgentConfig, AgentError, Source};
+use super::{names, networking};
 use crate::dataplane::maps::Maps;
 use crate::dataplane::{Dataplane, Published};
 use crate::model::{Key, Kind, Resource};
@@ -65,6 +65,7 @@ struct Problems {
     input: Vec<String>,
     settings: Vec<String>,
     policy: Vec<String>,
+    networking: Vec<String>,
     layouts: Option<String>,
     apply: Option<String>,
 }
@@ -75,6 +76,7 @@ impl Problems {
             input,
             settings,
             policy,
+            networking,
             layouts,
             apply,
         } = self;
@@ -82,6 +84,7 @@ impl Problems {
             .iter()
             .chain(settings)
             .chain(policy)
+            .chain(networking)
             .chain(layouts)
             .chain(apply)
             .cloned()
@@ -176,6 +179,7 @@ impl Core {
             host_ips: snapshot.host_ips.iter().copied().collect(),
             interface_prefixes: self.felix.interface_prefixes.clone(),
             allowed_sources: self.config.allowed_sources.clone(),
+            ignores_pod_cidrs: self.ignores_pod_cidrs(),
             settings: self.config.policy.clone(),
         };
         self.learn(Event::Interfaces(interfaces));
@@ -207,6 +211,7 @@ impl Core {
             return;
         }
         self.retry = false;
+        self.settle_networking();
         if std::mem::take(&mut self.felix_changed) {
             self.settle_felix();
         }
@@ -227,6 +232,43 @@ impl Core {
         }
         self.status.epoch = self.dataplane.image().config.epoch;
         self.write_status();
+    }
+
+    /// Which network this is may show only when this node's object or a pod's interface is there.
+    fn settle_networking(&mut self) {
+        let Some(snapshot) = &self.links else { return };
+        let store = self.compiler.store();
+        let node = store.nodes().find(|node| node.name == self.config.node);
+        let AgentConfig {
+            networking, fabric, ..
+        } = &self.config;
+        let found = networking::find(networking, fabric, &self.felix.interface_prefixes, snapshot, node);
+        if self.status.networking.as_ref() == Some(&found) {
+            return;
+        }
+        let ignored = self.ignores_pod_cidrs();
+        tracing::info!(networking = found.networking.name(), evidence = ?found.evidence, "this node's network");
+        for problem in found
+            .problems
+            .iter()
+            .filter(|problem| !self.problems.networking.contains(problem))
+        {
+            tracing::warn!("{problem}");
+        }
+        self.problems.networking.clone_from(&found.problems);
+        self.status.networking = Some(found);
+        if ignored != self.ignores_pod_cidrs()
+            && let Some(snapshot) = self.links.take()
+        {
+            self.links(snapshot);
+        }
+    }
+
+    fn ignores_pod_cidrs(&self) -> bool {
+        self.status
+            .networking
+            .as_ref()
+            .is_some_and(|found| found.ignores_pod_cidrs)
     }
 
     /// Brings Felix's settings in step with what is known of them.
@@ -312,7 +354,12 @@ impl Core {
             context.rules.extend(new);
         }
         self.pending.merge(change);
-        let settings = self.config.settings(&self.felix);
+        let tunnel_port = self
+            .status
+            .networking
+            .as_ref()
+            .map_or(0, |found| found.tunnel_port);
+        let settings = self.config.settings(&self.felix, tunnel_port);
         Ok(self
             .dataplane
             .publish(self.compiler.desired(), &self.pending, settings)?)

@@ -1,9 +1,10 @@
 //! Which links get which programs, as a pure decision.
 
 use crate::dataplane::attach::Role;
-use crate::sources::links::Snapshot;
+use crate::sources::links::{Link, Snapshot};
 
 use super::config::FabricChoice;
+use super::networking::is_flannel;
 
 /// The role of every link that gets programs because of what it is called or where it leads. Links that are pods'
 /// only by their host route are found by policy.
@@ -12,30 +13,39 @@ pub(super) fn roles(
     prefixes: &[String],
     fabric: &FabricChoice,
 ) -> Vec<(u32, String, Role)> {
-    let role = |ifindex: &u32, name: &str| {
-        let is_fabric = match fabric {
-            FabricChoice::Auto => snapshot.default_links.contains(ifindex),
-            FabricChoice::None => false,
-            FabricChoice::Named(names) => names.iter().any(|fabric| fabric == name),
-        };
-        if is_fabric {
+    let role = |ifindex: &u32, link: &Link| {
+        let leads_out = snapshot.default_links.contains(ifindex) || is_flannel(link);
+        let found = *fabric == FabricChoice::Auto && leads_out;
+        if !link.slave && (found || names_the_fabric(link, fabric)) {
             Some(Role::Fabric)
-        } else if prefixes.iter().any(|prefix| name.starts_with(prefix.as_str())) {
+        } else if names_a_pod(link, prefixes, fabric) {
             Some(Role::Workload)
         } else {
             None
         }
     };
-    let links = snapshot.links.iter().filter(|(_, link)| !link.slave);
+    let links = snapshot.links.iter();
     links
-        .filter_map(|(ifindex, link)| Some((*ifindex, link.name.clone(), role(ifindex, &link.name)?)))
+        .filter_map(|(ifindex, link)| Some((*ifindex, link.name.clone(), role(ifindex, link)?)))
         .collect()
+}
+
+/// Whether a link is a pod's by its name alone.
+pub(super) fn names_a_pod(link: &Link, prefixes: &[String], fabric: &FabricChoice) -> bool {
+    let named = prefixes
+        .iter()
+        .any(|prefix| link.name.starts_with(prefix.as_str()));
+    named && !link.slave && !names_the_fabric(link, fabric)
+}
+
+fn names_the_fabric(link: &Link, fabric: &FabricChoice) -> bool {
+    matches!(fabric, FabricChoice::Named(names) if names.contains(&link.name))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::sources::links::Link;
+    use crate::sources::links::LinkKind;
 
     #[test]
     fn prefixes_make_workloads_and_default_routes_the_fabric() {
@@ -52,6 +62,17 @@ mod tests {
                 (4, link("azv01234567890", false)),
                 (5, link("docker0", false)),
                 (6, link("cali0", true)),
+                (
+                    7,
+                    Link {
+                        kind: LinkKind::Vxlan {
+                            port: 8472,
+                            parent: 2,
+                            v6: false,
+                        },
+                        ..link("flannel.1", false)
+                    },
+                ),
             ]
             .into(),
             default_links: [2, 3].into(),
@@ -65,7 +86,10 @@ mod tests {
                 .map(|(i, _, role)| (i, role))
                 .collect::<Vec<_>>()
         };
-        assert_eq!(get("auto"), [(2, Role::Fabric), (4, Role::Workload)]);
+        assert_eq!(
+            get("auto"),
+            [(2, Role::Fabric), (4, Role::Workload), (7, Role::Fabric)]
+        );
         assert_eq!(get("none"), [(4, Role::Workload)]);
         assert_eq!(
             get("docker0, eth0"),

@@ -13,6 +13,8 @@ mod health;
 mod links;
 mod metrics;
 pub mod names;
+mod networking;
+pub mod preflight;
 mod protect;
 mod serve;
 mod staged;
@@ -24,6 +26,8 @@ pub use config::{
     AgentConfig, EstablishedFlows, FabricChoice, Failsafes, HostCgroup, Imds, LogFlows, MarkMask,
     SETTINGS_TIMEOUTS, SetLog, SetLogFn, Source, Tunnels, Wireserver, endpoint_to_host,
 };
+pub use networking::{Choice as NetworkingChoice, Found, Networking};
+pub use serve::pages;
 pub use status::{Status, lock, path as status_path};
 
 use std::io;
@@ -36,11 +40,12 @@ use std::time::Duration;
 use signal_hook::consts::{SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 
+use crate::azure::finding::Severity;
 use crate::dataplane::attach::AttachError;
 use crate::dataplane::kernel::{Kernel, KernelError, is_root};
 use crate::dataplane::pins::{PinError, Pins};
 use crate::dataplane::{ApplyError, cgroup, ring};
-use crate::sources::links::{LinksError, Snapshot};
+use crate::sources::links::{LinksError, News, Snapshot};
 use crate::sources::{Event, dir, kube, links as link_source};
 
 use self::core::{Core, Parts};
@@ -115,6 +120,7 @@ pub fn run(mut config: AgentConfig) -> Result<(), AgentError> {
         return Err(AgentError::NotRoot);
     }
     let _lock = lock(&config.run_dir, &config.pin_name, &config.node)?;
+    warn(&config);
     let pins = Pins::new(&config.bpffs, &config.pin_name)?;
     let first = !pins.maps().exists() && pins.earlier_flows()?.is_empty();
     let mut kernel = Kernel::load(&config.object, Some(pins), config.sizes)?;
@@ -157,8 +163,11 @@ pub fn run(mut config: AgentConfig) -> Result<(), AgentError> {
         felix,
     };
     let mut core = Core::new(config, maps, parts)?;
-    link_source::watch(sender.clone(), move |snapshot| {
-        protect::with(&protector, |p| p.see(snapshot));
+    link_source::watch(sender.clone(), move |news| {
+        protect::with(&protector, |p| match news {
+            News::Link(ifindex, link) => p.meet(ifindex, link),
+            News::Snapshot(snapshot) => p.see(snapshot),
+        });
     })?;
     match core.source() {
         Source::Dir(dir) => dir::watch(dir.clone(), sender.clone())?,
@@ -208,5 +217,33 @@ pub fn run(mut config: AgentConfig) -> Result<(), AgentError> {
         }
         core.step(begun);
         vitals.end();
+    }
+}
+
+/// Says what is wrong with the node, before it is in the way.
+fn warn(config: &AgentConfig) {
+    let (felix, _) = Felix::of(&config.told, std::iter::empty());
+    let options = preflight::Options {
+        prefixes: felix.interface_prefixes,
+        fabric: config.fabric.clone(),
+        networking: config.networking.clone(),
+        mark_mask: felix.mark_mask,
+    };
+    let place = preflight::Place { bpffs: &config.bpffs };
+    match preflight::gather(&place, &options) {
+        Ok(seen) => {
+            let findings = preflight::preflight(&seen, &options).into_iter();
+            for finding in findings.filter(|finding| finding.severity != Severity::Info) {
+                let preflight::Finding {
+                    check,
+                    evidence,
+                    consequence,
+                    fix,
+                    ..
+                } = finding;
+                tracing::warn!(check = check.name(), ?fix, "{evidence}: {consequence}");
+            }
+        }
+        Err(error) => tracing::warn!(%error, "cannot look at the node"),
     }
 }

@@ -6,12 +6,12 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use super::AgentConfig;
 use super::config::FabricChoice;
-use super::links::roles;
+use super::links::{names_a_pod, roles};
 use crate::dataplane::attach::{Attached, Attachments, How, Role};
 use crate::dataplane::inherit;
 use crate::dataplane::kernel::Kernel;
 use crate::dataplane::pins::{PinError, Pins};
-use crate::sources::links::Snapshot;
+use crate::sources::links::{Link, Snapshot};
 
 /// Shared by the links' thread and the owner of policy. Held for as long as an attach takes.
 pub(super) type SharedProtector = Arc<Mutex<Protector>>;
@@ -72,6 +72,16 @@ impl Protector {
             }
         }
         self.attach_named(snapshot);
+    }
+
+    /// A link is there or is called otherwise. Long before routes tell of it, its name does: a pod's must not speak
+    /// before it has our programs.
+    pub(super) fn meet(&mut self, ifindex: u32, link: &Link) {
+        let Some(known) = &mut self.known else { return };
+        if names_a_pod(link, &self.prefixes, &self.fabric) && !self.inherited.contains(&ifindex) {
+            known.insert(ifindex);
+            self.attach(ifindex, &link.name, Role::Workload);
+        }
     }
 
     /// The first snapshot: links that carry programs of an earlier agent get this one's in place; pins of links

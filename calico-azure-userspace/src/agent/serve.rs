@@ -1,6 +1,8 @@
 //! HTTP: `/liveness` and `/readiness` on one port, `/metrics` on another, where they are wanted. A thread of its own with an event
 //! loop of its own, so that it answers whatever else the agent is busy with.
 
+pub mod pages;
+
 use std::sync::Arc;
 use std::thread;
 use std::time::Duration;

@@ -1,19 +1,21 @@
 //! The status file, and the lock that keeps a second agent away.
 
 use std::fs::{self, File, OpenOptions};
-use std::io::Write as _;
 use std::os::fd::AsRawFd as _;
 use std::path::{Path, PathBuf};
 
 use serde::Serialize;
 
-use super::{AgentConfig, AgentError};
+use super::{AgentConfig, AgentError, Found};
 use crate::dataplane::attach::Attached;
 
 /// What `calico-azure status` shows.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct Status {
     pub node: String,
+    /// Which network the node is on; none until links are known.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub networking: Option<Found>,
     /// Every source has reported, and the kernel holds what follows from that.
     pub ready: bool,
     /// The kernel's current epoch.
@@ -52,9 +54,10 @@ pub fn path(run_dir: &Path, node: &str) -> PathBuf {
 pub(super) fn write(config: &AgentConfig, status: &Status) -> std::io::Result<()> {
     let path = path(&config.run_dir, &config.node);
     let temporary = path.with_extension("json.new");
-    let mut file = File::create(&temporary)?;
-    serde_json::to_writer(&mut file, status)?;
-    file.write_all(b"\n")?;
+    // In one piece: it is written with every change, and serde writes each word by itself.
+    let mut text = serde_json::to_vec(status)?;
+    text.push(b'\n');
+    fs::write(&temporary, text)?;
     fs::rename(&temporary, &path)
 }
 

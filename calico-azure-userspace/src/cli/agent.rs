@@ -3,15 +3,15 @@
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use clap::Args;
 use clap::builder::BoolishValueParser;
+use clap::{Args, ValueEnum as _};
 use ipnet::IpNet;
 
 use super::{Log, NodeArgs, OK, Outcome, object};
 use crate::agent::felix::{Told, ToldListener};
 use crate::agent::{
-    AgentConfig, EstablishedFlows, FabricChoice, Failsafes, HostCgroup, Imds, LogFlows, MarkMask, Source,
-    Wireserver, endpoint_to_host, run,
+    AgentConfig, EstablishedFlows, FabricChoice, Failsafes, HostCgroup, Imds, LogFlows, MarkMask, Networking,
+    NetworkingChoice, Source, Wireserver, endpoint_to_host, run,
 };
 use crate::dataplane::attach::Mode;
 use crate::dataplane::kernel::Sizes;
@@ -42,7 +42,18 @@ pub(super) struct AgentArgs {
         value_name = "PREFIX,…"
     )]
     interface_prefix: Option<Vec<String>>,
-    /// Interfaces to the fabric: `auto` (those of default routes), `none`, or names.
+    /// Who gives pods their addresses and carries their packets; found out if it is not said (`calico-azure status` says why).
+    #[arg(long, env = "CALICO_AZURE_NETWORKING", value_name = "auto|udr|flannel|azure-cni|host-local", default_value = "auto",
+          value_parser = networking)]
+    networking: NetworkingChoice,
+    /// Whether nodes' podCIDRs are where their pods' addresses come from; as the network has it if nothing is said.
+    #[arg(long, env = "USE_POD_CIDR", value_parser = BoolishValueParser::new(),
+          num_args = 0..=1, default_missing_value = "true", value_name = "BOOL")]
+    use_pod_cidr: Option<bool>,
+    /// As calico-node has it. Anything but `none` is reported: calico-azure makes no network.
+    #[arg(long, env = "CALICO_NETWORKING_BACKEND", value_name = "none", hide = true)]
+    networking_backend: Option<String>,
+    /// Interfaces to the fabric: `auto` (those of default routes, and flannel's), `none`, or names.
     #[arg(
         long,
         env = "CALICO_AZURE_FABRIC_INTERFACE",
@@ -156,6 +167,19 @@ pub(super) struct AgentArgs {
     object: Option<PathBuf>,
 }
 
+pub(super) fn networking(text: &str) -> Result<NetworkingChoice, String> {
+    if text == "auto" {
+        return Ok(NetworkingChoice::default());
+    }
+    let networking = Networking::from_str(text, false);
+    let networking =
+        networking.map_err(|_| "expected auto, udr, flannel, azure-cni or host-local".to_owned())?;
+    Ok(NetworkingChoice {
+        networking: Some(networking),
+        ..NetworkingChoice::default()
+    })
+}
+
 impl AgentArgs {
     pub(super) fn run(self, log: Log) -> Outcome {
         let pin_name = self.node.pin_name();
@@ -187,6 +211,12 @@ impl AgentArgs {
             node,
             source,
             fabric: self.fabric_interface,
+            networking: NetworkingChoice {
+                use_pod_cidr: self.use_pod_cidr,
+                // An empty variable is none.
+                backend: self.networking_backend.filter(|backend| !backend.is_empty()),
+                ..self.networking
+            },
             bpffs,
             pin_name,
             attach: self.attach,

@@ -5,13 +5,16 @@ pub mod check;
 mod cleanup;
 mod connectivity;
 mod diff;
+mod doctor;
 mod engine;
 mod explain;
 mod inputs;
 mod live;
 mod load;
 mod object;
+mod preflight;
 mod protocol;
+mod routes;
 mod show;
 mod tables;
 mod verdict;
@@ -53,6 +56,8 @@ enum Command {
     Check(CheckArgs),
     Connectivity(connectivity::ConnectivityArgs),
     Diff(diff::DiffArgs),
+    Doctor(Box<doctor::DoctorArgs>),
+    Preflight(preflight::PreflightArgs),
     Explain(explain::ExplainArgs),
     Verdict(verdict::VerdictArgs),
     /// Load the programs and attach them to interfaces, without an agent.
@@ -63,6 +68,7 @@ enum Command {
     Status(show::StatusArgs),
     /// Packets by hook and reason, from the kernel.
     Counters(show::CountersArgs),
+    Routes(routes::RoutesArgs),
     /// How full the kernel's tables are.
     Tables(tables::TablesArgs),
 }
@@ -134,12 +140,15 @@ pub fn main() -> ExitCode {
         Command::Check(args) => Ok(check::run(&args.paths, args.output == Format::Json, &mut out)),
         Command::Connectivity(args) => args.run(&mut out),
         Command::Diff(args) => args.run(&mut out),
+        Command::Doctor(args) => args.run(&mut out),
+        Command::Preflight(args) => args.run(&mut out),
         Command::Explain(args) => args.run(&mut out),
         Command::Verdict(args) => args.run(&mut out),
         Command::Load(args) => args.run(&mut out),
         Command::Cleanup(args) => args.run(&mut out),
         Command::Status(args) => args.run(&mut out),
         Command::Counters(args) => args.run(&mut out),
+        Command::Routes(args) => args.run(&mut out),
         Command::Tables(args) => args.run(&mut out),
     };
     match result {

@@ -54,6 +54,13 @@ fn table(status: &Value, out: &mut dyn Write) -> std::io::Result<()> {
     ] {
         writeln!(out, "{field:<16} {}", text(&status[field]))?;
     }
+    if let Some(found) = status["networking"].as_object() {
+        let how = if found["named"] == true { "named" } else { "found" };
+        writeln!(out, "{:<16} {} ({how})", "networking", text(&found["networking"]))?;
+        for evidence in found["evidence"].as_array().into_iter().flatten() {
+            writeln!(out, "{:<16}   {}", "", text(evidence))?;
+        }
+    }
     for (name, fields) in [
         ("endpoints", &["pod", "interface", "ifindex"][..]),
         ("attached", &["interface", "program", "hook", "how"][..]),

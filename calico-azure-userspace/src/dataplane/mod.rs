@@ -17,6 +17,7 @@ pub mod kernel;
 pub mod live;
 pub mod maps;
 mod op;
+pub mod others;
 pub mod pins;
 pub mod plan;
 mod prefix_keys;

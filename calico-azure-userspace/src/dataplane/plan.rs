@@ -48,6 +48,8 @@ pub struct Settings {
     pub timeouts: [u64; 8],
     /// UDP port of VXLAN, which pods may not send to unless the flags say so.
     pub vxlan_port: u16,
+    /// UDP port of the VXLAN between nodes; 0: there is none.
+    pub tunnel_port: u16,
     /// `abi::Config::mark_mask`.
     pub mark_mask: u32,
     /// `abi::Config::adopt_until`.
@@ -60,6 +62,7 @@ impl Default for Settings {
             flags: 0,
             timeouts: DEFAULT_TIMEOUTS,
             vxlan_port: DEFAULT_VXLAN_PORT,
+            tunnel_port: 0,
             mark_mask: 0,
             adopt_until: 0,
         }
@@ -165,6 +168,7 @@ pub fn plan_change(
         flags,
         timeouts,
         vxlan_port,
+        tunnel_port,
         mark_mask,
         adopt_until,
     } = settings;
@@ -174,7 +178,8 @@ pub fn plan_change(
         timeouts,
         mark_mask,
         tick: clock::tick(),
-        vxlan_port: vxlan_port.into(),
+        vxlan_port,
+        tunnel_port,
         adopt_until,
     };
     if wanted != actual.config {

@@ -34,6 +34,11 @@ const ANNOTATIONS: Keep = Keep::Only(&[
     ("vpc.amazonaws.com/pod-ips", Keep::All),
     ("cni.projectcalico.org/allowedSourcePrefixes", Keep::All),
     ("projectcalico.org/metadata", Keep::All),
+    ("flannel.alpha.coreos.com/backend-type", Keep::All),
+    ("flannel.alpha.coreos.com/backend-data", Keep::All),
+    ("flannel.alpha.coreos.com/backend-v6-data", Keep::All),
+    ("flannel.alpha.coreos.com/public-ip", Keep::All),
+    ("flannel.alpha.coreos.com/public-ipv6", Keep::All),
     (INITIAL_EVENTS_END, Keep::All),
 ]);
 const INITIAL_EVENTS_END: &str = "k8s.io/initial-events-end";
@@ -70,7 +75,11 @@ const NODE: Keep = Keep::Only(&[
     METADATA,
     (
         "spec",
-        Keep::Only(&[("podCIDR", Keep::All), ("podCIDRs", Keep::All)]),
+        Keep::Only(&[
+            ("podCIDR", Keep::All),
+            ("podCIDRs", Keep::All),
+            ("providerID", Keep::All),
+        ]),
     ),
     ("status", Keep::Only(&[("addresses", Keep::All)])),
 ]);

@@ -28,6 +28,24 @@ pub(super) fn service_account<'t>(
     }
 }
 
+/// Annotations of flannel's with its usual prefix (flannel `pkg/subnet/kube/annotations.go`).
+const FLANNEL_BACKEND: &str = "flannel.alpha.coreos.com/backend-type";
+const FLANNEL_IPS: [&str; 2] = [
+    "flannel.alpha.coreos.com/public-ip",
+    "flannel.alpha.coreos.com/public-ipv6",
+];
+
+const FLANNEL_DATA: [&str; 2] = [
+    "flannel.alpha.coreos.com/backend-data",
+    "flannel.alpha.coreos.com/backend-v6-data",
+];
+
+/// Of `{"VNI":1,"VtepMAC":"…"}`.
+fn mac(data: &str) -> Option<String> {
+    let data: serde_json::Value = serde_json::from_str(data).ok()?;
+    Some(data.get("VtepMAC")?.as_str()?.to_ascii_lowercase())
+}
+
 pub(super) fn node<'t>(report: &mut Report<'t>, metadata: &Metas<'_, 't>, object: &yaml::Node<'t>) -> Node {
     let spec = Section::of(report, object, "spec");
     let status = Section::of(report, object, "status");
@@ -35,6 +53,7 @@ pub(super) fn node<'t>(report: &mut Report<'t>, metadata: &Metas<'_, 't>, object
     if pod_cidrs.is_empty() {
         pod_cidrs.extend(spec.read(report, "podCIDR", scalars::net));
     }
+    let provider_id = spec.get("providerID").and_then(yaml::Node::text);
     let internal = status.each(report, "addresses", |report, node| {
         match (node.get("type"), node.get("address")) {
             (Some(kind), Some(address)) if kind.text() == Some("InternalIP") => report
@@ -43,10 +62,25 @@ pub(super) fn node<'t>(report: &mut Report<'t>, metadata: &Metas<'_, 't>, object
             _ => Ok(None),
         }
     });
+    let text = |key| {
+        let annotation = metadata.annotation(key).and_then(yaml::Node::text);
+        annotation.unwrap_or_default().to_owned()
+    };
     Node {
         name: metadata.name.clone(),
         labels: metadata.labels(report),
         pod_cidrs,
         internal_ips: internal.into_iter().flatten().collect(),
+        provider_id: provider_id.unwrap_or_default().to_owned(),
+        flannel_backend: text(FLANNEL_BACKEND),
+        // Flannel writes them, and a user may overwrite them with nothing.
+        tunnel_ips: FLANNEL_IPS
+            .into_iter()
+            .filter_map(|key| text(key).parse().ok())
+            .collect(),
+        tunnel_macs: FLANNEL_DATA
+            .into_iter()
+            .filter_map(|key| mac(&text(key)))
+            .collect(),
     }
 }

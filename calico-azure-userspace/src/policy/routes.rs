@@ -28,6 +28,30 @@ pub(super) struct Routes {
     dirty: BTreeSet<IpNet>,
     /// This node's name.
     node: String,
+    ignores_pod_cidrs: bool,
+}
+
+/// Of another node: see [`route::number`].
+fn number(node: &Node) -> u32 {
+    let addresses = || node.internal_ips.iter().chain(&node.tunnel_ips);
+    let first = addresses().find(|ip| ip.is_ipv4()).or_else(|| addresses().next());
+    first.map_or(0, |ip| route::number(*ip))
+}
+
+/// What several say of a prefix. What two nodes claim is neither's.
+fn together(said: &[u32]) -> u32 {
+    let kinds = said.iter().fold(0, |all, bits| all | bits & route::KINDS);
+    let mut numbers = said
+        .iter()
+        .map(|bits| bits & !route::KINDS)
+        .filter(|number| *number != 0);
+    let first = numbers.next().unwrap_or(0);
+    kinds
+        | if numbers.all(|other| other == first) {
+            first
+        } else {
+            0
+        }
 }
 
 impl Routes {
@@ -47,8 +71,9 @@ impl Routes {
             self.allowed.clone_from(&facts.allowed_sources);
             self.dirty.extend(self.bits.keys());
         }
-        if self.node != facts.node {
+        if self.node != facts.node || self.ignores_pod_cidrs != facts.ignores_pod_cidrs {
             self.node.clone_from(&facts.node);
+            self.ignores_pod_cidrs = facts.ignores_pod_cidrs;
             for node in store.nodes() {
                 self.node(&node.name, Some(node));
             }
@@ -62,10 +87,13 @@ impl Routes {
         } else {
             (route::REMOTE_POD_CIDR, route::REMOTE_HOST)
         };
+        let ignored = self.ignores_pod_cidrs;
         let said = node.into_iter().flat_map(|node| {
-            let cidrs = node.pod_cidrs.iter().map(move |net| (*net, cidr));
-            let hosts = node.internal_ips.iter().map(move |ip| (IpNet::from(*ip), host));
-            cidrs.chain(hosts)
+            let number = if name == self.node { 0 } else { number(node) };
+            let cidrs = node.pod_cidrs.iter().filter(move |_| !ignored);
+            let hosts = node.internal_ips.iter().chain(&node.tunnel_ips);
+            let cidrs = cidrs.map(move |net| (*net, cidr | number));
+            cidrs.chain(hosts.map(move |ip| (IpNet::from(*ip), host | number)))
         });
         self.say(Origin::Node(name.to_owned()), said.collect());
     }
@@ -110,7 +138,7 @@ impl Routes {
         let dirty = std::mem::take(&mut self.dirty).into_iter();
         let known = |net: &IpNet| {
             let said = self.bits.get(net)?;
-            let bits = said.iter().fold(0, |all, bits| all | bits);
+            let bits = together(said);
             // The kernel sees the longest prefix only, and an allowed source stays allowed inside a narrower one.
             let allowed = self.allowed.iter().any(|allowed| allowed.contains(net));
             Some(bits | if allowed { route::ALLOWED_SOURCE } else { 0 })
@@ -133,7 +161,7 @@ impl Routes {
 mod tests {
     use super::*;
     use crate::model::{Node, Pod, Resource};
-    use crate::policy::store::{Event, NodeFacts};
+    use crate::policy::store::{Event, Interface, Interfaces, NodeFacts};
     use crate::policy::{Compiler, wire};
 
     #[test]
@@ -160,6 +188,8 @@ mod tests {
             node("n2", "10.2.0.0/24", "192.168.0.2"),
             pod("p1", "n1", "10.1.0.5"),
             pod("p2", "n2", "10.2.0.5"),
+            // Without an interface, so nothing is there.
+            pod("p3", "n1", "10.1.0.6"),
         ]
         .into_iter()
         .collect();
@@ -169,6 +199,14 @@ mod tests {
             allowed_sources: vec!["10.2.0.0/16".parse().unwrap()],
             ..NodeFacts::default()
         }));
+        let interface = Interface {
+            name: "veth1".into(),
+            host_routes: vec!["10.1.0.5".parse().unwrap()],
+            ..Interface::default()
+        };
+        store.apply(Event::Interfaces(Interfaces {
+            by_ifindex: [(5, interface)].into(),
+        }));
         let desired = Compiler::default().compile(&store).unwrap().desired;
         let routes: Vec<_> = desired
             .routes4
@@ -176,16 +214,67 @@ mod tests {
             .map(|((addr, len), bits)| (format!("{}/{len}", wire::ipv4(*addr)), *bits))
             .collect();
         let routes: BTreeMap<_, _> = routes.into_iter().collect();
+        let other = route::number("192.168.0.2".parse().unwrap());
         let expected = [
             ("10.1.0.0/24", route::LOCAL_POD_CIDR),
             ("10.1.0.1/32", route::LOCAL_HOST),
             ("10.1.0.5/32", route::LOCAL_WORKLOAD),
             ("10.2.0.0/16", route::ALLOWED_SOURCE),
-            ("10.2.0.0/24", route::REMOTE_POD_CIDR | route::ALLOWED_SOURCE),
+            (
+                "10.2.0.0/24",
+                route::REMOTE_POD_CIDR | route::ALLOWED_SOURCE | other,
+            ),
             ("192.168.0.1/32", route::LOCAL_HOST),
-            ("192.168.0.2/32", route::REMOTE_HOST),
+            ("192.168.0.2/32", route::REMOTE_HOST | other),
         ];
         assert_eq!(routes, expected.map(|(net, bits)| (net.to_owned(), bits)).into());
-        assert!(desired.owners4.is_empty(), "the pod has no interface yet");
+    }
+
+    #[test]
+    fn what_two_nodes_claim_is_neithers() {
+        let [one, two] = ["10.0.0.1", "10.0.0.2"].map(|ip| route::number(ip.parse().unwrap()));
+        let (cidr, host) = (route::REMOTE_POD_CIDR, route::REMOTE_HOST);
+        assert_eq!(together(&[cidr | one, cidr | one]), cidr | one);
+        assert_eq!(together(&[cidr | one, cidr | two]), cidr);
+        assert_eq!(
+            together(&[cidr | one, route::LOCAL_POD_CIDR]),
+            cidr | one | route::LOCAL_POD_CIDR
+        );
+        assert!(route::is_senders(host | one, cidr | one));
+        assert!(route::is_senders(host | one, host | one));
+        assert!(route::is_senders(0, route::ALLOWED_SOURCE));
+        for (outer, inner) in [
+            (host | one, cidr | two),
+            (host | one, cidr),
+            (host, cidr),
+            (cidr | one, cidr | one),
+            (host | one, route::LOCAL_POD_CIDR),
+            (host | one, 0),
+            (0, cidr | one),
+        ] {
+            assert!(!route::is_senders(outer, inner), "{outer:x} {inner:x}");
+        }
+    }
+
+    #[test]
+    fn a_node_that_uses_no_pod_cidrs_knows_none() {
+        let node = Node {
+            name: "n2".into(),
+            pod_cidrs: vec!["10.2.0.0/24".parse().unwrap()],
+            tunnel_ips: vec!["192.168.0.9".parse().unwrap()],
+            ..Node::default()
+        };
+        let mut store: Store = [Resource::Node(node)].into_iter().collect();
+        for ignores_pod_cidrs in [false, true] {
+            store.apply(Event::Node(NodeFacts {
+                node: "n1".into(),
+                ignores_pod_cidrs,
+                ..NodeFacts::default()
+            }));
+            let desired = Compiler::default().compile(&store).unwrap().desired;
+            let lengths: Vec<u8> = desired.routes4.keys().map(|(_, length)| *length).collect();
+            let expected: &[u8] = if ignores_pod_cidrs { &[32] } else { &[24, 32] };
+            assert_eq!(lengths.len(), expected.len(), "{lengths:?}");
+        }
     }
 }

@@ -55,6 +55,8 @@ pub struct NodeFacts {
     pub interface_prefixes: Vec<String>,
     /// Sources that may be forwarded although nothing here owns them.
     pub allowed_sources: Vec<IpNet>,
+    /// Nodes' podCIDRs say nothing about pods' addresses, which somebody else gives out.
+    pub ignores_pod_cidrs: bool,
     /// What the agent was told itself, which wins over every FelixConfiguration.
     pub settings: FelixConfiguration,
 }

@@ -1,6 +1,7 @@
 //! Where inputs come from. Each source has a thread of its own and only sends.
 
 pub mod dir;
+pub mod filters;
 pub mod kube;
 pub mod links;
 

@@ -4,6 +4,7 @@ mod connectivity;
 mod drop;
 mod edit;
 mod flood;
+mod follow;
 mod output;
 mod plot;
 mod report;
@@ -71,6 +72,8 @@ pub enum Part {
     Connectivity,
     /// A change in a large cluster, from the event to the kernel's maps.
     Scale,
+    /// What following a large cluster's API costs an agent, and the API server.
+    Follow,
 }
 
 /// How much to measure.
@@ -98,6 +101,7 @@ impl Part {
                 Self::Edit => edit::run(scope),
                 Self::Connectivity => connectivity::run(scope),
                 Self::Scale => scale::run(scope),
+                Self::Follow => follow::run(scope),
             });
             part.join().map_err(|_| anyhow!("the benchmark panicked"))?
         })

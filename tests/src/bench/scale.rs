@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use anyhow::{Context as _, Result};
+use anyhow::Result;
 use calico_azure_userspace::policy::{Change, Compiler, Event};
 
 use super::Scope;
@@ -11,6 +11,7 @@ use super::stats::Samples;
 use super::town::{self, Town};
 use crate::harness::Harness;
 use crate::harness::scenario::quiet;
+use crate::process;
 
 /// One update.
 struct Sample {
@@ -56,7 +57,7 @@ pub(super) fn run(scope: &Scope) -> Result<Report> {
         compiler: Compiler::default(),
     };
     let mut rows = vec![cold(&mut bench)?];
-    let resident = resident()?;
+    let resident = process::memory("self", "VmRSS")?;
     let town = Town;
     let mut row = |name, target, repetitions: usize, event: &mut dyn FnMut(usize) -> Vec<Event>| {
         // Once before, so that each repetition finds what the one before it left.
@@ -236,14 +237,4 @@ fn report(rows: &[Row], resident: u64) -> Report {
         notes: vec![note],
         plots: Vec::new(),
     }
-}
-
-/// Of this process.
-fn resident() -> Result<u64> {
-    let status = std::fs::read_to_string("/proc/self/status")?;
-    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
-    let kib = line
-        .and_then(|line| line.trim().strip_suffix(" kB"))
-        .context("no VmRSS")?;
-    Ok(kib.trim().parse::<u64>()? << 10)
 }

@@ -206,6 +206,7 @@ pub(super) fn events() -> Vec<Event> {
             labels: Labels::new(),
             pod_cidrs: vec![Ipv4Net::new_assert(Ipv4Addr::from_bits(0x0b00_0000 + i * 256), 24).into()],
             internal_ips: vec![Ipv4Addr::from_bits(0xac10_0000 + i).into()],
+            ..Node::default()
         }))
     }));
     events.extend((0..PODS).map(|i| Event::Upsert(Resource::Pod(pod(i)))));

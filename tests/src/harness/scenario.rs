@@ -19,11 +19,14 @@ use super::{At, Harness, Returned, settings};
 pub fn quiet() -> Settings {
     Settings {
         flags: 0,
+        tunnel_port: TUNNEL,
         mark_mask: DEFAULT_MARK_MASK,
         ..Settings::default()
     }
 }
 
+/// UDP port of the VXLAN between nodes.
+pub const TUNNEL: u16 = 8472;
 /// Interface of pod `a`.
 pub const A: u32 = 10;
 /// Interface of pod `b`.
@@ -191,7 +194,18 @@ impl Bench {
     /// What the kernel says.
     pub fn apply(&mut self, store: &Store) -> Result<()> {
         self.output = self.compiler.compile(store)?;
-        self.harness.dataplane.apply(&self.output.desired, settings())?;
+        self.set(Settings {
+            tunnel_port: TUNNEL,
+            ..settings()
+        })
+    }
+
+    /// Changes settings.
+    ///
+    /// # Errors
+    /// What the kernel says.
+    pub fn set(&mut self, settings: Settings) -> Result<()> {
+        self.harness.dataplane.apply(&self.output.desired, settings)?;
         Ok(())
     }
 

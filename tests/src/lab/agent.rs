@@ -18,6 +18,8 @@ const BPFFS: &str = "/sys/fs/bpf";
 pub struct AgentSpec {
     /// The binary; see [`binary`].
     pub binary: PathBuf,
+    /// `--fabric-interface`.
+    pub fabric: String,
     /// Appended to the lab's own flags.
     pub args: Vec<OsString>,
     /// Added to the environment.
@@ -33,6 +35,7 @@ impl AgentSpec {
     pub fn new() -> Result<Self> {
         Ok(Self {
             binary: binary()?,
+            fabric: "eth0".to_owned(),
             args: Vec::new(),
             env: vec![("FELIX_DEFAULTENDPOINTTOHOSTACTION".into(), "Accept".into())],
             host: None,
@@ -89,6 +92,7 @@ pub fn binary() -> Result<PathBuf> {
 #[serde(default)]
 pub struct AgentStatus {
     pub ready: bool,
+    pub networking: StatusNetworking,
     pub epoch: u64,
     pub applies: u64,
     pub inputs_seen: u64,
@@ -97,6 +101,15 @@ pub struct AgentStatus {
     pub endpoints: Vec<StatusEndpoint>,
     pub attached: Vec<Attachment>,
     pub problems: Vec<String>,
+}
+
+/// Which network the agent finds itself on.
+#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
+#[serde(default)]
+pub struct StatusNetworking {
+    pub networking: String,
+    pub named: bool,
+    pub evidence: Vec<String>,
 }
 
 /// A pod that the agent enforces policy for.
@@ -325,7 +338,7 @@ impl Agent {
             "--interface-prefix",
             "cali,azv,veth",
             "--fabric-interface",
-            "eth0",
+            &self.spec.fabric,
         ]);
         command.args(["--bpffs", BPFFS, "--pin-name", &self.pin_name()]);
         command

@@ -7,8 +7,8 @@ use std::time::Duration;
 
 use super::probe::Server;
 use super::{
-    Agent, AgentSpec, Fabric, Internet, LabDir, LabError, Node, PodManifest, PodNet, Port, Result, Source,
-    plan,
+    Agent, AgentSpec, Fabric, Internet, LabDir, LabError, Networking, Node, PodManifest, PodNet, Port,
+    Result, Source, networking, plan,
 };
 
 /// What to build.
@@ -16,6 +16,7 @@ use super::{
 pub struct ClusterSpec {
     /// `node-1` to `node-<nodes>`.
     pub nodes: u8,
+    pub networking: Networking,
     /// A directory of manifests to start with; its pods must name their nodes.
     pub manifests: Option<PathBuf>,
     /// `None`: a cluster without policy, to test the lab or to compare with.
@@ -30,6 +31,7 @@ impl Default for ClusterSpec {
     fn default() -> Self {
         Self {
             nodes: 2,
+            networking: Networking::default(),
             manifests: None,
             agents: None,
             serve: Vec::new(),
@@ -118,14 +120,22 @@ impl Cluster {
         };
         progress("fabric");
         for number in 1..=spec.nodes {
-            cluster
-                .nodes
-                .push(Node::create(&cluster.dir, &cluster.fabric, number)?);
+            cluster.nodes.push(Node::create(
+                &cluster.dir,
+                &cluster.fabric,
+                number,
+                spec.networking,
+            )?);
+        }
+        if spec.networking == Networking::Flannel {
+            networking::mesh(&cluster.nodes)?;
         }
         let nodes: Vec<_> = cluster.nodes.iter().map(Node::manifest).collect();
         cluster.source.write_objects("nodes.yaml", &nodes)?;
         progress("nodes");
         if let Some(agent) = &spec.agents {
+            let mut agent = agent.clone();
+            agent.fabric = spec.networking.fabric_interfaces().to_owned();
             for node in &cluster.nodes {
                 cluster
                     .agents

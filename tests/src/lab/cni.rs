@@ -18,7 +18,16 @@ pub struct PodNet {
     ns: NetNs,
     ips: Vec<IpAddr>,
     ifname: String,
-    attachment: Attachment,
+    pod: String,
+    made: Made,
+}
+
+/// By whom, and so how it is undone.
+#[derive(Debug)]
+enum Made {
+    Plugin(Attachment),
+    /// In this node's namespace, by us.
+    Here(NetNs),
 }
 
 /// What ADD and DEL have in common.
@@ -52,26 +61,41 @@ impl PodNet {
     /// `namespace/name`.
     #[must_use]
     pub fn pod(&self) -> &str {
-        &self.attachment.pod
+        &self.pod
+    }
+
+    /// One that no plugin made.
+    pub(super) fn transparent(ns: NetNs, ips: [IpAddr; 2], ifname: String, pod: String, node: NetNs) -> Self {
+        Self {
+            ns,
+            ips: ips.into(),
+            ifname,
+            pod,
+            made: Made::Here(node),
+        }
     }
 }
 
 impl Drop for PodNet {
     fn drop(&mut self) {
-        if let Err(error) = call("DEL", &self.attachment, &self.ns) {
+        let undone = match &self.made {
+            Made::Plugin(attachment) => call("DEL", attachment, &self.ns),
+            Made::Here(node) => node.ip(&["link", "del", &self.ifname]),
+        };
+        if let Err(error) = undone {
             eprintln!("warning: {error}");
         }
     }
 }
 
 /// The network configuration: routed veths, one range per family, state kept in `ipam`.
-pub(super) fn config(ipam: &Path, ranges: &[IpNet]) -> String {
+pub(super) fn config(ipam: &Path, ranges: &[IpNet], mtu: u32) -> String {
     let any = |net: &IpNet| if net.addr().is_ipv6() { "::/0" } else { "0.0.0.0/0" };
     serde_json::json!({
         "cniVersion": "0.4.0",
         "name": "lab",
         "type": "ptp",
-        "mtu": 1500,
+        "mtu": mtu,
         "ipam": {
             "type": "host-local",
             "dataDir": ipam,
@@ -129,7 +153,8 @@ pub(super) fn add(attachment: Attachment) -> Result<PodNet> {
         ns,
         ips,
         ifname,
-        attachment,
+        pod: attachment.pod.clone(),
+        made: Made::Plugin(attachment),
     };
     wait_usable(&pod)?;
     Ok(pod)

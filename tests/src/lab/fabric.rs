@@ -185,6 +185,24 @@ impl Fabric {
         Ok(())
     }
 
+    /// Gives `node`'s NIC the addresses of `prefix`, as ip-configurations: known and delivered, whether it forwards or not.
+    pub(super) fn add_configurations(&self, prefix: IpNet, node: &Node) -> Result<()> {
+        let number = node.number();
+        let via = plan::node_ips(number)[usize::from(prefix.addr().is_ipv6())].to_string();
+        let (prefix_text, port) = (prefix.to_string(), port(number));
+        self.ns.ip(&[
+            "route",
+            "replace",
+            &prefix_text,
+            "via",
+            &via,
+            "dev",
+            &port,
+            "onlink",
+        ])?;
+        self.known("add", number, prefix)
+    }
+
     /// Removes the user-defined route to `prefix`, as someone with a portal and little time would.
     pub fn remove_route(&self, prefix: IpNet, node: &Node) -> Result<()> {
         let number = node.number();

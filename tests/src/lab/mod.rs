@@ -22,12 +22,14 @@ mod flowlog;
 mod kubeproxy;
 mod manifests;
 mod netns;
+mod networking;
 mod node;
 pub mod plan;
 pub mod probe;
 mod rules;
+mod transparent;
 
-pub use agent::{Agent, AgentSpec, AgentStatus, Attachment, StatusEndpoint, binary};
+pub use agent::{Agent, AgentSpec, AgentStatus, Attachment, StatusEndpoint, StatusNetworking, binary};
 pub use cgroup::Cgroup;
 pub use cluster::{Cluster, ClusterSpec, Pod};
 pub use cni::PodNet;
@@ -38,6 +40,7 @@ pub use flowlog::{Flow, FlowLog, Staged};
 pub use kubeproxy::{KubeProxy, ServiceSpec};
 pub use manifests::{PodManifest, Port, Source};
 pub use netns::NetNs;
+pub use networking::Networking;
 pub use node::Node;
 
 /// What every function of the lab returns.

@@ -91,6 +91,12 @@ impl NetNs {
         self.exec("ip", args)
     }
 
+    /// Runs many commands of `ip`, one in a line.
+    pub fn ip_batch(&self, commands: &str) -> Result<()> {
+        let mut command = self.command("ip");
+        exec::run(command.args(["-batch", "-"]), commands.as_bytes(), self.name()).map(drop)
+    }
+
     /// Loads an nftables script in the namespace, as one transaction.
     pub fn nft(&self, script: &str) -> Result<()> {
         exec::run(

@@ -2,10 +2,13 @@
 
 use std::net::IpAddr;
 use std::path::PathBuf;
+use std::sync::atomic::{AtomicU8, Ordering};
 
 use ipnet::IpNet;
 
-use super::{Fabric, LabDir, LabError, NetNs, PodNet, Result, cni, plan, rules};
+use super::{
+    Fabric, LabDir, LabError, NetNs, Networking, PodNet, Result, cni, networking, plan, rules, transparent,
+};
 
 /// A node's namespace.
 #[derive(Debug)]
@@ -15,11 +18,14 @@ pub struct Node {
     ns: NetNs,
     ipam: PathBuf,
     lab: String,
+    networking: Networking,
+    /// Pods that Azure gave addresses to.
+    addressed: AtomicU8,
 }
 
 impl Node {
-    /// Creates `node-<number>`, plugs it into the fabric and routes its podCIDRs to it.
-    pub fn create(dir: &LabDir, fabric: &Fabric, number: u8) -> Result<Self> {
+    /// Creates `node-<number>`, plugs it into the fabric and, if that is how it is done, routes its podCIDRs to it.
+    pub fn create(dir: &LabDir, fabric: &Fabric, number: u8, networking: Networking) -> Result<Self> {
         if !(1..=plan::MAX_NODES).contains(&number) {
             let known = format!("room for nodes 1 to {}", plan::MAX_NODES);
             return Err(LabError::Unknown {
@@ -47,7 +53,10 @@ impl Node {
         ns.ip(&["route", "add", "default", "via", &gateway, "dev", "eth0"])?;
         ns.ip(&["addr", "add", &format!("{v6}/128"), "dev", "eth0", "nodad"])?;
         ns.ip(&["-6", "route", "add", "default", "via", "fe80::1", "dev", "eth0"])?;
-        let [pods_v4, pods_v6] = plan::pod_cidrs(number);
+        let [pods_v4, pods_v6] = match networking {
+            Networking::Udr | Networking::HostLocal | Networking::Flannel => plan::pod_cidrs(number),
+            Networking::AzureCni => plan::azure_pods(number),
+        };
         ns.nft(&rules::masquerade(&pods_v4.to_string(), &pods_v6.to_string()))?;
         let node = Self {
             ipam: dir.ipam().join(&name),
@@ -55,9 +64,22 @@ impl Node {
             name,
             number,
             ns,
+            networking,
+            addressed: AtomicU8::new(0),
         };
-        for cidr in node.pod_cidrs() {
-            fabric.add_route(cidr, &node)?;
+        match networking {
+            Networking::Udr | Networking::HostLocal => {
+                for cidr in node.pod_cidrs() {
+                    fabric.add_route(cidr, &node)?;
+                }
+            }
+            Networking::Flannel => {}
+            // Azure gives a node's interface its addresses beforehand.
+            Networking::AzureCni => {
+                for net in plan::azure_pods(number) {
+                    fabric.add_configurations(net, &node)?;
+                }
+            }
         }
         Ok(node)
     }
@@ -94,11 +116,17 @@ impl Node {
 
     /// Makes a pod's network with the real `ptp` and `host-local` plugins, as a container runtime would.
     pub fn add_pod(&self, namespace: &str, name: &str) -> Result<PodNet> {
+        let container = format!("{}-{namespace}-{name}", self.lab);
+        if self.networking == Networking::AzureCni {
+            let place = self.addressed.fetch_add(1, Ordering::Relaxed);
+            let ips = plan::azure_pod(self.number, place);
+            return transparent::add(self, &container, namespace, name, ips);
+        }
         let attachment = cni::Attachment {
             node: self.ns.clone(),
             pod: format!("{namespace}/{name}"),
-            container: format!("{}-{namespace}-{name}", self.lab),
-            config: cni::config(&self.ipam, &self.pod_cidrs()),
+            container,
+            config: cni::config(&self.ipam, &self.pod_cidrs(), self.networking.pod_mtu()),
         };
         cni::add(attachment)
     }
@@ -113,12 +141,21 @@ impl Node {
             .map(|ip| serde_json::json!({"type": "InternalIP", "address": ip.to_string()}))
             .collect();
         addresses.push(serde_json::json!({"type": "Hostname", "address": self.name}));
-        serde_json::json!({
+        let mut node = serde_json::json!({
             "apiVersion": "v1",
             "kind": "Node",
             "metadata": {"name": self.name, "labels": {"kubernetes.io/hostname": self.name}},
-            "spec": {"podCIDR": cidrs[0], "podCIDRs": cidrs},
+            "spec": {"podCIDR": cidrs[0], "podCIDRs": cidrs, "providerID": format!("azure:///{}", self.name)},
             "status": {"addresses": addresses},
-        })
+        });
+        match self.networking {
+            Networking::Udr => {}
+            Networking::HostLocal => drop(node["spec"]["providerID"].take()),
+            Networking::Flannel => node["metadata"]["annotations"] = networking::annotations(self),
+            Networking::AzureCni => {
+                node["spec"] = serde_json::json!({"providerID": node["spec"]["providerID"]});
+            }
+        }
+        node
     }
 }

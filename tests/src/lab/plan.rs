@@ -46,6 +46,34 @@ pub const fn pod_cidrs(number: u8) -> [IpNet; 2] {
     ]
 }
 
+/// Addresses of the virtual network's that Azure gives a node's pods: `10.240.(100+N).0/24`, `fd00:10:240:N::/64`.
+#[must_use]
+pub const fn azure_pods(number: u8) -> [IpNet; 2] {
+    let v6 = Ipv6Addr::new(0xfd00, 0x10, 0x240, number as u16, 0, 0, 0, 0);
+    [
+        IpNet::V4(Ipv4Net::new_assert(Ipv4Addr::new(10, 240, 100 + number, 0), 24)),
+        IpNet::V6(Ipv6Net::new_assert(v6, 64)),
+    ]
+}
+
+/// Those of one pod.
+#[must_use]
+pub const fn azure_pod(number: u8, place: u8) -> [IpAddr; 2] {
+    [
+        IpAddr::V4(Ipv4Addr::new(10, 240, 100 + number, 10 + place)),
+        IpAddr::V6(Ipv6Addr::new(
+            0xfd00,
+            0x10,
+            0x240,
+            number as u16,
+            0,
+            0,
+            0,
+            10 + place as u16,
+        )),
+    ]
+}
+
 /// Every node's addresses and nothing else, by family.
 #[must_use]
 pub fn node_ips(number: u8) -> [IpAddr; 2] {

@@ -4,10 +4,11 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path;
 
-use anyhow::{Context as _, Result};
+use anyhow::Result;
 use calico_azure_userspace::dataplane::fill::fills;
 
 use super::world::{World, pins};
+use crate::process;
 
 /// How much more than after the beginning.
 const GROWTH_KIB: u64 = 8 * 1024;
@@ -37,7 +38,7 @@ impl Watch {
             let pins = pins(agent)?;
             let fills = fills(&pins)?;
             let seen = Use {
-                resident_kib: resident(pid)?,
+                resident_kib: process::memory(&pid.to_string(), "VmRSS")? >> 10,
                 descriptors: fs::read_dir(format!("/proc/{pid}/fd"))?.count(),
                 pins: count(&pins.links()),
                 flows: fills
@@ -88,13 +89,6 @@ impl Watch {
         }
         findings
     }
-}
-
-fn resident(pid: u32) -> Result<u64> {
-    let text = fs::read_to_string(format!("/proc/{pid}/status"))?;
-    let line = text.lines().find_map(|line| line.strip_prefix("VmRSS:"));
-    line.and_then(|line| line.split_whitespace().next()?.parse().ok())
-        .context("no VmRSS in /proc/PID/status")
 }
 
 /// Files below a directory.

@@ -57,7 +57,7 @@ impl Kernel {
 const MODULES: [&str; 3] = ["veth", "sch_ingress", "cls_bpf"];
 
 /// Tests of loaded programs that need nothing but `ip`.
-const TESTS: [&str; 2] = ["programs", "service_marks"];
+const TESTS: [&str; 3] = ["programs", "edges", "service_marks"];
 
 /// Those that need not say where a packet came in, which `BPF_PROG_TEST_RUN` takes since 5.17.
 const TESTS_OF_OLD: [&str; 3] = [
@@ -83,7 +83,7 @@ pub(crate) fn run(ui: &Ui, ws: &Workspace, kernels: &[Kernel]) -> anyhow::Result
     build::userspace(ui, ws, false)?;
     let programs = programs(ui, ws)?;
     let dir = ws.target.join("kernels");
-    let mut archive = debian::Archive::open(ui, &dir)?;
+    let mut archive = debian::Kernels::open(ui, &dir)?;
     let mut all = Vec::new();
     for &kernel in kernels {
         let files = archive.kernel(kernel)?;

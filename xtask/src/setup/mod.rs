@@ -108,6 +108,41 @@ pub(crate) fn virtual_machines(ui: &Ui, ws: &Workspace) -> anyhow::Result<()> {
     })
 }
 
+/// What unpacks sources from the Debian archive.
+pub(crate) fn source_tools(ui: &Ui, ws: &Workspace) -> anyhow::Result<()> {
+    install(ui, ws, &Facts::of_machine(), || {
+        packages::missing_source_tools(|name| process::which(name).is_some())
+    })
+}
+
+/// A C compiler for a program's few parts in C.
+pub(crate) fn c_compiler(ui: &Ui, ws: &Workspace, name: &str) -> anyhow::Result<()> {
+    install(ui, ws, &Facts::of_machine(), || {
+        packages::missing_compilers(name, |name| process::which(name).is_some())
+    })
+}
+
+/// The keys of the Debian archive, which Debian itself has and other distributions have as a package.
+pub(crate) fn archive_keyring(ui: &Ui, ws: &Workspace, file: &Path) -> anyhow::Result<()> {
+    let facts = Facts::of_machine();
+    if !facts.has_apt() {
+        bail!(
+            "kube-apiserver and etcd for the tests come from the Debian archive, by apt, and {} has none: name programs of your own in \
+             {} and {}",
+            facts.distro_name(),
+            crate::apiserver::APISERVER,
+            crate::apiserver::ETCD
+        );
+    }
+    if file.is_file() {
+        return Ok(());
+    }
+    apt::Apt::new(ui, ws.setup_log()).install(
+        "installing the keys of the Debian archive",
+        &["debian-archive-keyring".to_owned()],
+    )
+}
+
 fn install(
     ui: &Ui,
     ws: &Workspace,

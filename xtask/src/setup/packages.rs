@@ -102,6 +102,55 @@ const MACHINE_TOOLS: [Tool; 4] = [
     },
 ];
 
+/// What `apt-get source` and unpacking need.
+const SOURCE_TOOLS: [Tool; 2] = [
+    Tool {
+        name: "dpkg-source",
+        files: &[],
+        packages: &[&["dpkg-dev"]],
+    },
+    Tool {
+        name: "gzip",
+        files: &[],
+        packages: &[&["gzip"]],
+    },
+];
+
+/// C compilers that link static programs, for images.
+const COMPILERS: [Tool; 4] = [
+    Tool {
+        name: "cc",
+        files: &[],
+        packages: &[&["gcc", "libc6-dev"]],
+    },
+    Tool {
+        name: "musl-gcc",
+        files: &[],
+        packages: &[&["musl-tools"]],
+    },
+    Tool {
+        name: "x86_64-linux-gnu-gcc",
+        files: &[],
+        packages: &[&["gcc-x86-64-linux-gnu", "libc6-dev-amd64-cross"]],
+    },
+    Tool {
+        name: "aarch64-linux-gnu-gcc",
+        files: &[],
+        packages: &[&["gcc-aarch64-linux-gnu", "libc6-dev-arm64-cross"]],
+    },
+];
+
+/// This compiler, if it is not there.
+pub(super) fn missing_compilers(name: &str, on_path: impl Fn(&str) -> bool) -> Vec<&'static Tool> {
+    let wanted = COMPILERS.iter().filter(|tool| tool.name == name);
+    wanted.filter(|tool| !on_path(tool.name)).collect()
+}
+
+/// Those of them that are not there.
+pub(super) fn missing_source_tools(on_path: impl Fn(&str) -> bool) -> Vec<&'static Tool> {
+    SOURCE_TOOLS.iter().filter(|tool| !on_path(tool.name)).collect()
+}
+
 /// Those of them that are not there.
 pub(super) fn missing_machine_tools(on_path: impl Fn(&str) -> bool) -> Vec<&'static Tool> {
     MACHINE_TOOLS.iter().filter(|tool| !on_path(tool.name)).collect()

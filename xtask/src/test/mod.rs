@@ -12,7 +12,7 @@ use crate::kernels::Kernel;
 use crate::setup::{self, Need};
 use crate::term::Ui;
 use crate::workspace::{Object, Workspace};
-use crate::{build, ebpf, licences, process, term, tidy};
+use crate::{apiserver, build, ebpf, image, licences, manifests, process, term, tidy};
 
 /// Tests that need privilege fail, instead of saying that they did not run, when this is set.
 const REQUIRE_PRIVILEGED: &str = "CALICO_AZURE_REQUIRE_PRIVILEGED";
@@ -23,12 +23,27 @@ pub(crate) fn run(ui: &Ui, ws: &Workspace, quick: bool, filter: Option<&str>) ->
     if !quick && filter.is_none() {
         checks(ui, ws, &mut report);
     }
+    // Tests find them where they were put; without them, those that need them fail.
+    record(ui, &mut report, "kube-apiserver and etcd", || {
+        apiserver::prepare(ui, ws).map(|assets| {
+            Outcome::noted(&format!(
+                "{}, {}",
+                assets.apiserver.display(),
+                assets.etcd.display()
+            ))
+        })
+    });
     let built = record(ui, &mut report, "build of the eBPF programs", || {
         ebpf::build(ui, ws, &toolchain, Object::Default)?;
         ebpf::build(ui, ws, &toolchain, Object::Yardstick).map(|()| Outcome::ok())
     }) && record(ui, &mut report, "build of the agent", || {
         build::userspace(ui, ws, false).map(|()| Outcome::ok())
     });
+    // The tests unpack it.
+    let imaged = built
+        && record(ui, &mut report, "container image", || {
+            image::build(ui, ws, None, None).map(|(_, digest)| Outcome::noted(&digest))
+        });
     // In the dev profile: the engine's arithmetic is then checked for overflow.
     test_step(
         ui,
@@ -39,7 +54,7 @@ pub(crate) fn run(ui: &Ui, ws: &Workspace, quick: bool, filter: Option<&str>) ->
         false,
         filter,
     );
-    if built {
+    if built && imaged {
         // In the release profile: the programs just built are reused, and real packets meet real code.
         let packages = [build::AGENT, build::TESTS];
         test_step(
@@ -124,6 +139,15 @@ fn checks(ui: &Ui, ws: &Workspace, report: &mut Report) {
     args.extend(["--", "-D", "warnings"]);
     component(ui, ws, report, "clippy", "clippy", &args);
     record(ui, report, "licences", || licence_check(ui, ws));
+    record(ui, report, "manifests", || {
+        let stale = manifests::stale(ui, ws)?;
+        let names: Vec<String> = stale.iter().map(|(path, _)| path.display().to_string()).collect();
+        Ok(if names.is_empty() {
+            Outcome::ok()
+        } else {
+            Outcome::failed(&format!("run `cargo xtask manifests` for {}", names.join(", ")))
+        })
+    });
 }
 
 /// A check by a part of the Rust distribution that may not be installed.

@@ -9,8 +9,8 @@ struct Layers {
     order: &'static [&'static [&'static str]],
     /// The only module that names aya.
     aya: &'static str,
-    /// The only directory that names what a client of Kubernetes needs.
-    client: &'static str,
+    /// The only directories that name what a client of Kubernetes or of Azure needs.
+    clients: &'static [&'static str],
     /// The only other file with an event loop.
     server: &'static str,
 }
@@ -39,14 +39,14 @@ const CRATES: [Layers; 2] = [
             &["cli"],
         ],
         aya: "dataplane",
-        client: "sources/kube/",
+        clients: &["sources/kube/", "azure/arm/"],
         server: "agent/serve",
     },
     Layers {
         src: "calico-azure-ebpf/src/",
         order: &[&["abi"], &["packet"], &["verdict", "yardstick"], &["bpf"]],
         aya: "bpf",
-        client: "nowhere",
+        clients: &[],
         server: "nowhere",
     },
 ];
@@ -101,9 +101,18 @@ pub(super) fn check(source: &Source) -> Vec<Finding> {
             aya.map(|(line, word)| finding(line, format!("names `{word}`, which only `{only}` may do"))),
         );
     }
-    if !inside.starts_with(layers.client) {
-        let only = layers.client.trim_end_matches('/');
-        let is_server = inside == layers.server;
+    if !layers.clients.iter().any(|client| inside.starts_with(client)) {
+        let only: Vec<&str> = layers
+            .clients
+            .iter()
+            .map(|client| client.trim_end_matches('/'))
+            .collect();
+        let only = if only.is_empty() {
+            "nobody".to_owned()
+        } else {
+            only.join("` and `")
+        };
+        let is_server = inside == layers.server || inside.starts_with(&format!("{}/", layers.server));
         let client = words(code)
             .filter(|(_, word)| CLIENT.contains(word) && !(is_server && matches!(*word, "tokio" | "axum")));
         findings.extend(
@@ -240,7 +249,9 @@ mod tests {
         assert!(text.contains("selector < model < policy"), "{text}");
         assert!(found(policy, "use crate::{model, cli::{a, b}};").contains("uses `cli`"));
         let dir = "calico-azure-userspace/src/sources/dir.rs";
-        assert!(found(dir, "use tokio::sync::Notify;").contains("only `sources/kube` may do"));
+        assert!(
+            found(dir, "use tokio::sync::Notify;").contains("only `sources/kube` and `azure/arm` may do")
+        );
         assert!(found(policy, "fn f() { super::super::agent::run() }").contains("uses `agent`"));
         assert!(
             found("calico-azure-userspace/src/policy/mod.rs", "use super::agent;").contains("uses `agent`")

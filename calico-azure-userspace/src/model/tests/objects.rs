@@ -4,7 +4,7 @@ use super::*;
 
 #[test]
 fn nodes_namespaces_and_accounts() {
-    let text = "
+    let text = r#"
 apiVersion: v1
 kind: Node
 metadata: {name: node, labels: {a: b}}
@@ -15,14 +15,24 @@ status:
   - {type: Hostname, address: n}
   - {type: InternalIP, address: 'fd01::4'}
 ---
-{apiVersion: v1, kind: Node, metadata: {name: m}, spec: {podCIDR: 10.244.2.0/24}}
+apiVersion: v1
+kind: Node
+metadata:
+  name: m
+  annotations:
+    flannel.alpha.coreos.com/backend-type: vxlan
+    flannel.alpha.coreos.com/backend-data: '{"VNI":1,"VtepMAC":"02:00:00:00:00:0A"}'
+    flannel.alpha.coreos.com/backend-v6-data: nothing
+    flannel.alpha.coreos.com/public-ip: 10.1.0.5
+    flannel.alpha.coreos.com/public-ipv6: ''
+spec: {podCIDR: 10.244.2.0/24, providerID: 'azure:///m'}
 ---
 {apiVersion: v1, kind: Namespace, metadata: {name: x, labels: {a: b}}}
 ---
 {apiVersion: v1, kind: ServiceAccount, metadata: {name: w, namespace: x, labels: {c: }}}
 ---
 {apiVersion: v1, kind: ServiceAccount, metadata: {name: z}}
-";
+"#;
     let labels = |key: &str, value: &str| Labels::from([(key.to_owned(), value.to_owned())]);
     let account = |namespace: &str, name: &str, labels| {
         Resource::ServiceAccount(ServiceAccount {
@@ -39,10 +49,15 @@ status:
                 labels: labels("a", "b"),
                 pod_cidrs: vec!["10.244.1.0/24".parse().unwrap(), "fd00:1::/64".parse().unwrap()],
                 internal_ips: vec!["10.1.0.4".parse().unwrap(), "fd01::4".parse().unwrap()],
+                ..Node::default()
             }),
             Resource::Node(Node {
                 name: "m".into(),
                 pod_cidrs: vec!["10.244.2.0/24".parse().unwrap()],
+                provider_id: "azure:///m".into(),
+                flannel_backend: "vxlan".into(),
+                tunnel_ips: vec!["10.1.0.5".parse().unwrap()],
+                tunnel_macs: vec!["02:00:00:00:00:0a".into()],
                 ..Node::default()
             }),
             Resource::Namespace(Namespace {

@@ -86,6 +86,14 @@ pub struct Node {
     pub pod_cidrs: Vec<IpNet>,
     /// `status.addresses` of type InternalIP.
     pub internal_ips: Vec<IpAddr>,
+    /// `spec.providerID`; `azure://…` of a virtual machine in Azure.
+    pub provider_id: String,
+    /// Flannel's backend, by its annotation; empty where flannel is not.
+    pub flannel_backend: String,
+    /// Where flannel's tunnels to it end, by its annotations.
+    pub tunnel_ips: Vec<IpAddr>,
+    /// Link-layer addresses of the ends of flannel's tunnels, by its annotations.
+    pub tunnel_macs: Vec<String>,
 }
 
 #[derive(Clone, Debug, Default, PartialEq)]

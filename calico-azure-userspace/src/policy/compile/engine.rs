@@ -157,8 +157,10 @@ impl Engine {
             self.routes.node(name, store.node(name));
         }
         for name in local {
-            let addresses = self.claims.local(name).map(|(_, addresses)| addresses);
-            self.routes.pod(name, &addresses.unwrap_or_default());
+            // Nothing is at an address before it has an interface, and so our programs.
+            let there = self.claims.local(name).filter(|(ifindex, _)| ifindex.is_some());
+            let addresses = there.map(|(_, addresses)| addresses).unwrap_or_default();
+            self.routes.pod(name, &addresses);
         }
         for (net, bits) in self.routes.turnover() {
             self.sheet.route(net, bits);

@@ -135,6 +135,7 @@ pub(super) fn events(rng: &mut Rng, shape: &Shape) -> Vec<Event> {
             labels: Labels::new(),
             pod_cidrs: vec![net24(third)],
             internal_ips: host_addresses(third, shape.features.host_endpoints),
+            ..Node::default()
         }));
     }
     resources.extend(extras::resources(rng, shape, pods));

@@ -19,6 +19,7 @@ use super::served::{
     self, Choice, Customs, Groups, Place, Resources, Version, Versions, api_path, is_ambiguous,
     is_certainly_gone,
 };
+use super::starting::Start;
 use super::status::KubeStatus;
 use super::table::Table;
 use crate::model::api::{ApiObject, ApiReader};
@@ -47,6 +48,7 @@ pub(super) struct Catalog {
     /// Something suggests to look again.
     poke: Rc<Notify>,
     followed: BTreeMap<Kind, Followed>,
+    start: Start,
 }
 
 /// How soon to look again.
@@ -66,6 +68,7 @@ impl Catalog {
             definitions: Rc::default(),
             poke: Rc::default(),
             followed: BTreeMap::new(),
+            start: Start::default(),
         }
     }
 
@@ -117,6 +120,13 @@ impl Catalog {
 
     /// Asks what is served, and acts accordingly.
     async fn look(&mut self) -> Result<Next, Failure> {
+        // Asked before: what is served then is all of it.
+        let unready = self.start.ask(&self.api).await?;
+        let is_starting = unready.is_some();
+        self.hub.borrow_mut().refuse("readiness", unready);
+        if is_starting {
+            return Ok(Next::Soon);
+        }
         let versions = self.discover().await?;
         let Some(customs) = self.definitions.borrow().customs() else {
             return Ok(Next::Soon);
@@ -126,6 +136,7 @@ impl Catalog {
             Customs::Hidden => Next::Poll,
         };
         let mut expected = BTreeSet::new();
+        let mut awaited = Vec::new();
         let mut is_known = true;
         for (kind, choice) in served::choose(&versions, &customs) {
             match choice {
@@ -140,11 +151,13 @@ impl Catalog {
                 }
                 Choice::Unknown | Choice::Soon => {
                     next = Next::Soon;
-                    // What is followed already goes on; what may never be served holds nothing up.
-                    let followed = self.followed.contains_key(&kind);
-                    is_known &= followed || choice == Choice::Soon;
-                    if followed {
+                    // What is followed already goes on; what will never be served holds nothing up.
+                    if self.followed.contains_key(&kind) {
                         expected.insert(kind);
+                    } else if choice == Choice::Unknown {
+                        is_known = false;
+                    } else if !self.status.in_sync() && self.will_be_served(kind, &customs).await? {
+                        awaited.push(kind.as_str());
                     }
                 }
             }
@@ -156,9 +169,21 @@ impl Catalog {
             .map(|(name, _)| name.as_str())
             .collect();
         hub.refuse("API groups", silent_groups(&unknown));
+        hub.refuse("Definitions", not_served(&awaited));
         hub.refuse("Calico's API", ambiguity(&versions, &customs));
-        hub.expect(is_known.then_some(expected));
+        hub.expect((is_known && awaited.is_empty()).then_some(expected));
         Ok(next)
+    }
+
+    /// A server that has just started knows what is defined before it serves it, and policy must not lapse meanwhile.
+    async fn will_be_served(&self, kind: Kind, customs: &Customs) -> Result<bool, Failure> {
+        for (name, version) in served::definitions(kind, customs) {
+            let found: definitions::Found = self.json(&definitions::path(&name)).await?;
+            if found.serves(version) {
+                return Ok(true);
+            }
+        }
+        Ok(false)
     }
 
     async fn discover(&self) -> Result<Versions, Failure> {
@@ -250,6 +275,13 @@ impl Catalog {
         }
         false
     }
+}
+
+fn not_served(awaited: &[&str]) -> Option<Problem> {
+    let names = awaited.join(", ");
+    let message = format!("{names}: defined, and not served yet; nothing new is enforced before");
+    let help = "see `kubectl get customresourcedefinitions`, if this stays";
+    (!awaited.is_empty()).then(|| problem("Definitions", message, help.to_owned()))
 }
 
 fn silent_groups(unknown: &[&str]) -> Option<Problem> {

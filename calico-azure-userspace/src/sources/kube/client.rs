@@ -4,10 +4,11 @@
 //! would be a burden to the API server, and Azure's load balancer forgets connections that are idle for 240 s without
 //! telling either side.
 
-use std::time::Duration;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
 
-use http::header::{ACCEPT, RETRY_AFTER};
-use http::{HeaderMap, Request, Response};
+use http::header::{ACCEPT, CONTENT_TYPE, RETRY_AFTER};
+use http::{HeaderMap, Method, Request, Response};
 use http_body_util::BodyExt as _;
 use hyper_rustls::{FixedServerNameResolver, HttpsConnectorBuilder};
 use hyper_util::client::legacy;
@@ -16,6 +17,7 @@ use hyper_util::rt::{TokioExecutor, TokioTimer};
 use kube::Config;
 use kube::client::{Body, Client, ConfigExt as _};
 use kube::config::{KubeConfigOptions, Kubeconfig};
+use serde_json::Value;
 use tokio::time::timeout;
 use tower::ServiceBuilder;
 
@@ -25,6 +27,8 @@ use super::{KubeConfig, KubeError, Timing};
 /// How long an idle connection is trusted before it is asked, and how long an answer may take.
 const KEEPALIVE: Duration = Duration::from_secs(20);
 const PING_ANSWER: Duration = Duration::from_secs(10);
+/// Credentials are not read again more often than this, as a plug-in may have to be asked for them.
+const RENEWAL: Duration = Duration::from_secs(5);
 
 /// A request that did not give what was asked for.
 #[derive(Clone, Debug, thiserror::Error)]
@@ -63,7 +67,7 @@ impl Failure {
 }
 
 /// Reads where the API server is and who we are there.
-pub(super) async fn configuration(told: &KubeConfig) -> Result<Config, KubeError> {
+async fn configuration(told: &KubeConfig) -> Result<Config, KubeError> {
     let Some(files) = &told.kubeconfig else {
         return Config::incluster().map_err(|source| KubeError::NotInCluster(source.to_string()));
     };
@@ -88,7 +92,7 @@ pub(super) async fn configuration(told: &KubeConfig) -> Result<Config, KubeError
 
 /// Makes a client. Tokens from files are read again as they are rotated, plug-ins are asked again before theirs expire: that is
 /// what the layers of `kube` do.
-pub(super) fn client(config: &Config) -> Result<Client, KubeError> {
+fn client(config: &Config) -> Result<Client, KubeError> {
     let unusable = |source: kube::Error| KubeError::Unusable(causes(&source));
     if let Some(proxy) = &config.proxy_url {
         return Err(KubeError::Unusable(format!(
@@ -145,22 +149,83 @@ pub(super) fn causes(error: &dyn std::error::Error) -> String {
 /// An API server.
 #[derive(Clone)]
 pub(super) struct Api {
-    client: Client,
+    told: Arc<KubeConfig>,
+    current: Arc<Mutex<Current>>,
     timing: Timing,
 }
 
+/// The client of the moment.
+struct Current {
+    client: Client,
+    made: Instant,
+}
+
 impl Api {
-    pub(super) fn new(client: Client, timing: Timing) -> Self {
-        Self { client, timing }
+    pub(super) async fn connect(told: &KubeConfig) -> Result<Self, KubeError> {
+        let current = Current {
+            client: client(&configuration(told).await?)?,
+            made: Instant::now(),
+        };
+        Ok(Self {
+            told: Arc::new(told.clone()),
+            current: Arc::new(Mutex::new(current)),
+            timing: told.timing,
+        })
+    }
+
+    fn current(&self) -> MutexGuard<'_, Current> {
+        self.current.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Reads again where the API server is and who we are there: tokens, certificates and authorities are replaced, and `kube` looks at
+    /// token files once a minute, and at the others never.
+    async fn renew(&self) {
+        {
+            let mut current = self.current();
+            if current.made.elapsed() < RENEWAL {
+                return;
+            }
+            current.made = Instant::now();
+        }
+        match configuration(&self.told).await.and_then(|found| client(&found)) {
+            Ok(client) => self.current().client = client,
+            Err(error) => tracing::warn!("{error}; what was read before is used"),
+        }
     }
 
     async fn open(&self, path: &str, accept: &str) -> Result<Response<Body>, Failure> {
-        let request = Request::get(path)
-            .header(ACCEPT, accept)
-            .body(Body::empty())
-            .map_err(|error| Failure::Garbled(error.to_string()))?;
+        let request = Request::get(path).header(ACCEPT, accept).body(Body::empty());
+        self.send(request).await
+    }
+
+    /// Sends an object, and gives what the server made of it.
+    pub(super) async fn write(&self, method: Method, path: &str, object: &Value) -> Result<Value, Failure> {
+        let request = Request::builder()
+            .method(method)
+            .uri(path)
+            .header(ACCEPT, "application/json")
+            .header(CONTENT_TYPE, "application/json")
+            .body(Body::from(object.to_string().into_bytes()));
+        let response = self.send(request).await?;
+        let body = self.whole(response).await?;
+        serde_json::from_slice(&body).map_err(|error| Failure::Garbled(error.to_string()))
+    }
+
+    async fn send(&self, request: Result<Request<Body>, http::Error>) -> Result<Response<Body>, Failure> {
+        let request = request.map_err(|error| Failure::Garbled(error.to_string()))?;
+        let answer = self.ask(request).await;
+        if let Err(failure) = &answer
+            && (failure.code() == Some(401) || matches!(failure, Failure::Lost(_)))
+        {
+            self.renew().await;
+        }
+        answer
+    }
+
+    async fn ask(&self, request: Request<Body>) -> Result<Response<Body>, Failure> {
         let Timing { answer: patience, .. } = self.timing;
-        let answer = timeout(patience, self.client.send(request)).await;
+        let client = self.current().client.clone();
+        let answer = timeout(patience, client.send(request)).await;
         let response = answer
             .map_err(|_late| Failure::Lost(format!("no answer within {} s", patience.as_secs_f32())))?
             .map_err(|error| Failure::Lost(causes(&error)))?;

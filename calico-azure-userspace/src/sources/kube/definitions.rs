@@ -1,9 +1,10 @@
-//! CustomResourceDefinitions: only their names matter, and that one came or went.
+//! CustomResourceDefinitions: only their names matter, and that one came or went; and at the start, whether what is not served will be.
 
 use std::cell::RefCell;
 use std::collections::BTreeSet;
 use std::rc::Rc;
 
+use serde::Deserialize;
 use tokio::sync::Notify;
 
 use super::client::Failure;
@@ -21,6 +22,62 @@ pub(super) fn target() -> Target {
         selector: "",
         reader: ApiReader::new(None),
         accept: METADATA,
+    }
+}
+
+/// Where to read one of them; by a list, as that is the right that agents have.
+pub(super) fn path(name: &str) -> String {
+    format!("{PATH}?fieldSelector=metadata.name%3D{name}")
+}
+
+/// One of them, or none, as a list.
+#[derive(Debug, Deserialize)]
+pub(super) struct Found {
+    items: Vec<Definition>,
+}
+
+#[derive(Debug, Deserialize)]
+struct Definition {
+    spec: Spec,
+    #[serde(default)]
+    status: Status,
+}
+
+#[derive(Debug, Deserialize)]
+struct Spec {
+    versions: Vec<Version>,
+}
+
+#[derive(Debug, Deserialize)]
+struct Version {
+    name: String,
+    served: bool,
+}
+
+#[derive(Debug, Default, Deserialize)]
+struct Status {
+    #[serde(default)]
+    conditions: Vec<Condition>,
+}
+
+#[derive(Debug, Deserialize)]
+struct Condition {
+    #[serde(rename = "type")]
+    kind: String,
+    status: String,
+}
+
+impl Found {
+    /// Whether a version is, or will in a moment be, served: the server has found nothing wrong with the definition.
+    pub(super) fn serves(&self, version: &str) -> bool {
+        self.items.iter().any(|definition| {
+            let Definition { spec, status } = definition;
+            let mut conditions = status.conditions.iter();
+            let established =
+                conditions.any(|condition| condition.kind == "Established" && condition.status == "True");
+            let mut versions = spec.versions.iter();
+            established && versions.any(|known| known.name == version && known.served)
+        })
     }
 }
 
@@ -104,5 +161,28 @@ impl Sink for DefinitionSink {
 
     fn succeeded(&mut self) {
         self.hub.borrow_mut().succeeded(NAME);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_the_server_has_accepted_will_be_served() {
+        let found = |conditions: &str| -> Found {
+            let definition = format!(
+                r#"{{"metadata":{{}},"spec":{{"versions":[{{"name":"v1","served":true}},{{"name":"v2","served":false}}]}}{conditions}}}"#
+            );
+            serde_json::from_str(&format!(r#"{{"items":[{definition}]}}"#)).unwrap()
+        };
+        let established = |status: &str| {
+            format!(r#","status":{{"conditions":[{{"type":"Established","status":"{status}"}}]}}"#)
+        };
+        assert!(found(&established("True")).serves("v1"));
+        assert!(!found(&established("True")).serves("v2"));
+        assert!(!found(&established("False")).serves("v1"));
+        assert!(!found("").serves("v1"));
+        assert!(!Found { items: Vec::new() }.serves("v1"));
     }
 }

@@ -24,7 +24,8 @@ pub(super) struct Hub {
     refused: BTreeMap<String, Problem>,
     /// What does not answer, and what to say about it.
     away: BTreeSet<String>,
-    silence: Option<Problem>,
+    /// Of whose failures one is told.
+    silence: Option<(String, Problem)>,
     problems_changed: bool,
     /// Kinds that are served; `None` while that is not known of all.
     expected: Option<BTreeSet<Kind>>,
@@ -104,10 +105,15 @@ impl Hub {
             return;
         }
         self.away.insert(what.to_owned());
-        if self.silence.is_none() {
-            let message = format!("the API server does not answer as it should: {failure}");
-            let help = "what was read before stays in force, and it is asked again and again".to_owned();
-            self.silence = Some(problem("reading", message, help));
+        let message = format!("the API server does not answer as it should: {failure}");
+        let help = "what was read before stays in force, and it is asked again and again".to_owned();
+        let problem = problem("reading", message, help);
+        // All fail for the same reason: one speaks for all, so that a new reason is told once.
+        let is_news = self.silence.as_ref().is_none_or(|(speaker, told)| {
+            (speaker == what || !self.away.contains(speaker)) && *told != problem
+        });
+        if is_news {
+            self.silence = Some((what.to_owned(), problem));
             self.told();
         }
     }
@@ -183,7 +189,8 @@ impl Hub {
         events.append(&mut gone);
         if std::mem::take(&mut self.problems_changed) {
             let of_objects = self.wrong.values().flatten();
-            let problems = self.silence.iter().chain(self.refused.values()).chain(of_objects);
+            let silence = self.silence.iter().map(|(_, problem)| problem);
+            let problems = silence.chain(self.refused.values()).chain(of_objects);
             events.push(Event::Problems(problems.cloned().collect()));
         }
         if self.in_sync == Sync::Due {
@@ -206,5 +213,39 @@ pub(super) fn problem(what: &str, message: String, help: String) -> Problem {
         message,
         help: Some(help),
         excerpt: None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn one_speaks_for_all_who_are_away_and_tells_a_new_reason_once() {
+        let mut hub = Hub::default();
+        let mut told = |what: &str, reason: Option<&str>| -> Option<Vec<String>> {
+            match reason {
+                Some(reason) => hub.failed(what, "/api", &Failure::Lost(reason.to_owned()), WORTH_TELLING),
+                None => hub.succeeded(what),
+            }
+            hub.take().into_iter().find_map(|event| match event {
+                Event::Problems(problems) => {
+                    Some(problems.into_iter().map(|problem| problem.message).collect())
+                }
+                _ => None,
+            })
+        };
+        let says = |reason: &str| {
+            Some(vec![format!(
+                "the API server does not answer as it should: {reason}"
+            )])
+        };
+        assert_eq!(told("Pod", Some("refused")), says("refused"));
+        assert_eq!(told("Pod", Some("refused")), None);
+        assert_eq!(told("Node", Some("reset")), None);
+        assert_eq!(told("Pod", Some("unknown issuer")), says("unknown issuer"));
+        assert_eq!(told("Pod", None), None);
+        assert_eq!(told("Node", Some("reset")), says("reset"));
+        assert_eq!(told("Node", None), Some(Vec::new()));
     }
 }

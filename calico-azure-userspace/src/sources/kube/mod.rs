@@ -17,7 +17,11 @@ mod definitions;
 mod follow;
 mod help;
 mod hub;
+mod lease;
+mod nodes;
 mod served;
+mod session;
+mod starting;
 mod status;
 mod table;
 mod wire;
@@ -41,6 +45,9 @@ use self::client::Api;
 use self::hub::Hub;
 use super::Event;
 
+pub use lease::LeaseName;
+pub use nodes::{NodesError, nodes};
+pub use session::{Leading, Notice, Session, elect};
 pub use status::{KindStatus, KubeStatus};
 
 /// Where the API server is, and how patient to be with it.
@@ -139,10 +146,7 @@ where
         .build()
         .map_err(KubeError::Start)?;
     let timing = config.timing;
-    let api = runtime.block_on(async {
-        let found = client::configuration(config).await?;
-        Ok(Api::new(client::client(&found)?, timing))
-    })?;
+    let api = runtime.block_on(Api::connect(config))?;
     let status = Arc::new(KubeStatus::default());
     let shared = Arc::clone(&status);
     thread::Builder::new()

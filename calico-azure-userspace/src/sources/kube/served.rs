@@ -60,9 +60,24 @@ pub(super) enum Customs {
 
 impl Customs {
     fn has(&self, kind: Kind, api_version: &str) -> bool {
-        let group = api_version.split_once('/').map_or("", |(group, _)| group);
-        matches!(self, Self::Known(names) if names.contains(&format!("{}.{group}", plural(kind))))
+        matches!(self, Self::Known(names) if names.contains(&definition(kind, api_version)))
     }
+}
+
+/// The name of what defines the kind in the group of a version.
+fn definition(kind: Kind, api_version: &str) -> String {
+    let group = api_version.split_once('/').map_or("", |(group, _)| group);
+    format!("{}.{group}", plural(kind))
+}
+
+/// Definitions of a kind that are there, each with a version from which it would be read.
+pub(super) fn definitions(kind: Kind, customs: &Customs) -> Vec<(String, &'static str)> {
+    let known = watched().filter(|(known, _)| *known == kind);
+    let versions = known.flat_map(|(_, versions)| order(kind, versions, customs));
+    let defined = versions.filter(|api_version| customs.has(kind, api_version));
+    defined
+        .filter_map(|api_version| Some((definition(kind, api_version), api_version.split_once('/')?.1)))
+        .collect()
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -285,6 +300,9 @@ mod tests {
     fn what_does_not_answer_is_not_what_is_not_there() {
         let native = customs(&["tiers.projectcalico.org"]);
         check(&versions(&[]), &native, Kind::Tier, "Some(Soon)");
+        let awaited = vec![("tiers.projectcalico.org".to_owned(), "v3")];
+        assert_eq!(definitions(Kind::Tier, &native), awaited);
+        assert_eq!(definitions(Kind::Tier, &customs(&[])), []);
         let mut away = versions(&[]);
         away.insert(CALICO.to_owned(), Version::Unknown);
         check(&away, &customs(&[]), Kind::Tier, "Some(Unknown)");
