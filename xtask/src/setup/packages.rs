@@ -13,7 +13,7 @@ pub(super) struct Tool {
     packages: &'static [&'static [&'static str]],
 }
 
-const TOOLS: [Tool; 12] = [
+const TOOLS: [Tool; 13] = [
     // For the fuzzer.
     Tool {
         name: "c++",
@@ -64,6 +64,11 @@ const TOOLS: [Tool; 12] = [
         name: "tcpdump",
         files: &[],
         packages: &[&["tcpdump"]],
+    },
+    Tool {
+        name: "ping",
+        files: &[],
+        packages: &[&["iputils-ping"]],
     },
     // Ubuntu ships bpftool with the kernel's tools.
     Tool {
