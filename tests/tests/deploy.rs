@@ -134,6 +134,34 @@ fn the_agent_knows_every_variable_and_flag_of_its_container() {
     knows_all(&of_kind(&manifest("doctor"), "Deployment"));
 }
 
+#[test]
+fn the_job_that_cleans_up_takes_the_plug_in_out_first() {
+    let job = of_kind(&manifest("cleanup"), "Job");
+    let first = &job["spec"]["template"]["spec"]["initContainers"][0];
+    let (args, dir) = (strings(&first["args"]), tempfile::tempdir().unwrap());
+    assert_eq!(args[..2], ["cni", "remove"]);
+    // With the mounts that it has, which here are a directory of ours.
+    let mounted = |path: &str| dir.path().join(path.trim_start_matches('/'));
+    let mounts = first["volumeMounts"].as_array().unwrap();
+    for path in mounts.iter().map(|mount| mount["mountPath"].as_str().unwrap()) {
+        fs::create_dir_all(mounted(path)).unwrap();
+    }
+    let list = r#"{"name": "n", "plugins": [{"type": "ptp"}, {"type": "calico-azure-cni"}]}"#;
+    let path = mounted("/host-cni-conf").join("10-n.conflist");
+    fs::write(&path, list).unwrap();
+    let mut command = std::process::Command::new(binary().unwrap());
+    for arg in &args {
+        match arg.split_once("=/") {
+            Some((flag, path)) => command.arg(format!("{flag}={}", mounted(path).display())),
+            None => command.arg(arg),
+        };
+    }
+    let output = command.output().unwrap();
+    assert!(output.status.success(), "{output:?}");
+    let left: Value = serde_json::from_slice(&fs::read(&path).unwrap()).unwrap();
+    assert_eq!(left, json!({"name": "n", "plugins": [{"type": "ptp"}]}));
+}
+
 fn knows_all(object: &Value) {
     let container = container(object);
     let args = strings(&container["args"]);

@@ -2,10 +2,12 @@
 //! the fabric's.
 
 use anyhow::Result;
-use calico_azure_ebpf::abi::{Hook, Reason, program};
+use calico_azure_ebpf::abi::{CONFIG_BRIDGED, Hook, Reason, program};
 use calico_azure_tests::harness::At;
-use calico_azure_tests::harness::packet::Frame;
-use calico_azure_tests::harness::scenario::{A, Bench, FABRIC, TUNNEL, address, policy, quiet, rule, store};
+use calico_azure_tests::harness::packet::{ACK, Frame};
+use calico_azure_tests::harness::scenario::{
+    A, B, Bench, FABRIC, TUNNEL, address, policy, quiet, rule, store,
+};
 use calico_azure_userspace::dataplane::plan::Settings;
 use calico_azure_userspace::model::{Action, Node, Resource};
 use calico_azure_userspace::policy::Event;
@@ -35,6 +37,15 @@ fn tcp(from: &str, to: &str, v6: bool, sport: u16, dport: u16) -> Frame {
     Frame::new(address(from, v6), address(to, v6), TCP, sport, dport)
 }
 
+fn icmp6(src: &str, dst: &str, kind: u16, hop_limit: u8) -> Vec<u8> {
+    let (src, dst) = (src.parse().expect("an address"), dst.parse().expect("an address"));
+    Frame {
+        hop_limit,
+        ..Frame::new(src, dst, 58, 0, kind << 8)
+    }
+    .bytes()
+}
+
 /// `a` may reach port 80 only; `b` accepts port 80 only.
 fn web() -> calico_azure_userspace::policy::Store {
     let port_80 = || Some(vec![rule(Action::Allow, Some(TCP), &[(80, 80)])]);
@@ -57,14 +68,6 @@ fn what_keeps_the_link_alive_passes_whatever_policy_says() -> Result<()> {
         Reason::AlwaysAllowed,
     )?;
     bench.expect(At::to_workload(A), &arp, Hook::ToWorkload, Reason::AlwaysAllowed)?;
-    let icmp6 = |src: &str, dst: &str, kind: u16, hop_limit| {
-        let (src, dst) = (src.parse().expect("an address"), dst.parse().expect("an address"));
-        Frame {
-            hop_limit,
-            ..Frame::new(src, dst, 58, 0, kind << 8)
-        }
-        .bytes()
-    };
     for (packet, reason) in [
         (icmp6("::", "ff02::1:ff00:2", 135, 255), Reason::AlwaysAllowed),
         (icmp6("fe80::1", "fe80::2", 136, 255), Reason::AlwaysAllowed),
@@ -282,6 +285,107 @@ fn a_tunnel_carries_its_senders_pods_only() -> Result<()> {
         bench.expect(from_fabric(), &packet, Hook::FromFabric, Reason::FabricPass)?;
         bench.set(quiet())?;
         bench.expect(from_fabric(), &packet, Hook::FromFabric, Reason::TunnelSource)?;
+    }
+    Ok(())
+}
+
+/// Pods' interfaces are ports of a bridge.
+fn bridged() -> Settings {
+    Settings {
+        flags: quiet().flags | CONFIG_BRIDGED,
+        ..quiet()
+    }
+}
+
+#[test]
+fn on_a_bridge_nobody_answers_for_others_nor_takes_what_is_for_them() -> Result<()> {
+    // `a` takes everything, `b` port 80.
+    let open = || Some(vec![rule(Action::Allow, None, &[])]);
+    let port_80 = || Some(vec![rule(Action::Allow, Some(TCP), &[(80, 80)])]);
+    let policies = [
+        policy("a", "a", open(), open()),
+        policy("b", "b", port_80(), open()),
+    ];
+    let mut bench = Bench::new("bridge", &store(policies))?;
+    bench.set(bridged())?;
+    for v6 in [false, true] {
+        // What the bridge cannot place goes to all its ports: nobody but `b` is asked whether `b` takes it.
+        let denied = tcp("remote", "b", v6, 1000, 81).bytes();
+        let to_a = At::to_workload(A);
+        bench.expect(to_a, &denied, Hook::ToWorkload, Reason::ForeignDestination)?;
+        bench.expect(At::to_workload(B), &denied, Hook::ToWorkload, Reason::PolicyDeny)?;
+        let allowed = tcp("remote", "b", v6, 1000, 80).bytes();
+        bench.expect(to_a, &allowed, Hook::ToWorkload, Reason::ForeignDestination)?;
+        bench.expect(
+            At::to_workload(B),
+            &allowed,
+            Hook::ToWorkload,
+            Reason::PolicyAllow,
+        )?;
+        // Of a connection that is established, too.
+        let more = tcp("remote", "b", v6, 1000, 80).flags(ACK);
+        bench.expect(
+            At::to_workload(B),
+            &more.bytes(),
+            Hook::ToWorkload,
+            Reason::Established,
+        )?;
+        bench.expect(to_a, &more.bytes(), Hook::ToWorkload, Reason::ForeignDestination)?;
+        let multicast = tcp("remote", "multicast", v6, 1000, 80).bytes();
+        bench.expect(to_a, &multicast, Hook::ToWorkload, Reason::ForeignDestination)?;
+        bench.expect(
+            At::to_workload(A),
+            &tcp("remote", "a", v6, 1000, 81).bytes(),
+            Hook::ToWorkload,
+            Reason::PolicyAllow,
+        )?;
+    }
+    let arp = |head: [u8; 8], sender: &str| -> Result<Vec<u8>> {
+        let sender: std::net::Ipv4Addr = sender.parse()?;
+        let mut bytes = vec![0xff; 6];
+        bytes.extend([2, 0, 0, 0, 0, 1, 8, 6]);
+        bytes.extend(head);
+        bytes.extend([2, 0, 0, 0, 0, 1]);
+        bytes.extend(sender.octets());
+        bytes.extend([0; 10]);
+        Ok(bytes)
+    };
+    const REPLY: [u8; 8] = [0, 1, 8, 0, 6, 4, 0, 2];
+    let (allowed, spoofed) = (Reason::AlwaysAllowed, Reason::SpoofedSource);
+    for (head, sender, reason) in [
+        (REPLY, "10.244.1.2", allowed),
+        // Is the address free?
+        (REPLY, "0.0.0.0", allowed),
+        (REPLY, "10.244.1.3", spoofed),
+        (REPLY, "10.244.1.1", spoofed),
+        ([0, 1, 8, 0, 6, 4, 0, 1], "10.244.1.1", spoofed),
+        ([0, 1, 8, 0, 8, 4, 0, 2], "10.244.1.2", Reason::Malformed),
+        ([0, 6, 8, 0, 6, 4, 0, 2], "10.244.1.2", Reason::Malformed),
+    ] {
+        let frame = arp(head, sender)?;
+        bench.expect(At::from_workload(A), &frame, Hook::FromWorkload, reason)?;
+        bench.expect(At::from_workload(UNKNOWN), &frame, Hook::FromWorkload, allowed)?;
+        bench.expect(At::to_workload(A), &frame, Hook::ToWorkload, allowed)?;
+        bench.set(quiet())?;
+        bench.expect(At::from_workload(A), &frame, Hook::FromWorkload, allowed)?;
+        bench.set(bridged())?;
+    }
+    let short = &arp(REPLY, "10.244.1.2")?[..30];
+    bench.expect(At::from_workload(A), short, Hook::FromWorkload, Reason::Malformed)?;
+    for (kind, target, reason) in [
+        (136, "fd00:10:244:1::2", allowed),
+        (136, "fe80::7", allowed),
+        (136, "fd00:10:244:1::3", spoofed),
+        (136, "fd00:10:244:1::1", spoofed),
+        // Asking is no claim.
+        (135, "fd00:10:244:1::1", allowed),
+    ] {
+        let target: std::net::Ipv6Addr = target.parse()?;
+        let mut frame = icmp6("fe80::5", "fe80::6", kind, 255);
+        // Behind the Ethernet header, the fixed one and eight bytes.
+        frame[62..78].copy_from_slice(&target.octets());
+        bench.expect(At::from_workload(A), &frame, Hook::FromWorkload, reason)?;
+        bench.expect(At::to_workload(A), &frame, Hook::ToWorkload, allowed)?;
     }
     Ok(())
 }

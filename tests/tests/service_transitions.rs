@@ -68,11 +68,11 @@ fn cluster(rng: &mut Rng) -> Store {
     if rng.chance(25) {
         // One of the pods is gone, and its mark with it.
         let (ifindex, name) = if rng.chance(50) { (A, "a") } else { (B, "b") };
-        let host_routes = [false, true].map(|v6| address(name, v6)).into();
+        let behind = [false, true].map(|v6| address(name, v6)).into();
         let interface = Interface {
             name: format!("veth-{name}"),
-            host_routes,
-            addresses: Vec::new(),
+            behind,
+            ..Interface::default()
         };
         let by_ifindex = [(ifindex, interface)].into();
         store.apply(Event::Interfaces(Interfaces { by_ifindex }));

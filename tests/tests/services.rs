@@ -7,8 +7,8 @@ use std::time::{Duration, Instant};
 
 use calico_azure_tests::lab::probe::{self, Kind, LiveConnection, Server};
 use calico_azure_tests::lab::{
-    AgentSpec, Cgroup, Cluster, ClusterSpec, KubeProxy, Networking, PodManifest, Port, ServiceSpec, binary,
-    plan,
+    AgentSpec, Cgroup, Cluster, ClusterSpec, KubeProxy, Networking, Plugin, PodManifest, Port, ServiceSpec,
+    binary, plan,
 };
 
 const SOON: Duration = Duration::from_secs(10);
@@ -71,8 +71,9 @@ struct Lab {
     _group: Cgroup,
 }
 
-fn lab(networking: Networking, attach: &str, proxy: KubeProxy) -> Lab {
-    let group = Cgroup::enter(&format!("services-{networking:?}-{attach}-{proxy:?}")).unwrap();
+fn lab(networking: Networking, plugin: Plugin, attach: &str, proxy: KubeProxy) -> Lab {
+    let name = format!("services-{networking:?}-{plugin:?}-{attach}-{proxy:?}");
+    let group = Cgroup::enter(&name).unwrap();
     let spec = AgentSpec::new()
         .unwrap()
         .args(["--attach", attach])
@@ -80,6 +81,7 @@ fn lab(networking: Networking, attach: &str, proxy: KubeProxy) -> Lab {
         .env("FELIX_DEFAULTENDPOINTTOHOSTACTION", "Accept");
     let mut cluster = Cluster::start(&ClusterSpec {
         networking,
+        plugin,
         agents: Some(spec),
         serve: vec![Port::Tcp(WEB), Port::Udp(WEB)],
         ..ClusterSpec::default()
@@ -231,8 +233,8 @@ impl Lab {
 }
 
 /// Every backend, by every kind of service, in both families and for both protocols.
-fn every_backend(networking: Networking, attach: &str, proxy: KubeProxy) {
-    let mut lab = lab(networking, attach, proxy);
+fn every_backend(networking: Networking, plugin: Plugin, attach: &str, proxy: KubeProxy) {
+    let mut lab = lab(networking, plugin, attach, proxy);
     let served = lab.serve(proxy);
     let near = served[0].1;
     wait(|| lab.reaches(Kind::Tcp(near.port()), near));
@@ -242,7 +244,7 @@ fn every_backend(networking: Networking, attach: &str, proxy: KubeProxy) {
             let mark = log.mark();
             let reached = lab.reaches(kind, *to);
             let what = format!(
-                "{} ({}) through {to}, {kind:?}, {networking:?}, {attach}, {proxy:?}",
+                "{} ({}) through {to}, {kind:?}, {networking:?}, {plugin:?}, {attach}, {proxy:?}",
                 case.name, case.backend
             );
             let records = || -> Vec<String> {
@@ -306,10 +308,13 @@ fn wait(mut condition: impl FnMut() -> bool) {
 fn egress_policy_judges_the_backend_and_the_answer_returns() {
     for proxy in [KubeProxy::Iptables, KubeProxy::Nftables] {
         for attach in ["tcx", "clsact"] {
-            every_backend(Networking::Udr, attach, proxy);
+            every_backend(Networking::Udr, Plugin::Ptp, attach, proxy);
         }
     }
     for networking in [Networking::Flannel, Networking::AzureCni] {
-        every_backend(networking, "tcx", KubeProxy::Nftables);
+        every_backend(networking, Plugin::Ptp, "tcx", KubeProxy::Nftables);
+    }
+    for proxy in [KubeProxy::Iptables, KubeProxy::Nftables] {
+        every_backend(Networking::Udr, Plugin::Bridge, "tcx", proxy);
     }
 }

@@ -91,6 +91,8 @@ codes! {
         Wireserver = 60, "wireserver";
         /// From a pod to Azure's instance metadata service, which the node's settings forbid.
         Imds = 61, "imds";
+        /// On its way to a pod that does not have the address: a bridge sends what it cannot place to all its ports.
+        ForeignDestination = 62, "foreign-destination";
     }
 }
 

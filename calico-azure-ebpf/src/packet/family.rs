@@ -45,6 +45,9 @@ pub trait Family: Copy {
     /// Whether the packet keeps the link itself alive (neighbour discovery, MLD, DHCP) and so is never policy's
     /// business. `from_workload`: it was sent by a pod.
     fn is_link_control<P: Packet>(packet: &P, network: &Network<Self>, from_workload: bool) -> bool;
+    /// The address that it says is at its sender's interface, if that is what it is for (a neighbour's advertisement). Link-local
+    /// ones are anybody's. Of what [`Self::is_link_control`] holds for.
+    fn advertised<P: Packet>(packet: &P, network: &Network<Self>) -> Option<Self::Addr>;
 }
 
 /// IPv4.
@@ -136,6 +139,11 @@ impl Family for V4 {
     fn is_link_control<P: Packet>(packet: &P, network: &Network<Self>, from_workload: bool) -> bool {
         from_workload && ipv4::is_dhcp_discovery(packet, network)
     }
+
+    #[inline(always)]
+    fn advertised<P: Packet>(_packet: &P, _network: &Network<Self>) -> Option<u32> {
+        None
+    }
 }
 
 impl Family for V6 {
@@ -224,5 +232,10 @@ impl Family for V6 {
     #[inline(always)]
     fn is_link_control<P: Packet>(packet: &P, network: &Network<Self>, from_workload: bool) -> bool {
         ipv6::is_neighbour_control(packet, network, from_workload)
+    }
+
+    #[inline(always)]
+    fn advertised<P: Packet>(packet: &P, network: &Network<Self>) -> Option<[u32; 4]> {
+        ipv6::advertised(packet, network)
     }
 }

@@ -159,3 +159,12 @@ pub(super) fn is_neighbour_control<P: Packet>(
         _ => false,
     }
 }
+
+/// The target of a neighbour's advertisement (RFC 4861, 4.4), unless it is link-local.
+#[inline(always)]
+pub(super) fn advertised<P: Packet>(packet: &P, network: &Network<V6>) -> Option<[u32; 4]> {
+    let [message, _flags, target @ ..] = packet.words::<6>(network.l4)?;
+    let advertises = u32::from_be(message) >> 24 == 136;
+    let link_local = u32::from_be(target[0]) >> 22 == 0xfe80 >> 6;
+    (advertises && !link_local).then_some(target)
+}

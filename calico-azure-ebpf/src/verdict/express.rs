@@ -2,6 +2,7 @@
 //! decide differently, and leaves to it whatever is not as simple.
 
 use super::entry::{FOUND, FOUND_APPROVED, FOUND_PROMOTE, Sight, consult};
+use super::workload::is_own;
 use super::{CtTable, FamilyTables, Tables};
 use crate::abi::{Config, LEG_OUT};
 use crate::packet::{Family, Packet, protocol, tcp};
@@ -38,7 +39,8 @@ fn look<F: Family, P: Packet, T: Tables + FamilyTables<F>>(
     if begins || from_host || tunnel || plain.src == plain.dst {
         return false;
     }
-    if sends && tables.owns(packet.ifindex(), plain.src) & (1 << (config.epoch & 1)) == 0 {
+    let own = if sends { plain.src } else { plain.dst };
+    if is_own(config, leg) && tables.owns(packet.ifindex(), own) & (1 << (config.epoch & 1)) == 0 {
         return false;
     }
     let source_first = F::less(plain.src, plain.dst);

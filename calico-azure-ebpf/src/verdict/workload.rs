@@ -6,7 +6,9 @@ use super::flow::{AtPod, track};
 use super::judge::Pod;
 use super::related::{Quoted, quote};
 use super::{AllTables, FamilyTables, Outcome, Tables, nothing_left, part};
-use crate::abi::{CONFIG_ALLOW_IPIP, CONFIG_ALLOW_VXLAN, Config, Hook, LEG_IN, LEG_OUT, Reason, word};
+use crate::abi::{
+    CONFIG_ALLOW_IPIP, CONFIG_ALLOW_VXLAN, CONFIG_BRIDGED, Config, Hook, LEG_IN, LEG_OUT, Reason, word,
+};
 use crate::packet::vlan::behind_tags;
 use crate::packet::{
     ETHERNET, Family, Network, Packet, Transport, V4, V6, ethertype, is_discovery, protocol,
@@ -39,7 +41,7 @@ pub fn at_pod<P: Packet, T: AllTables, const PART: u8>(
     };
     let bare = match behind_tags(packet) {
         Err(reason) => reason,
-        Ok((ethertype::ARP, _)) => Reason::AlwaysAllowed,
+        Ok((ethertype::ARP, start)) => arp(packet, tables, leg, start),
         Ok((ethertype::IPV4, _)) if PART & part::V4 == 0 => return leave(),
         Ok((ethertype::IPV6, _)) if PART & part::V6 == 0 => return leave(),
         Ok((ethertype, start)) => {
@@ -176,13 +178,21 @@ fn judge<F: Family, P: Packet, T: Tables + FamilyTables<F>>(
 ) -> Outcome {
     let from_workload = leg == LEG_OUT;
     let ifindex = packet.ifindex();
-    let owned = !from_workload || tables.owns(ifindex, network.src) & (1 << (config.epoch & 1)) != 0;
+    let owned = !is_own(config, leg) || {
+        let own = if from_workload { network.src } else { network.dst };
+        owns::<F, T>(tables, config, ifindex, own)
+    };
     // Link control has no source yet, or a link-local one; it cannot leave the link.
-    if F::is_link_control(packet, network, from_workload) && (owned || F::is_link_source(network.src)) {
-        return Outcome::of(Reason::AlwaysAllowed);
+    let from_link = owned || !from_workload || F::is_link_source(network.src);
+    if from_link && F::is_link_control(packet, network, from_workload) {
+        return Outcome::of(introduction(packet, tables, config, network, leg));
     }
     if !owned {
-        return Outcome::of(Reason::SpoofedSource);
+        return Outcome::of(if from_workload {
+            Reason::SpoofedSource
+        } else {
+            Reason::ForeignDestination
+        });
     }
     let from_host = !from_workload && P::opaque(u64::from(packet.ingress_ifindex())) == 0;
     let mut at = AtPod {
@@ -234,6 +244,65 @@ fn judge<F: Family, P: Packet, T: Tables + FamilyTables<F>>(
         }
     }
     outcome
+}
+
+/// Whether one end of what passes must be the pod's own address: of what it sends, always. Only a bridge brings it what is for others.
+#[inline(always)]
+pub(super) fn is_own(config: &Config, leg: u32) -> bool {
+    leg == LEG_OUT || config.flags & CONFIG_BRIDGED != 0
+}
+
+#[inline(always)]
+fn owns<F: Family, T: FamilyTables<F>>(tables: &T, config: &Config, ifindex: u32, address: F::Addr) -> bool {
+    tables.owns(ifindex, address) & (1 << (config.epoch & 1)) != 0
+}
+
+/// ARP (RFC 826), whose frames have the sender's addresses behind eight bytes. On a bridge a pod that says that another's address is
+/// at its interface gets what is for that one, or keeps it from arriving.
+#[inline(always)]
+fn arp<P: Packet, T: AllTables>(packet: &P, tables: &T, leg: u32, start: u32) -> Reason {
+    // Ethernet and IPv4, six and four bytes.
+    const KINDS: u32 = 0x0001_0800;
+    const LENGTHS: u32 = 0x0604;
+    let Some(config) = tables.config().filter(|config| config.epoch != 0) else {
+        return Reason::AlwaysAllowed;
+    };
+    let unknown = tables.endpoint(packet.ifindex(), leg).is_none();
+    if leg != LEG_OUT || config.flags & CONFIG_BRIDGED == 0 || unknown {
+        return Reason::AlwaysAllowed;
+    }
+    let (Some([kinds, lengths]), Some([sender])) = (packet.words::<2>(start), packet.words::<1>(start + 14))
+    else {
+        return Reason::Malformed;
+    };
+    if u32::from_be(kinds) != KINDS || u32::from_be(lengths) >> 16 != LENGTHS {
+        return Reason::Malformed;
+    }
+    // Whoever asks whether an address is free has none (RFC 5227).
+    if sender == 0 || owns::<V4, T>(tables, config, packet.ifindex(), sender) {
+        Reason::AlwaysAllowed
+    } else {
+        Reason::SpoofedSource
+    }
+}
+
+/// Link control, which passes but for the same lie in IPv6.
+#[inline(always)]
+fn introduction<F: Family, P: Packet, T: FamilyTables<F>>(
+    packet: &P,
+    tables: &T,
+    config: &Config,
+    network: &Network<F>,
+    leg: u32,
+) -> Reason {
+    if leg == LEG_OUT
+        && config.flags & CONFIG_BRIDGED != 0
+        && let Some(address) = F::advertised(packet, network)
+        && !owns::<F, T>(tables, config, packet.ifindex(), address)
+    {
+        return Reason::SpoofedSource;
+    }
+    Reason::AlwaysAllowed
 }
 
 /// Whether it is a tunnel of a pod's making, which would carry its packets past policy.

@@ -5,12 +5,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use calico_azure_ebpf::abi::{
-    CONFIG_ALLOW_IMDS, CONFIG_ALLOW_IPIP, CONFIG_ALLOW_VXLAN, CONFIG_ALLOW_WIRESERVER, CONFIG_DENY_IMDS,
-    CONFIG_KEEP_ESTABLISHED, CONFIG_LOG_ALLOWED, DEFAULT_TIMEOUTS,
+    CONFIG_ALLOW_IMDS, CONFIG_ALLOW_IPIP, CONFIG_ALLOW_VXLAN, CONFIG_ALLOW_WIRESERVER, CONFIG_BRIDGED,
+    CONFIG_DENY_IMDS, CONFIG_KEEP_ESTABLISHED, CONFIG_LOG_ALLOWED, DEFAULT_TIMEOUTS,
 };
 use ipnet::IpNet;
 
 use super::felix::{Felix, Told};
+use super::links::LinkNames;
 use super::networking::Choice;
 use crate::dataplane::attach::Mode;
 use crate::dataplane::kernel::Sizes;
@@ -241,6 +242,10 @@ pub struct AgentConfig {
     pub node: String,
     pub source: Source,
     pub fabric: FabricChoice,
+    /// Bridges whose ports are pods' interfaces.
+    pub bridges: Vec<String>,
+    /// Where the container runtime keeps what CNI plug-ins answered.
+    pub cni_results: PathBuf,
     pub networking: Choice,
     pub bpffs: PathBuf,
     /// Names the pin directory.
@@ -273,9 +278,19 @@ pub struct AgentConfig {
 }
 
 impl AgentConfig {
+    /// How the node's links are told apart.
+    #[must_use]
+    pub fn link_names(&self, felix: &Felix) -> LinkNames {
+        LinkNames {
+            prefixes: felix.interface_prefixes.clone(),
+            fabric: self.fabric.clone(),
+            bridges: self.bridges.clone(),
+        }
+    }
+
     /// What goes into the kernel's configuration.
     #[must_use]
-    pub fn settings(&self, felix: &Felix, tunnel_port: u16) -> Settings {
+    pub fn settings(&self, felix: &Felix, tunnel_port: u16, bridged: bool) -> Settings {
         let established = match self.established_flows {
             EstablishedFlows::Reevaluate => 0,
             EstablishedFlows::Keep => CONFIG_KEEP_ESTABLISHED,
@@ -300,8 +315,9 @@ impl AgentConfig {
             LogFlows::Denied => 0,
             LogFlows::All => CONFIG_LOG_ALLOWED,
         };
+        let bridged = if bridged { CONFIG_BRIDGED } else { 0 };
         Settings {
-            flags: established | log | ipip | vxlan | wireserver | imds,
+            flags: established | log | ipip | vxlan | wireserver | imds | bridged,
             timeouts: felix.timeouts,
             vxlan_port,
             tunnel_port,

@@ -14,12 +14,13 @@ use super::staged::Staged;
 use super::status::{self, Status, StatusEndpoint};
 use super::vitals::Vitals;
 use super::{AgentConfig, AgentError, Source};
-use super::{names, networking};
+use super::{links, names, networking};
 use crate::dataplane::maps::Maps;
 use crate::dataplane::{Dataplane, Published};
 use crate::model::{Key, Kind, Resource};
-use crate::policy::{Change, Compiler, Desired, Event, Interface, Interfaces, NodeFacts, RuleRef};
+use crate::policy::{Change, Compiler, Desired, Event, NodeFacts, RuleRef};
 use crate::sources::Event as Input;
+use crate::sources::attachments::Attachment;
 use crate::sources::links::Snapshot;
 
 pub(super) struct Core {
@@ -30,6 +31,8 @@ pub(super) struct Core {
     staged: Staged,
     context: SharedContext,
     links: Option<Snapshot>,
+    /// What CNI plug-ins said.
+    attachments: Option<Vec<Attachment>>,
     sources_in_sync: bool,
     /// Something happened since the last update of the tables.
     changed: bool,
@@ -116,6 +119,7 @@ impl Core {
             staged,
             context,
             links: None,
+            attachments: None,
             sources_in_sync: false,
             changed: true,
             // What an earlier agent left.
@@ -161,19 +165,8 @@ impl Core {
     /// Takes in what the node's links look like now.
     pub(super) fn links(&mut self, snapshot: Snapshot) {
         self.status.inputs_seen += 1;
-        let interfaces = snapshot.links.iter().map(|(ifindex, link)| {
-            (
-                *ifindex,
-                Interface {
-                    name: link.name.clone(),
-                    host_routes: link.host_routes.clone(),
-                    addresses: link.addresses.clone(),
-                },
-            )
-        });
-        let interfaces = Interfaces {
-            by_ifindex: interfaces.collect(),
-        };
+        let attachments = self.attachments.as_deref().unwrap_or_default();
+        let interfaces = links::interfaces(&snapshot, attachments);
         let facts = NodeFacts {
             node: self.config.node.clone(),
             host_ips: snapshot.host_ips.iter().copied().collect(),
@@ -185,6 +178,20 @@ impl Core {
         self.learn(Event::Interfaces(interfaces));
         self.learn(Event::Node(facts));
         self.links = Some(snapshot);
+    }
+
+    /// Takes in what CNI plug-ins say of pods' interfaces now.
+    pub(super) fn attachments(&mut self, said: Vec<Attachment>) {
+        self.status.inputs_seen += 1;
+        self.attachments = Some(said);
+        self.look_again();
+    }
+
+    /// The links are what they were, and what is known of them is not.
+    fn look_again(&mut self) {
+        if let Some(snapshot) = self.links.take() {
+            self.links(snapshot);
+        }
     }
 
     fn learn(&mut self, event: Event) {
@@ -202,7 +209,7 @@ impl Core {
 
     /// Brings the kernel in step with what is known, if that is complete.
     pub(super) fn step(&mut self, begun: Instant) {
-        if !self.sources_in_sync || self.links.is_none() {
+        if !self.sources_in_sync || self.links.is_none() || self.attachments.is_none() {
             self.write_status();
             return;
         }
@@ -239,10 +246,8 @@ impl Core {
         let Some(snapshot) = &self.links else { return };
         let store = self.compiler.store();
         let node = store.nodes().find(|node| node.name == self.config.node);
-        let AgentConfig {
-            networking, fabric, ..
-        } = &self.config;
-        let found = networking::find(networking, fabric, &self.felix.interface_prefixes, snapshot, node);
+        let names = self.config.link_names(&self.felix);
+        let found = networking::find(&self.config.networking, &names, snapshot, node);
         if self.status.networking.as_ref() == Some(&found) {
             return;
         }
@@ -257,10 +262,8 @@ impl Core {
         }
         self.problems.networking.clone_from(&found.problems);
         self.status.networking = Some(found);
-        if ignored != self.ignores_pod_cidrs()
-            && let Some(snapshot) = self.links.take()
-        {
-            self.links(snapshot);
+        if ignored != self.ignores_pod_cidrs() {
+            self.look_again();
         }
     }
 
@@ -303,9 +306,7 @@ impl Core {
                 p.set_prefixes(&self.felix.interface_prefixes);
             });
             // Facts name them, too.
-            if let Some(snapshot) = self.links.take() {
-                self.links(snapshot);
-            }
+            self.look_again();
         }
     }
 
@@ -359,7 +360,10 @@ impl Core {
             .networking
             .as_ref()
             .map_or(0, |found| found.tunnel_port);
-        let settings = self.config.settings(&self.felix, tunnel_port);
+        let names = self.config.link_names(&self.felix);
+        let bridged = |snapshot: &Snapshot| !names.bridges(snapshot).is_empty();
+        let bridged = self.links.as_ref().is_some_and(bridged);
+        let settings = self.config.settings(&self.felix, tunnel_port, bridged);
         Ok(self
             .dataplane
             .publish(self.compiler.desired(), &self.pending, settings)?)

@@ -26,9 +26,10 @@ pub use config::{
     AgentConfig, EstablishedFlows, FabricChoice, Failsafes, HostCgroup, Imds, LogFlows, MarkMask,
     SETTINGS_TIMEOUTS, SetLog, SetLogFn, Source, Tunnels, Wireserver, endpoint_to_host,
 };
+pub use links::LinkNames;
 pub use networking::{Choice as NetworkingChoice, Found, Networking};
 pub use serve::pages;
-pub use status::{Status, lock, path as status_path};
+pub use status::{Status, attachments_path, lock, path as status_path};
 
 use std::io;
 use std::path::PathBuf;
@@ -45,8 +46,9 @@ use crate::dataplane::attach::AttachError;
 use crate::dataplane::kernel::{Kernel, KernelError, is_root};
 use crate::dataplane::pins::{PinError, Pins};
 use crate::dataplane::{ApplyError, cgroup, ring};
+use crate::sources::attachments::Attachment;
 use crate::sources::links::{LinksError, News, Snapshot};
-use crate::sources::{Event, dir, kube, links as link_source};
+use crate::sources::{Event, attachments, dir, kube, links as link_source};
 
 use self::core::{Core, Parts};
 use self::felix::Felix;
@@ -93,12 +95,19 @@ pub(crate) enum Message {
     /// What the source of manifests saw change at once.
     Inputs(Vec<Event>),
     Links(Result<Snapshot, LinksError>),
+    Attachments(Vec<Attachment>),
     Stop,
 }
 
 impl From<Vec<Event>> for Message {
     fn from(events: Vec<Event>) -> Self {
         Self::Inputs(events)
+    }
+}
+
+impl From<Vec<Attachment>> for Message {
+    fn from(said: Vec<Attachment>) -> Self {
+        Self::Attachments(said)
     }
 }
 
@@ -153,7 +162,7 @@ pub fn run(mut config: AgentConfig) -> Result<(), AgentError> {
     let server = Server::start(Arc::clone(&vitals), metrics)?;
     let (felix, _) = Felix::of(&config.told, std::iter::empty());
     server.listen(&felix.health, &felix.metrics);
-    let protector = Protector::new(kernel, &config, felix.interface_prefixes.clone()).shared();
+    let protector = Protector::new(kernel, &config, config.link_names(&felix)).shared();
     let parts = Parts {
         protector: Arc::clone(&protector),
         context,
@@ -162,6 +171,8 @@ pub fn run(mut config: AgentConfig) -> Result<(), AgentError> {
         server,
         felix,
     };
+    let told = vec![config.cni_results.clone(), attachments_path(&config.run_dir)];
+    attachments::watch(told, sender.clone()).map_err(AgentError::Start)?;
     let mut core = Core::new(config, maps, parts)?;
     link_source::watch(sender.clone(), move |news| {
         protect::with(&protector, |p| match news {
@@ -213,6 +224,7 @@ pub fn run(mut config: AgentConfig) -> Result<(), AgentError> {
                 }
                 Message::Inputs(events) => events.into_iter().for_each(|event| core.resource(event)),
                 Message::Links(snapshot) => core.links(snapshot?),
+                Message::Attachments(said) => core.attachments(said),
             }
         }
         core.step(begun);
@@ -224,8 +236,7 @@ pub fn run(mut config: AgentConfig) -> Result<(), AgentError> {
 fn warn(config: &AgentConfig) {
     let (felix, _) = Felix::of(&config.told, std::iter::empty());
     let options = preflight::Options {
-        prefixes: felix.interface_prefixes,
-        fabric: config.fabric.clone(),
+        names: config.link_names(&felix),
         networking: config.networking.clone(),
         mark_mask: felix.mark_mask,
     };

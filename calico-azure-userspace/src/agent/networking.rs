@@ -5,6 +5,7 @@ use std::collections::BTreeSet;
 use serde::Serialize;
 
 use super::config::FabricChoice;
+use super::links::LinkNames;
 use crate::model::Node;
 use crate::sources::links::{Link, LinkKind, Snapshot};
 
@@ -58,8 +59,6 @@ const OVERHEAD6: u32 = 70;
 /// Name of the interfaces of Azure's plug-in, and of the bridge that it made once.
 const AZURE_PREFIX: &str = "azv";
 const AZURE_BRIDGE: &str = "azure0";
-/// Bridges whose ports are pods': kubenet's and kube-flannel's.
-const POD_BRIDGES: [&str; 2] = ["cbr0", "cni0"];
 
 /// Whether a link is the device of flannel's tunnels.
 pub(super) fn is_flannel(link: &Link) -> bool {
@@ -67,13 +66,7 @@ pub(super) fn is_flannel(link: &Link) -> bool {
 }
 
 /// `node`: this node's object, if it is known.
-pub(super) fn find(
-    choice: &Choice,
-    fabric: &FabricChoice,
-    prefixes: &[String],
-    snapshot: &Snapshot,
-    node: Option<&Node>,
-) -> Found {
+pub(super) fn find(choice: &Choice, names: &LinkNames, snapshot: &Snapshot, node: Option<&Node>) -> Found {
     let (seen, evidence) = seen(snapshot, node);
     let networking = choice.networking.unwrap_or(seen);
     let tunnels: Vec<&Link> = snapshot.links.values().filter(|link| is_flannel(link)).collect();
@@ -97,8 +90,8 @@ pub(super) fn find(
         ));
     }
     if networking == Networking::Flannel {
-        flannel(problems, fabric, snapshot, &tunnels, node);
-        too_big(problems, prefixes, snapshot, &tunnels);
+        flannel(problems, &names.fabric, snapshot, &tunnels, node);
+        too_big(problems, names, snapshot, &tunnels);
     } else if let Some(link) = tunnels.first() {
         problems.push(format!(
             "{} is flannel's tunnel, and --networking says {}: what comes out of it is not held to the node that sent it; say flannel or auto",
@@ -113,7 +106,7 @@ pub(super) fn find(
             networking.name()
         ));
     }
-    bridges(problems, snapshot);
+    bridge_of_azure(problems, names, snapshot);
     found
 }
 
@@ -228,7 +221,7 @@ fn flannel(
 }
 
 /// Packets that do not fit into the tunnel's outer packet are lost, or come in pieces.
-fn too_big(problems: &mut Vec<String>, prefixes: &[String], snapshot: &Snapshot, tunnels: &[&Link]) {
+fn too_big(problems: &mut Vec<String>, names: &LinkNames, snapshot: &Snapshot, tunnels: &[&Link]) {
     for tunnel in tunnels {
         let LinkKind::Vxlan { parent, v6, .. } = tunnel.kind else {
             continue;
@@ -251,10 +244,11 @@ fn too_big(problems: &mut Vec<String>, prefixes: &[String], snapshot: &Snapshot,
     let Some(least) = tunnels.iter().map(|link| link.mtu).min() else {
         return;
     };
+    let bridges = names.bridges(snapshot);
     let pods = snapshot
         .links
         .values()
-        .filter(|link| prefixes.iter().any(|prefix| link.name.starts_with(prefix)));
+        .filter(|link| names.is_pods(link, &bridges));
     let big: Vec<&Link> = pods.filter(|link| link.mtu > least).collect();
     if let Some(first) = big.first() {
         problems.push(format!(
@@ -267,15 +261,13 @@ fn too_big(problems: &mut Vec<String>, prefixes: &[String], snapshot: &Snapshot,
     }
 }
 
-fn bridges(problems: &mut Vec<String>, snapshot: &Snapshot) {
-    let named = |link: &&Link| {
-        link.kind == LinkKind::Bridge
-            && (POD_BRIDGES.contains(&link.name.as_str()) || link.name == AZURE_BRIDGE)
-    };
-    for bridge in snapshot.links.values().filter(named) {
+/// Azure's plug-in rewrites link-layer addresses between the ports of its bridge.
+fn bridge_of_azure(problems: &mut Vec<String>, names: &LinkNames, snapshot: &Snapshot) {
+    let there = |link: &Link| link.kind == LinkKind::Bridge && link.name == AZURE_BRIDGE;
+    if !names.bridges.iter().any(|name| name == AZURE_BRIDGE) && snapshot.links.values().any(there) {
         problems.push(format!(
-            "pods whose interfaces are ports of the bridge {} are not governed: use a plug-in of the ptp kind, or Azure's in transparent mode",
-            bridge.name
+            "pods whose interfaces are ports of the bridge {AZURE_BRIDGE} are not governed: use Azure's plug-in in transparent mode, or try \
+             --pod-bridges {AZURE_BRIDGE}"
         ));
     }
 }
@@ -310,14 +302,16 @@ mod tests {
         }
     }
 
+    fn names(fabric: &str) -> LinkNames {
+        LinkNames {
+            prefixes: vec!["cali".into()],
+            fabric: fabric.parse().unwrap(),
+            bridges: LinkNames::BRIDGES.map(str::to_owned).into(),
+        }
+    }
+
     fn auto(snapshot: &Snapshot, node: Option<&Node>) -> Found {
-        find(
-            &Choice::default(),
-            &FabricChoice::Auto,
-            &["cali".to_owned()],
-            snapshot,
-            node,
-        )
+        find(&Choice::default(), &names("auto"), snapshot, node)
     }
 
     fn azure(cidr: Option<&str>) -> Node {
@@ -372,8 +366,7 @@ mod tests {
             ..azure(None)
         };
         let told = |choice: &Choice, fabric: &str, snapshot: &Snapshot, node: &Node| {
-            let fabric = fabric.parse().unwrap();
-            find(choice, &fabric, &["cali".to_owned()], snapshot, Some(node)).problems
+            find(choice, &names(fabric), snapshot, Some(node)).problems
         };
         let problems = told(&Choice::default(), "eth0", &flannel, &node);
         for part in [
@@ -406,9 +399,13 @@ mod tests {
                 "{part}: {problems:#?}"
             );
         }
-        let found = find(&choice, &FabricChoice::Auto, &[], &flannel, None);
+        let found = find(&choice, &names("auto"), &flannel, None);
         assert!(found.ignores_pod_cidrs && found.named && found.tunnel_port == 0);
-        let bridged = snapshot(vec![link("cni0", LinkKind::Bridge, 1450)]);
-        assert!(told(&Choice::default(), "auto", &bridged, &azure(None))[0].contains("bridge cni0"));
+        let bridged = |bridge| {
+            let bridged = snapshot(vec![link(bridge, LinkKind::Bridge, 1450)]);
+            told(&Choice::default(), "auto", &bridged, &azure(None))
+        };
+        assert_eq!(bridged("cni0"), Vec::<String>::new());
+        assert!(bridged("azure0")[0].contains("bridge azure0"));
     }
 }

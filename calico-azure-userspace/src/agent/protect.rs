@@ -5,8 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use super::AgentConfig;
-use super::config::FabricChoice;
-use super::links::{names_a_pod, roles};
+use super::links::LinkNames;
 use crate::dataplane::attach::{Attached, Attachments, How, Role};
 use crate::dataplane::inherit;
 use crate::dataplane::kernel::Kernel;
@@ -20,8 +19,9 @@ pub(super) struct Protector {
     kernel: Kernel,
     attachments: Attachments,
     how: How,
-    prefixes: Vec<String>,
-    fabric: FabricChoice,
+    names: LinkNames,
+    /// Bridges whose ports are pods' interfaces.
+    bridges: BTreeSet<u32>,
     /// Links that were there before the agent and have no programs of an earlier one: their traffic must not stop
     /// before their policy is in the kernel.
     inherited: BTreeSet<u32>,
@@ -34,13 +34,13 @@ pub(super) struct Protector {
 }
 
 impl Protector {
-    pub(super) fn new(kernel: Kernel, config: &AgentConfig, prefixes: Vec<String>) -> Self {
+    pub(super) fn new(kernel: Kernel, config: &AgentConfig, names: LinkNames) -> Self {
         Self {
             kernel,
             attachments: Attachments::default(),
             how: config.attach.resolve(),
-            prefixes,
-            fabric: config.fabric.clone(),
+            names,
+            bridges: BTreeSet::new(),
             inherited: BTreeSet::new(),
             known: None,
             refused: BTreeSet::new(),
@@ -54,7 +54,7 @@ impl Protector {
 
     /// Interfaces with other names are pods'. What has programs keeps them.
     pub(super) fn set_prefixes(&mut self, prefixes: &[String]) {
-        self.prefixes = prefixes.to_vec();
+        self.names.prefixes = prefixes.to_vec();
     }
 
     /// The links have changed.
@@ -71,6 +71,7 @@ impl Protector {
                 }
             }
         }
+        self.bridges = self.names.bridges(snapshot);
         self.attach_named(snapshot);
     }
 
@@ -78,7 +79,10 @@ impl Protector {
     /// before it has our programs.
     pub(super) fn meet(&mut self, ifindex: u32, link: &Link) {
         let Some(known) = &mut self.known else { return };
-        if names_a_pod(link, &self.prefixes, &self.fabric) && !self.inherited.contains(&ifindex) {
+        if self.names.is_pods_bridge(link) {
+            self.bridges.insert(ifindex);
+        }
+        if self.names.is_pods(link, &self.bridges) && !self.inherited.contains(&ifindex) {
             known.insert(ifindex);
             self.attach(ifindex, &link.name, Role::Workload);
         }
@@ -125,7 +129,7 @@ impl Protector {
     /// Untracked policy of these interfaces is enforced by the programs that are there; XDP only drops earlier. So an
     /// interface that has no room for it is no failure.
     pub(super) fn hasten(&mut self, snapshot: &Snapshot, untracked: &BTreeSet<u32>) {
-        for (ifindex, name, role) in roles(snapshot, &self.prefixes, &self.fabric) {
+        for (ifindex, name, role) in self.names.roles(snapshot) {
             if role != Role::Fabric {
                 continue;
             }
@@ -149,7 +153,7 @@ impl Protector {
 
     /// Attaches to links whose name or default route tells what they are.
     fn attach_named(&mut self, snapshot: &Snapshot) {
-        for (ifindex, name, role) in roles(snapshot, &self.prefixes, &self.fabric) {
+        for (ifindex, name, role) in self.names.roles(snapshot) {
             if !self.inherited.contains(&ifindex) {
                 self.attach(ifindex, &name, role);
             }

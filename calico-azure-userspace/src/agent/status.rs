@@ -50,6 +50,12 @@ pub fn path(run_dir: &Path, node: &str) -> PathBuf {
     run_dir.join(format!("{node}.status.json"))
 }
 
+/// Where the chained CNI plug-in tells whose interface is whose.
+#[must_use]
+pub fn attachments_path(run_dir: &Path) -> PathBuf {
+    run_dir.join("attachments")
+}
+
 /// Replaces the status file in one step.
 pub(super) fn write(config: &AgentConfig, status: &Status) -> std::io::Result<()> {
     let path = path(&config.run_dir, &config.node);

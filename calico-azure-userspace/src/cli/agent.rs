@@ -10,8 +10,8 @@ use ipnet::IpNet;
 use super::{Log, NodeArgs, OK, Outcome, object};
 use crate::agent::felix::{Told, ToldListener};
 use crate::agent::{
-    AgentConfig, EstablishedFlows, FabricChoice, Failsafes, HostCgroup, Imds, LogFlows, MarkMask, Networking,
-    NetworkingChoice, Source, Wireserver, endpoint_to_host, run,
+    AgentConfig, EstablishedFlows, FabricChoice, Failsafes, HostCgroup, Imds, LinkNames, LogFlows, MarkMask,
+    Networking, NetworkingChoice, Source, Wireserver, endpoint_to_host, run,
 };
 use crate::dataplane::attach::Mode;
 use crate::dataplane::kernel::Sizes;
@@ -61,6 +61,17 @@ pub(super) struct AgentArgs {
         value_name = "auto|none|NAME,…"
     )]
     fabric_interface: FabricChoice,
+    /// Bridges whose ports are pods' interfaces, whatever those are called.
+    #[arg(long, env = "CALICO_AZURE_POD_BRIDGES", value_delimiter = ',', default_values = LinkNames::BRIDGES, value_name = "NAME,…")]
+    pod_bridges: Vec<String>,
+    /// Where the container runtime keeps what CNI plug-ins answered: whose interface is whose, where names and routes do not tell.
+    #[arg(
+        long,
+        env = "CALICO_AZURE_CNI_RESULTS",
+        default_value = "/var/lib/cni/results",
+        value_name = "DIR"
+    )]
+    cni_results: PathBuf,
     /// How programs are attached.
     #[arg(long, env = "CALICO_AZURE_ATTACH", value_enum, default_value_t)]
     attach: Mode,
@@ -211,6 +222,8 @@ impl AgentArgs {
             node,
             source,
             fabric: self.fabric_interface,
+            bridges: self.pod_bridges,
+            cni_results: self.cni_results,
             networking: NetworkingChoice {
                 use_pod_cidr: self.use_pod_cidr,
                 // An empty variable is none.

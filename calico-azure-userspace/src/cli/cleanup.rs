@@ -5,7 +5,7 @@ use std::io::Write;
 use clap::Args;
 
 use super::{NodeArgs, OK, Outcome};
-use crate::agent::AgentError;
+use crate::agent::{AgentError, attachments_path};
 use crate::dataplane::attach::detach_clsact;
 use crate::dataplane::kernel::is_root;
 use crate::dataplane::pins::Pins;
@@ -35,6 +35,7 @@ impl CleanupArgs {
         }
         let _never_written =
             std::fs::remove_file(self.node.run_dir.join(format!("{}.lock", self.node.pin_name())));
+        let _never_written = std::fs::remove_dir_all(attachments_path(&self.node.run_dir));
         writeln!(
             out,
             "removed {filters} clsact filter(s) and {} pin director(ies)",

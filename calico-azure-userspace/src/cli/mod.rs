@@ -3,6 +3,7 @@
 mod agent;
 pub mod check;
 mod cleanup;
+pub mod cni;
 mod connectivity;
 mod diff;
 mod doctor;
@@ -62,6 +63,7 @@ enum Command {
     Verdict(verdict::VerdictArgs),
     /// Load the programs and attach them to interfaces, without an agent.
     Load(load::LoadArgs),
+    Cni(cni::CniArgs),
     /// Remove every program, map and pin of a node, and nothing else.
     Cleanup(cleanup::CleanupArgs),
     /// What a running agent says of itself.
@@ -145,6 +147,7 @@ pub fn main() -> ExitCode {
         Command::Explain(args) => args.run(&mut out),
         Command::Verdict(args) => args.run(&mut out),
         Command::Load(args) => args.run(&mut out),
+        Command::Cni(args) => args.run(&mut out),
         Command::Cleanup(args) => args.run(&mut out),
         Command::Status(args) => args.run(&mut out),
         Command::Counters(args) => args.run(&mut out),

@@ -9,7 +9,7 @@ use serde_json::json;
 use super::agent::networking;
 use super::{FINDING, Format, OK, Outcome};
 use crate::agent::preflight::{Finding, Options, Place, gather, preflight};
-use crate::agent::{FabricChoice, MarkMask, NetworkingChoice};
+use crate::agent::{FabricChoice, LinkNames, MarkMask, NetworkingChoice};
 use crate::azure::finding::Severity;
 
 /// Look at this node, and say what keeps the agent from working or clusters from networking, and how to mend it. Changes nothing. Flags and
@@ -40,6 +40,9 @@ pub(super) struct PreflightArgs {
         value_name = "auto|none|NAME,…"
     )]
     fabric_interface: FabricChoice,
+    /// Bridges whose ports are pods' interfaces.
+    #[arg(long, env = "CALICO_AZURE_POD_BRIDGES", value_delimiter = ',', default_values = LinkNames::BRIDGES, value_name = "NAME,…")]
+    pod_bridges: Vec<String>,
     /// Who gives pods their addresses and carries their packets.
     #[arg(long, env = "CALICO_AZURE_NETWORKING", value_name = "auto|udr|flannel|azure-cni|host-local", default_value = "auto",
           value_parser = networking)]
@@ -55,8 +58,11 @@ impl PreflightArgs {
     pub(super) fn run(self, out: &mut dyn Write) -> Outcome {
         let usual = Options::default();
         let options = Options {
-            prefixes: self.interface_prefix.unwrap_or(usual.prefixes),
-            fabric: self.fabric_interface,
+            names: LinkNames {
+                prefixes: self.interface_prefix.unwrap_or(usual.names.prefixes),
+                fabric: self.fabric_interface,
+                bridges: self.pod_bridges,
+            },
             networking: self.networking,
             mark_mask: self.mark_mask.unwrap_or(usual.mark_mask),
         };

@@ -72,8 +72,9 @@ impl RoutesArgs {
         let mut known: Vec<(IpAddr, u32, u32)> = v4.chain(v6).collect();
         known.extend(services(&image));
         known.sort_unstable();
+        let ports = ports(&links, &image);
         let row = |(address, length, bits): (IpAddr, u32, u32)| {
-            let at = ways(&links, address, bits);
+            let at = ways(&links, &ports, address, bits);
             let pod = at.first().filter(|_| bits & route::LOCAL_WORKLOAD != 0);
             Row {
                 prefix: format!("{address}/{length}"),
@@ -127,16 +128,31 @@ fn of(bits: u32, part: impl Fn((u32, &'static str, &'static str)) -> &'static st
     parts
 }
 
+/// Pods' addresses behind ports of a bridge: the node has a route to the bridge only, and the bridge learns the rest from packets.
+fn ports(links: &Snapshot, image: &Image) -> BTreeSet<(u32, IpAddr)> {
+    let v4 = image.owners4.keys();
+    let v4 = v4.map(|key| (key.ifindex, IpAddr::from(wire::ipv4(key.addr))));
+    let v6 = image.owners6.keys();
+    let v6 = v6.map(|key| (key.ifindex, IpAddr::from(wire::ipv6(key.addr))));
+    let port = |(ifindex, _): &(u32, IpAddr)| links.links.get(ifindex).is_some_and(|link| link.master != 0);
+    v4.chain(v6).filter(port).collect()
+}
+
 /// Where the node itself has the address, or sends what is for it. A plug-in may give one gateway's address to every pod's interface.
-fn ways(links: &Snapshot, address: IpAddr, bits: u32) -> Vec<(u32, &str)> {
-    let here = |link: &Link| {
+fn ways<'a>(
+    links: &'a Snapshot,
+    ports: &BTreeSet<(u32, IpAddr)>,
+    address: IpAddr,
+    bits: u32,
+) -> Vec<(u32, &'a str)> {
+    let here = |ifindex: u32, link: &Link| {
         if bits & route::LOCAL_WORKLOAD != 0 {
-            link.host_routes.contains(&address)
+            link.host_routes.contains(&address) || ports.contains(&(ifindex, address))
         } else {
             bits & route::LOCAL_HOST != 0 && link.addresses.contains(&address)
         }
     };
-    let found = links.links.iter().filter(|(_, link)| here(link));
+    let found = links.links.iter().filter(|(ifindex, link)| here(**ifindex, link));
     found
         .map(|(ifindex, link)| (*ifindex, link.name.as_str()))
         .collect()

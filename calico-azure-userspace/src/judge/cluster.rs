@@ -175,7 +175,7 @@ impl<'a> Cluster<'a> {
         let interfaces = (1..).zip(one.pods()).map(|(ifindex, pod)| {
             let interface = Interface {
                 name: interface_name(PREFIX, pod),
-                host_routes: pod.ips.clone(),
+                behind: pod.ips.clone(),
                 ..Interface::default()
             };
             (ifindex, interface)

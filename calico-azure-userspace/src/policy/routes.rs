@@ -201,7 +201,7 @@ mod tests {
         }));
         let interface = Interface {
             name: "veth1".into(),
-            host_routes: vec!["10.1.0.5".parse().unwrap()],
+            behind: vec!["10.1.0.5".parse().unwrap()],
             ..Interface::default()
         };
         store.apply(Event::Interfaces(Interfaces {

@@ -38,10 +38,12 @@ pub struct Interfaces {
 pub struct Interface {
     /// Its name.
     pub name: String,
-    /// Addresses whose host route points to it.
-    pub host_routes: Vec<IpAddr>,
+    /// Addresses of whoever is behind it: a host route points to it, or a CNI plug-in said so.
+    pub behind: Vec<IpAddr>,
     /// The host's own addresses on it.
     pub addresses: Vec<IpAddr>,
+    /// The pod that a CNI plug-in made it for.
+    pub pod: Option<Name>,
 }
 
 /// What the agent knows of its node without asking Kubernetes.
@@ -207,8 +209,8 @@ impl Store {
         for (ifindex, pod) in (1..).zip(store.pods.values_mut()) {
             let interface = Interface {
                 name: format!("pod{ifindex}"),
-                host_routes: pod.ips.clone(),
-                addresses: Vec::new(),
+                behind: pod.ips.clone(),
+                ..Interface::default()
             };
             by_ifindex.insert(ifindex, interface);
             if pod.node != node {

@@ -40,9 +40,9 @@ pub struct Topology<'a> {
 impl<'a> Topology<'a> {
     /// Resolves every pod's interface and addresses.
     ///
-    /// Each interface and address goes to one pod. For an interface a name (computed, else told by a workload endpoint)
-    /// beats a host route; for an
-    /// address a host route to the pod's interface beats a mere claim; then the first name wins.
+    /// Each interface and address goes to one pod. For an interface a name (computed, else told by a workload endpoint, else by the
+    /// plug-in that made it) beats a host route; for an address a host route to the pod's interface, or the plug-in's word, beats a mere
+    /// claim; then the first name wins.
     #[must_use]
     pub fn of(store: &'a Store) -> Self {
         let node = &store.facts().node;
@@ -92,8 +92,12 @@ impl<'a> Topology<'a> {
         let interfaces = &store.interfaces().by_ifindex;
         let by_name: HashMap<&str, u32> = interfaces.iter().map(|(i, x)| (x.name.as_str(), *i)).collect();
         let mut by_route: HashMap<IpAddr, u32> = HashMap::new();
+        let mut by_pod: HashMap<(&str, &str), u32> = HashMap::new();
         for (ifindex, interface) in interfaces {
-            for address in &interface.host_routes {
+            if let Some((namespace, name)) = &interface.pod {
+                by_pod.entry((namespace, name)).or_insert(*ifindex);
+            }
+            for address in &interface.behind {
                 by_route.entry(*address).or_insert(*ifindex);
             }
         }
@@ -103,7 +107,8 @@ impl<'a> Topology<'a> {
                 .iter()
                 .find_map(|prefix| by_name.get(interface_name(prefix, pod).as_str()));
             let told = || store.named_interfaces(pod).find_map(|name| by_name.get(name));
-            computed.or_else(told).copied()
+            let made = || by_pod.get(&(pod.namespace.as_str(), pod.name.as_str()));
+            computed.or_else(told).or_else(made).copied()
         };
         let routed = |pod: &Pod| pod.ips.iter().find_map(|ip| by_route.get(ip).copied());
 
@@ -140,7 +145,7 @@ impl<'a> Topology<'a> {
     fn assign_addresses(&mut self, interfaces: &Interfaces) {
         let routes = |endpoint: &Endpoint<'_>| {
             let interface = endpoint.ifindex.and_then(|i| interfaces.by_ifindex.get(&i));
-            interface.map_or(&[][..], |interface| &interface.host_routes)
+            interface.map_or(&[][..], |interface| &interface.behind)
         };
         // Claims backed by a host route first; the others must not take an address from a pod that is really there.
         let mut claims: Vec<(bool, usize, IpAddr)> = Vec::with_capacity(self.endpoints.len());

@@ -36,8 +36,8 @@ pub struct LinksError {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Link {
     pub name: String,
-    /// Part of a bond or bridge, or the accelerated-networking half of a NIC: nothing is attached there.
-    pub slave: bool,
+    /// The bond, the bridge or the NIC that it is a part of (accelerated networking's half); 0: it is its own.
+    pub master: u32,
     /// Destinations of the full-length routes that point to it.
     pub host_routes: Vec<IpAddr>,
     /// The host's own addresses on it, link-local ones excepted.
@@ -142,7 +142,7 @@ fn link(message: LinkMessage) -> (u32, Link) {
     for attribute in message.attributes {
         match attribute {
             LinkAttribute::IfName(name) => found.name = name,
-            LinkAttribute::Controller(master) => found.slave = master != 0,
+            LinkAttribute::Controller(master) => found.master = master,
             LinkAttribute::Mtu(mtu) => found.mtu = mtu,
             LinkAttribute::Address(bytes) => {
                 let parts: Vec<String> = bytes.iter().map(|byte| format!("{byte:02x}")).collect();

@@ -1,9 +1,11 @@
 //! Where inputs come from. Each source has a thread of its own and only sends.
 
+pub mod attachments;
 pub mod dir;
 pub mod filters;
 pub mod kube;
 pub mod links;
+mod notifications;
 
 use crate::model::{Key, Problem, Resource};
 

@@ -67,6 +67,43 @@ capabilities:
 - name: cgroup
   mountPath: /host-cgroup
   readOnly: true
+- name: cni
+  mountPath: /host-cni
+  readOnly: true
+{{- end -}}
+
+{{- /* Of those that put the chained plug-in into the node's network configuration, or take it out. */ -}}
+{{- define "calico-azure.pluginMounts" -}}
+- name: run
+  mountPath: /run/calico-azure
+- name: cni-bin
+  mountPath: /host-cni-bin
+- name: cni-conf
+  mountPath: /host-cni-conf
+{{- end -}}
+
+{{- define "calico-azure.pluginVolumes" -}}
+- name: cni-bin
+  hostPath:
+    path: {{ .Values.cniPlugin.binDir }}
+    type: DirectoryOrCreate
+- name: cni-conf
+  hostPath:
+    path: {{ .Values.cniPlugin.confDir }}
+    type: DirectoryOrCreate
+{{- end -}}
+
+{{- /* Root, whose the node's files are, and no capabilities. */ -}}
+{{- define "calico-azure.pluginSecurityContext" -}}
+privileged: false
+runAsUser: 0
+runAsGroup: 0
+allowPrivilegeEscalation: false
+readOnlyRootFilesystem: true
+seccompProfile:
+  type: RuntimeDefault
+capabilities:
+  drop: [ALL]
 {{- end -}}
 
 {{- define "calico-azure.volumes" -}}
@@ -82,4 +119,8 @@ capabilities:
   hostPath:
     path: {{ .Values.hostCgroup }}
     type: Directory
+- name: cni
+  hostPath:
+    path: /var/lib/cni
+    type: DirectoryOrCreate
 {{- end -}}

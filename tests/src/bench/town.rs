@@ -174,7 +174,7 @@ fn interfaces(count: u32) -> Event {
     let links = (0..count).map(|i| {
         let interface = Interface {
             name: format!("veth{i}"),
-            host_routes: vec![address(i)],
+            behind: vec![address(i)],
             ..Interface::default()
         };
         (10 + i, interface)

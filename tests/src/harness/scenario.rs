@@ -139,7 +139,7 @@ pub fn store(policies: impl IntoIterator<Item = Resource>) -> Store {
     let mut store: Store = resources.into_iter().chain(policies).collect();
     let interface = |name: &str| Interface {
         name: format!("veth-{name}"),
-        host_routes: [false, true].map(|v6| address(name, v6)).into(),
+        behind: [false, true].map(|v6| address(name, v6)).into(),
         ..Interface::default()
     };
     let by_ifindex = [(A, interface("a")), (B, interface("b"))].into();

@@ -144,6 +144,7 @@ pub struct Agent {
     run: PathBuf,
     log: PathBuf,
     flow_log: PathBuf,
+    results: PathBuf,
     child: Option<Child>,
 }
 
@@ -160,6 +161,7 @@ impl Agent {
             run: dir.run(),
             log: dir.log().join(format!("{name}.agent.log")),
             flow_log: dir.log().join(format!("{name}.flows.jsonl")),
+            results: node.results(),
             child: None,
         };
         agent.spawn()?;
@@ -345,7 +347,9 @@ impl Agent {
             .arg("--run-dir")
             .arg(&self.run)
             .arg("--flow-log")
-            .arg(&self.flow_log);
+            .arg(&self.flow_log)
+            .arg("--cni-results")
+            .arg(&self.results);
         // Sockets of the whole machine are nobody's business here.
         let group = match &self.spec.host {
             Some((node, group)) if *node == self.node => group.as_path(),

@@ -7,8 +7,8 @@ use std::time::Duration;
 
 use super::probe::Server;
 use super::{
-    Agent, AgentSpec, Fabric, Internet, LabDir, LabError, Networking, Node, PodManifest, PodNet, Port,
-    Result, Source, networking, plan,
+    Agent, AgentSpec, Fabric, Hold, Internet, LabDir, LabError, Networking, Node, Plugin, PodManifest,
+    PodNet, Port, Result, Source, networking, plan,
 };
 
 /// What to build.
@@ -17,6 +17,10 @@ pub struct ClusterSpec {
     /// `node-1` to `node-<nodes>`.
     pub nodes: u8,
     pub networking: Networking,
+    /// But for Azure's own, which is its own plug-in.
+    pub plugin: Plugin,
+    /// Pods' starts are held by the chained plug-in until their policy is in the kernel.
+    pub hold: bool,
     /// A directory of manifests to start with; its pods must name their nodes.
     pub manifests: Option<PathBuf>,
     /// `None`: a cluster without policy, to test the lab or to compare with.
@@ -32,6 +36,8 @@ impl Default for ClusterSpec {
         Self {
             nodes: 2,
             networking: Networking::default(),
+            plugin: Plugin::default(),
+            hold: false,
             manifests: None,
             agents: None,
             serve: Vec::new(),
@@ -125,6 +131,7 @@ impl Cluster {
                 &cluster.fabric,
                 number,
                 spec.networking,
+                spec.plugin,
             )?);
         }
         if spec.networking == Networking::Flannel {
@@ -142,6 +149,9 @@ impl Cluster {
                     .push(Agent::start(&cluster.dir, node, agent.clone())?);
             }
         }
+        if spec.hold {
+            cluster.hold()?;
+        }
         for pod in manifests {
             cluster.add_pod(pod)?;
         }
@@ -152,6 +162,21 @@ impl Cluster {
         cluster.wait_endpoints(spec.ready_timeout)?;
         progress("agents");
         Ok(cluster)
+    }
+
+    /// From now on.
+    fn hold(&mut self) -> Result<()> {
+        let program = self.dir.run().join("calico-azure-cni");
+        std::os::unix::fs::symlink(super::binary()?, &program).map_err(LabError::file(&program))?;
+        for node in &mut self.nodes {
+            node.hold = Some(Hold {
+                program: program.clone(),
+                run_dir: self.dir.run(),
+                timeout: 10.0,
+                on_timeout: "fail",
+            });
+        }
+        Ok(())
     }
 
     /// Runs a pod as kubelet and its runtime would: bound, then its network, then its addresses in its status.

@@ -32,7 +32,7 @@ mod transparent;
 pub use agent::{Agent, AgentSpec, AgentStatus, Attachment, StatusEndpoint, StatusNetworking, binary};
 pub use cgroup::Cgroup;
 pub use cluster::{Cluster, ClusterSpec, Pod};
-pub use cni::PodNet;
+pub use cni::{Hold, Plugin, PodNet};
 pub use dir::{LabDir, labs, remove};
 pub use error::LabError;
 pub use fabric::{Counter, Fabric, FabricDrop, Internet};

@@ -7,7 +7,8 @@ use std::sync::atomic::{AtomicU8, Ordering};
 use ipnet::IpNet;
 
 use super::{
-    Fabric, LabDir, LabError, NetNs, Networking, PodNet, Result, cni, networking, plan, rules, transparent,
+    Fabric, Hold, LabDir, LabError, NetNs, Networking, Plugin, PodNet, Result, cni, networking, plan, rules,
+    transparent,
 };
 
 /// A node's namespace.
@@ -19,13 +20,22 @@ pub struct Node {
     ipam: PathBuf,
     lab: String,
     networking: Networking,
+    plugin: Plugin,
+    /// The plug-in behind it.
+    pub hold: Option<Hold>,
     /// Pods that Azure gave addresses to.
     addressed: AtomicU8,
 }
 
 impl Node {
     /// Creates `node-<number>`, plugs it into the fabric and, if that is how it is done, routes its podCIDRs to it.
-    pub fn create(dir: &LabDir, fabric: &Fabric, number: u8, networking: Networking) -> Result<Self> {
+    pub fn create(
+        dir: &LabDir,
+        fabric: &Fabric,
+        number: u8,
+        networking: Networking,
+        plugin: Plugin,
+    ) -> Result<Self> {
         if !(1..=plan::MAX_NODES).contains(&number) {
             let known = format!("room for nodes 1 to {}", plan::MAX_NODES);
             return Err(LabError::Unknown {
@@ -65,6 +75,8 @@ impl Node {
             number,
             ns,
             networking,
+            plugin,
+            hold: None,
             addressed: AtomicU8::new(0),
         };
         match networking {
@@ -114,7 +126,13 @@ impl Node {
         plan::pod_cidrs(self.number)
     }
 
-    /// Makes a pod's network with the real `ptp` and `host-local` plugins, as a container runtime would.
+    /// Where a container runtime keeps what CNI plug-ins answered.
+    #[must_use]
+    pub fn results(&self) -> PathBuf {
+        self.ipam.join("results")
+    }
+
+    /// Makes a pod's network with the real plugins, as a container runtime would.
     pub fn add_pod(&self, namespace: &str, name: &str) -> Result<PodNet> {
         let container = format!("{}-{namespace}-{name}", self.lab);
         if self.networking == Networking::AzureCni {
@@ -126,7 +144,15 @@ impl Node {
             node: self.ns.clone(),
             pod: format!("{namespace}/{name}"),
             container,
-            config: cni::config(&self.ipam, &self.pod_cidrs(), self.networking.pod_mtu()),
+            plugin: self.plugin,
+            config: cni::config(
+                self.plugin,
+                &self.ipam,
+                &self.pod_cidrs(),
+                self.networking.pod_mtu(),
+            ),
+            hold: self.hold.clone().map(|hold| (self.name.clone(), hold)),
+            results: self.results(),
         };
         cni::add(attachment)
     }

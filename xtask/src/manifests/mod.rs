@@ -79,6 +79,16 @@ fn rendered(ui: &Ui, ws: &Workspace) -> anyhow::Result<BTreeMap<String, String>>
         "doctor.yaml".to_owned(),
         manifest("`--set doctor.enabled=true`", &documents),
     );
+    // Only Helm's users have it, and it must render all the same.
+    let changes = json!({"cniPlugin": {"enabled": true}});
+    for text in chart.render(&program, changes, &["daemonset.yaml"])?.values() {
+        let object: Value = serde_saphyr::from_str(text).context("daemonset.yaml with cniPlugin.enabled")?;
+        let init = &object["spec"]["template"]["spec"]["initContainers"][0];
+        ensure!(
+            init["args"][1] == "install",
+            "daemonset.yaml has no init container with cniPlugin.enabled"
+        );
+    }
     let changes = json!({"cleanup": {"node": NODE}});
     let documents: Vec<String> = chart
         .render(&program, changes, &["cleanup.yaml"])?

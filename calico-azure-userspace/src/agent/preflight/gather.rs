@@ -5,8 +5,7 @@ use std::fs;
 use std::path::Path;
 
 use super::Seen;
-use crate::agent::links::roles;
-use crate::agent::{FabricChoice, MarkMask, NetworkingChoice};
+use crate::agent::{LinkNames, MarkMask, NetworkingChoice};
 use crate::dataplane::{cgroup, others};
 use crate::sources::filters;
 use crate::sources::links::{LinkKind, LinksError, snapshot};
@@ -14,9 +13,8 @@ use crate::sources::links::{LinkKind, LinksError, snapshot};
 /// What the agent is told, as far as it matters here.
 #[derive(Clone, Debug)]
 pub struct Options {
-    /// `--interface-prefix`.
-    pub prefixes: Vec<String>,
-    pub fabric: FabricChoice,
+    /// `--interface-prefix`, `--fabric-interface`, `--pod-bridges`.
+    pub names: LinkNames,
     pub networking: NetworkingChoice,
     pub mark_mask: MarkMask,
 }
@@ -40,7 +38,7 @@ pub fn gather(place: &Place<'_>, options: &Options) -> Result<Seen, LinksError> 
         Vec::new()
     });
     let mut programs = Vec::new();
-    for (ifindex, interface, _) in roles(&links, &options.prefixes, &options.fabric) {
+    for (ifindex, interface, _) in options.names.roles(&links) {
         let xdp = links.links.get(&ifindex).and_then(|link| link.xdp);
         let mut found = others::programs(&interface, xdp);
         match filters::filters(ifindex) {

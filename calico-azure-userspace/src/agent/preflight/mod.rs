@@ -9,9 +9,9 @@ pub use gather::{Options, Place, gather};
 use serde::Serialize;
 
 use super::networking::{self, Choice};
-use super::{FabricChoice, MarkMask};
+use super::{FabricChoice, LinkNames, MarkMask};
 use crate::azure::finding::Severity;
-use crate::sources::links::Snapshot;
+use crate::sources::links::{LinkKind, Snapshot};
 
 /// What was seen of a node. `None`: it could not be read.
 #[derive(Clone, Debug, Default)]
@@ -212,13 +212,13 @@ fn interfaces(seen: &Seen, options: &Options, findings: &mut Vec<Finding>) {
     let Snapshot {
         links, default_links, ..
     } = &seen.links;
-    let out = super::links::roles(&seen.links, &options.prefixes, &options.fabric);
+    let out = options.names.roles(&seen.links);
     let fabric: Vec<&str> = out
         .iter()
         .filter(|(_, _, role)| *role == crate::dataplane::attach::Role::Fabric)
         .map(|(_, name, _)| name.as_str())
         .collect();
-    if fabric.is_empty() && options.fabric != FabricChoice::None {
+    if fabric.is_empty() && options.names.fabric != FabricChoice::None {
         findings.push(finding(
             Check::FabricInterface,
             Severity::Error,
@@ -231,15 +231,15 @@ fn interfaces(seen: &Seen, options: &Options, findings: &mut Vec<Finding>) {
         findings.push(finding(
             Check::PodInterfaces,
             Severity::Info,
-            format!("no interface begins with {}", options.prefixes.join(" or ")),
+            format!("no interface begins with {}", options.names.prefixes.join(" or ")),
             "no pod is there, or pods' interfaces are called otherwise and get programs only once their routes are there",
             &["calico-azure agent --interface-prefix PREFIX"],
         ));
     }
-    for link in links.values().filter(|link| link.slave) {
+    for link in links.values() {
         let twin = links
-            .values()
-            .find(|other| !other.slave && other.mac == link.mac && !link.mac.is_empty());
+            .get(&link.master)
+            .filter(|other| other.kind != LinkKind::Bridge && other.mac == link.mac && !link.mac.is_empty());
         if let Some(twin) = twin {
             findings.push(finding(
                 Check::VirtualFunction,
@@ -271,13 +271,7 @@ fn interfaces(seen: &Seen, options: &Options, findings: &mut Vec<Finding>) {
             ));
         }
     }
-    let found = networking::find(
-        &options.networking,
-        &options.fabric,
-        &options.prefixes,
-        &seen.links,
-        None,
-    );
+    let found = networking::find(&options.networking, &options.names, &seen.links, None);
     for problem in found.problems {
         findings.push(finding(
             Check::Network,
@@ -368,8 +362,11 @@ impl Check {
 impl Default for Options {
     fn default() -> Self {
         Self {
-            prefixes: vec!["cali".to_owned(), "azv".to_owned()],
-            fabric: FabricChoice::Auto,
+            names: LinkNames {
+                prefixes: vec!["cali".to_owned(), "azv".to_owned()],
+                fabric: FabricChoice::Auto,
+                bridges: LinkNames::BRIDGES.map(str::to_owned).into(),
+            },
             networking: Choice::default(),
             mark_mask: MarkMask(0xffff_0000),
         }

@@ -99,7 +99,7 @@ fn each_thing_that_is_wrong_is_found_and_nothing_else() {
             |seen, _| {
                 let half = Link {
                     name: "enP1s1".into(),
-                    slave: true,
+                    master: 2,
                     ..link("eth0")
                 };
                 seen.links.links.insert(4, half);
@@ -112,7 +112,7 @@ fn each_thing_that_is_wrong_is_found_and_nothing_else() {
             |seen, options| {
                 seen.links.links.insert(4, link("eth1"));
                 seen.links.default_links.insert(4);
-                options.fabric = FabricChoice::Named(vec!["eth0".into()]);
+                options.names.fabric = FabricChoice::Named(vec!["eth0".into()]);
             },
         ),
         (Check::Network, Severity::Error, "bridge azure0", |seen, _| {

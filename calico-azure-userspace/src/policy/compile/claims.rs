@@ -60,6 +60,7 @@ pub(super) struct Claims {
     interfaces: Interfaces,
     by_name: HashMap<String, u32>,
     by_route: HashMap<IpAddr, u32>,
+    by_pod: HashMap<Name, u32>,
     pods: HashMap<PodName, Endpoint>,
     local: BTreeSet<PodName>,
     /// Pods that ask for source prefixes, and what is wrong with that.
@@ -261,7 +262,7 @@ impl Claims {
         };
         let Some(local) = local else { return false };
         let interface = local.ifindex.and_then(|i| self.interfaces.by_ifindex.get(&i));
-        let routes = interface.map_or(&[][..], |Interface { host_routes, .. }| host_routes);
+        let routes = interface.map_or(&[][..], |Interface { behind, .. }| behind);
         let wanted = if pod.ips.is_empty() { routes } else { &pod.ips };
         let mut claims: Vec<AddressClaim> = Vec::with_capacity(wanted.len());
         for ip in wanted {

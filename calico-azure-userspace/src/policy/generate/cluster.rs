@@ -194,15 +194,22 @@ fn pods(rng: &mut Rng, shape: &Shape, interfaces: &mut Interfaces) -> Vec<Pod> {
             } else {
                 interface_name(prefix, &pod)
             };
-            let interface = Interface {
+            let mut interface = Interface {
                 name,
-                host_routes: pod.ips.clone(),
+                behind: pod.ips.clone(),
                 ..Interface::default()
             };
-            by_ifindex.insert(u32::from(host) + 10, interface);
-            if !prefix.is_empty() && rng.chance(15) {
+            if rng.chance(40) {
+                interface.pod = Some((pod.namespace.clone(), pod.name.clone()));
+                if rng.chance(30) {
+                    interface.behind.clear();
+                }
+            }
+            let told = !prefix.is_empty() || interface.pod.is_some();
+            if told && !interface.behind.is_empty() && rng.chance(15) {
                 pod.ips.clear();
             }
+            by_ifindex.insert(u32::from(host) + 10, interface);
         }
         pods.push(pod);
     }

@@ -304,7 +304,7 @@ fn a_rule_that_holds_for_some_of_the_pods_addresses_only_is_closed() {
     };
     let links = Interface {
         name: "veth".into(),
-        host_routes: pod.ips.clone(),
+        behind: pod.ips.clone(),
         ..Interface::default()
     };
     store.apply(Event::Upsert(Resource::Namespace(Namespace {

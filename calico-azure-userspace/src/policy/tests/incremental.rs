@@ -30,7 +30,13 @@ fn churn(rng: &mut Rng, seeds: std::ops::Range<u64>, shape: &Shape) -> Vec<Event
                         some.by_ifindex.retain(|_, _| rng.chance(70));
                         for interface in some.by_ifindex.values_mut() {
                             if rng.chance(10) {
-                                interface.host_routes.pop();
+                                interface.behind.pop();
+                            }
+                            if rng.chance(10) {
+                                interface.pod = Some(("ns-0".into(), format!("pod-{}", rng.below(4))));
+                            }
+                            if rng.chance(10) {
+                                interface.pod = None;
                             }
                         }
                         events.push(Event::Interfaces(some));

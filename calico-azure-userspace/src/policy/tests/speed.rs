@@ -87,7 +87,7 @@ fn store(pods: impl Iterator<Item = Pod>, policies: Vec<Resource>) -> Store {
         if pod.node == "n1" {
             let interface = Interface {
                 name: format!("veth{ifindex}"),
-                host_routes: pod.ips.clone(),
+                behind: pod.ips.clone(),
                 ..Interface::default()
             };
             links.by_ifindex.insert(ifindex, interface);

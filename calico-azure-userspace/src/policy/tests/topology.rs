@@ -17,12 +17,12 @@ fn pod(name: &str, ips: &[&str]) -> Pod {
 fn store(pods: Vec<Pod>, links: &[(u32, String, &[&str])]) -> Store {
     let mut store: Store = pods.into_iter().map(Resource::Pod).collect();
     let by_ifindex = links.iter().map(|(ifindex, name, routes)| {
-        let host_routes = routes.iter().map(|ip| ip.parse().unwrap()).collect();
+        let behind = routes.iter().map(|ip| ip.parse().unwrap()).collect();
         (
             *ifindex,
             Interface {
                 name: name.clone(),
-                host_routes,
+                behind,
                 ..Interface::default()
             },
         )

@@ -73,12 +73,12 @@ pub(super) fn world(more: impl IntoIterator<Item = Resource>) -> Store {
     ];
     let mut store: Store = base.into_iter().chain(more).collect();
     let link = |last: u32| {
-        let host_routes = vec![format!("10.0.0.{last}").parse().unwrap()];
+        let behind = vec![format!("10.0.0.{last}").parse().unwrap()];
         (
             last,
             Interface {
                 name: format!("veth{last}"),
-                host_routes,
+                behind,
                 ..Interface::default()
             },
         )

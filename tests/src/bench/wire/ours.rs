@@ -77,8 +77,8 @@ impl Ours {
         let links = node.pods.iter().map(|pod| {
             let interface = Interface {
                 name: pod.ifname.to_owned(),
-                host_routes: vec![pod.ip],
-                addresses: Vec::new(),
+                behind: vec![pod.ip],
+                ..Interface::default()
             };
             (pod.ifindex, interface)
         });

@@ -2,6 +2,7 @@
 //!
 //! A client's answer is what was seen on the wire, never an opinion: whether it should have been seen is for the caller.
 
+mod frame;
 mod icmp;
 mod live;
 mod raw;
@@ -13,6 +14,7 @@ use std::io;
 use std::net::IpAddr;
 use std::time::Duration;
 
+pub use frame::frame;
 pub use live::{LiveConnection, Prober, Sample};
 pub use raw::{Crafted, Payload};
 pub use server::Server;

@@ -15,8 +15,12 @@ impl Claims {
         let new = &interfaces.by_ifindex;
         self.by_name = new.iter().map(|(i, x)| (x.name.clone(), *i)).collect();
         self.by_route.clear();
+        self.by_pod.clear();
         for (ifindex, interface) in new {
-            for address in &interface.host_routes {
+            if let Some(pod) = &interface.pod {
+                self.by_pod.entry(pod.clone()).or_insert(*ifindex);
+            }
+            for address in &interface.behind {
                 self.by_route.entry(*address).or_insert(*ifindex);
             }
         }
@@ -44,7 +48,11 @@ impl Claims {
                 .named_interfaces(pod)
                 .find_map(|name| self.by_name.get(name))
         };
-        let named = computed.or_else(told).map(|ifindex| (false, *ifindex));
+        let made = || self.by_pod.get(name.as_ref());
+        let named = computed
+            .or_else(told)
+            .or_else(made)
+            .map(|ifindex| (false, *ifindex));
         let routed = || pod.ips.iter().find_map(|ip| self.by_route.get(ip));
         let claim = named.or_else(|| routed().map(|ifindex| (true, *ifindex)));
         let old = std::mem::replace(&mut local.interface, claim);
