@@ -19,7 +19,7 @@ use serde::Deserialize;
 
 use super::notifications::{Notifications, wait};
 
-/// Looks again without being told: for a directory that is made later, and for notifications that cannot be had.
+/// Looks again without being told, should notifications be missed or not be had at all.
 const RESCAN: Duration = Duration::from_secs(1);
 /// Bytes. An answer has some thousand.
 const LONGEST: u64 = 1 << 20;
@@ -80,6 +80,13 @@ pub fn watch<E>(dirs: Vec<PathBuf>, events: Sender<E>) -> io::Result<()>
 where
     E: From<Vec<Attachment>> + Send + 'static,
 {
+    watch_every(RESCAN, dirs, events)
+}
+
+fn watch_every<E>(rescan: Duration, dirs: Vec<PathBuf>, events: Sender<E>) -> io::Result<()>
+where
+    E: From<Vec<Attachment>> + Send + 'static,
+{
     let run = move || {
         let (wake, woken) = sync_channel(1);
         let watched = dirs
@@ -98,7 +105,7 @@ where
                     return;
                 }
             }
-            wait(&woken, RESCAN);
+            wait(&woken, rescan);
         }
     };
     let spawned = thread::Builder::new().name("attachments".into()).spawn(run);
@@ -226,7 +233,9 @@ mod tests {
         let parent = tempfile::tempdir().unwrap();
         let dir = parent.path().join("results");
         let (events, told) = channel::<Said>();
-        watch(vec![dir.clone(), parent.path().join("nowhere")], events).unwrap();
+        // By notifications alone.
+        let never = Duration::from_secs(3600);
+        watch_every(never, vec![dir.clone(), parent.path().join("nowhere")], events).unwrap();
         assert_eq!(told.recv_timeout(Duration::from_secs(10)).unwrap().0, []);
         let next = || {
             let Said(said) = told.recv_timeout(Duration::from_secs(10)).unwrap();

@@ -47,27 +47,29 @@ impl Notifications {
         }
     }
 
-    /// Watches the directory that is there now.
+    /// Watches the directory that is there now, or the nearest above it, in which it may be made.
     pub(super) fn keep_up(&mut self) {
-        let now = identity(&self.dir);
-        if self.watcher.as_ref().map(|(_, watched)| *watched) == now {
-            return;
-        }
-        self.watcher = None;
-        let Some(now) = now else { return };
-        match start(&self.dir, self.wake.clone()) {
-            Ok(watcher) => self.watcher = Some((watcher, now)),
-            Err(error) if !self.complained => {
-                self.complained = true;
-                let dir = self.dir.display();
-                tracing::warn!(%error, "no notifications about {dir}; it is looked at again and again");
+        // It may be made while we begin to watch.
+        while let Some((path, now)) = nearest(&self.dir) {
+            if self.watcher.as_ref().is_some_and(|(_, watched)| *watched == now) {
+                return;
             }
-            Err(_) => {}
+            self.watcher = None;
+            match start(&path, path == self.dir, self.wake.clone()) {
+                Ok(watcher) => self.watcher = Some((watcher, now)),
+                Err(error) => {
+                    if !std::mem::replace(&mut self.complained, true) {
+                        let dir = self.dir.display();
+                        tracing::warn!(%error, "no notifications about {dir}; it is looked at again and again");
+                    }
+                    return;
+                }
+            }
         }
     }
 }
 
-fn start(dir: &Path, wake: SyncSender<()>) -> notify::Result<RecommendedWatcher> {
+fn start(dir: &Path, whole: bool, wake: SyncSender<()>) -> notify::Result<RecommendedWatcher> {
     let handler = move |event: notify::Result<notify::Event>| {
         if event.is_ok_and(|event| !is_change(event.kind)) {
             return;
@@ -76,7 +78,12 @@ fn start(dir: &Path, wake: SyncSender<()>) -> notify::Result<RecommendedWatcher>
         let _pending = wake.try_send(());
     };
     let mut watcher = notify::recommended_watcher(handler)?;
-    watcher.watch(dir, RecursiveMode::Recursive)?;
+    let mode = if whole {
+        RecursiveMode::Recursive
+    } else {
+        RecursiveMode::NonRecursive
+    };
+    watcher.watch(dir, mode)?;
     Ok(watcher)
 }
 
@@ -89,7 +96,10 @@ fn is_change(kind: EventKind) -> bool {
     }
 }
 
-fn identity(dir: &Path) -> Option<(u64, u64)> {
-    let metadata = std::fs::metadata(dir).ok()?;
-    Some((metadata.dev(), metadata.ino()))
+/// The directory or the nearest above it that is there, with its device and inode.
+fn nearest(dir: &Path) -> Option<(PathBuf, (u64, u64))> {
+    dir.ancestors().find_map(|path| {
+        let metadata = std::fs::metadata(path).ok()?;
+        Some((path.to_owned(), (metadata.dev(), metadata.ino())))
+    })
 }
