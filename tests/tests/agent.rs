@@ -315,21 +315,16 @@ fn a_second_agent_refuses_and_cleanup_removes_exactly_what_is_ours() {
         node.exec("tc", &[&filter[..], &program].concat()).unwrap();
 
         let agent = cluster.agent("node-1").unwrap();
-        let mut second = node.command(calico_azure_tests::lab::binary().unwrap());
-        second.args([
-            "agent",
-            "--node",
-            "node-1",
-            "--pin-name",
-            &agent.pin_name(),
-            "--source",
-            "/",
-        ]);
-        second.arg("--run-dir").arg(agent.run_dir());
-        let output = second.output().unwrap();
-        let text = String::from_utf8_lossy(&output.stderr).into_owned();
-        assert_eq!(output.status.code(), Some(2), "{text}");
-        assert!(text.contains("another agent for node-1"), "{text}");
+        let elsewhere = tempfile::tempdir().unwrap();
+        for run_dir in [agent.run_dir(), elsewhere.path()] {
+            let mut second = node.command(calico_azure_tests::lab::binary().unwrap());
+            second.args(["agent", "--node", "node-1", "--pin-name", &agent.pin_name()]);
+            second.args(["--source", "/"]).arg("--run-dir").arg(run_dir);
+            let output = second.output().unwrap();
+            let text = String::from_utf8_lossy(&output.stderr).into_owned();
+            assert_eq!(output.status.code(), Some(2), "{text}");
+            assert!(text.contains("another agent for node-1"), "{text}");
+        }
 
         agent.terminate().unwrap();
         let filters = node

@@ -3,9 +3,9 @@
 use std::time::Duration;
 
 use anyhow::Result;
-use calico_azure_ebpf::abi::{Hook, Reason, TIMEOUT_UDP, map};
+use calico_azure_ebpf::abi::{DEFAULT_TIMEOUTS, Hook, Reason, TIMEOUT_TCP_RESET, TIMEOUT_UDP, map};
 use calico_azure_tests::harness::At;
-use calico_azure_tests::harness::packet::{ACK, Frame, SYN};
+use calico_azure_tests::harness::packet::{ACK, Frame, RST, SYN};
 use calico_azure_tests::harness::scenario::{B, Bench, address, policy, rule, store};
 use calico_azure_userspace::dataplane::expire::{Pass, expire};
 use calico_azure_userspace::model::Action;
@@ -77,4 +77,44 @@ fn only_what_is_dead_is_cleared_away() -> Result<()> {
         Hook::ToWorkload,
         Reason::Established,
     )
+}
+
+/// The wait after a reset is short; one that the connection outlives must not shorten it.
+#[test]
+fn a_reset_counts_until_its_sender_goes_on() -> Result<()> {
+    let allow = Some(vec![rule(Action::Allow, None, &[])]);
+    let mut bench = Bench::new("stray", &store([policy("b", "b", allow, None)]))?;
+    let (to, from) = (At::to_workload(B), At::from_workload(B));
+    for (v6, goes_on) in [(false, false), (false, true), (true, false), (true, true)] {
+        bench
+            .harness
+            .configure(|config| config.timeouts = DEFAULT_TIMEOUTS)?;
+        let syn = Frame::new(address("remote", v6), address("b", v6), TCP, 1000, 80).flags(SYN);
+        let answer = syn.reply().flags(SYN | ACK).bytes();
+        let ack = syn.clone().flags(ACK).bytes();
+        bench.expect(to, &syn.bytes(), Hook::ToWorkload, Reason::PolicyAllow)?;
+        bench.expect(from, &answer, Hook::FromWorkload, Reason::Established)?;
+        bench.expect(to, &ack, Hook::ToWorkload, Reason::Established)?;
+        let stray = syn.clone().flags(RST).bytes();
+        bench.expect(to, &stray, Hook::ToWorkload, Reason::Established)?;
+        let data = syn.reply().flags(ACK).bytes();
+        // The other side's word is not the sender's.
+        bench.expect(from, &data, Hook::FromWorkload, Reason::Established)?;
+        if goes_on {
+            bench.expect(to, &ack, Hook::ToWorkload, Reason::Established)?;
+        }
+        bench
+            .harness
+            .configure(|config| config.timeouts[TIMEOUT_TCP_RESET] = 1_000_000)?;
+        std::thread::sleep(Duration::from_millis(40));
+        // What is no answer any more is a new flow, of which b's egress policy knows nothing bad.
+        let reason = if goes_on {
+            Reason::Established
+        } else {
+            Reason::PolicyAllow
+        };
+        bench.expect(from, &data, Hook::FromWorkload, reason)?;
+        bench.harness.dataplane.io_ref().maps().forget_flows()?;
+    }
+    Ok(())
 }

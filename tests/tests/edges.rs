@@ -1,6 +1,8 @@
 //! What passes or ends before policy is asked, on the loaded programs: link control at pods' interfaces, and sources at
 //! the fabric's.
 
+use std::net::IpAddr;
+
 use anyhow::Result;
 use calico_azure_ebpf::abi::{CONFIG_BRIDGED, Hook, Reason, program};
 use calico_azure_tests::harness::At;
@@ -9,7 +11,7 @@ use calico_azure_tests::harness::scenario::{
     A, B, Bench, FABRIC, TUNNEL, address, policy, quiet, rule, store,
 };
 use calico_azure_userspace::dataplane::plan::Settings;
-use calico_azure_userspace::model::{Action, Node, Resource};
+use calico_azure_userspace::model::{Action, Node, Resource, Service, ServicePort, TargetPort};
 use calico_azure_userspace::policy::Event;
 
 const TCP: u8 = 6;
@@ -104,6 +106,9 @@ fn what_keeps_the_link_alive_passes_whatever_policy_says() -> Result<()> {
         bench.expect(At::from_workload(UNKNOWN), &packet, Hook::FromWorkload, reason)?;
         bench.expect(At::to_workload(UNKNOWN), &packet, Hook::ToWorkload, reason)?;
     }
+    let found = icmp6("fd00:10::4", "fd00:10:244:1::9", 136, 255);
+    let at = At::to_workload(UNKNOWN);
+    bench.expect(at, &found, Hook::ToWorkload, Reason::AlwaysAllowed)?;
     let advertisement = icmp6("fe80::1", "ff02::1", 134, 255);
     bench.expect(
         At::to_workload(A),
@@ -126,6 +131,88 @@ fn what_keeps_the_link_alive_passes_whatever_policy_says() -> Result<()> {
         Hook::FromWorkload,
         Reason::SpoofedSource,
     )
+}
+
+/// Linux forwards a neighbour's solicitation like any other packet.
+#[test]
+fn no_packet_leaves_the_link_as_link_control() -> Result<()> {
+    let mut bench = Bench::new("linkonly", &store([policy("a", "a", Some(vec![]), Some(vec![]))]))?;
+    let own = "fd00:10:244:1::2";
+    for (to, plain, bridged) in [
+        ("2001:db8:ffff::9", Reason::PolicyDeny, Reason::PolicyDeny),
+        ("fd00:10:244:2::2", Reason::PolicyDeny, Reason::PolicyDeny),
+        ("ff05::2", Reason::PolicyDeny, Reason::PolicyDeny),
+        ("ff0e::5", Reason::PolicyDeny, Reason::PolicyDeny),
+        // Neighbours: the host, and on a bridge the other pods.
+        ("fd00:10::4", Reason::AlwaysAllowed, Reason::AlwaysAllowed),
+        ("fd00:10:244:1::3", Reason::PolicyDeny, Reason::AlwaysAllowed),
+        ("fd00:10:244:1::77", Reason::PolicyDeny, Reason::AlwaysAllowed),
+        ("fe80::2", Reason::AlwaysAllowed, Reason::AlwaysAllowed),
+        ("ff02::1:ff00:2", Reason::AlwaysAllowed, Reason::AlwaysAllowed),
+        ("ff01::1", Reason::AlwaysAllowed, Reason::AlwaysAllowed),
+    ] {
+        for (settings, reason) in [(quiet(), plain), (self::bridged(), bridged)] {
+            bench.set(settings)?;
+            for kind in [133, 135] {
+                let packet = icmp6(own, to, kind, 255);
+                bench.expect(At::from_workload(A), &packet, Hook::FromWorkload, reason)?;
+                let of_nobody = if reason.passes() {
+                    reason
+                } else {
+                    Reason::NoEndpoint
+                };
+                let at = At::from_workload(UNKNOWN);
+                bench.expect(at, &packet, Hook::FromWorkload, of_nobody)?;
+            }
+        }
+    }
+    bench.set(quiet())?;
+    let anonymous = icmp6("::", "2001:db8:ffff::9", 135, 255);
+    let at = At::from_workload(A);
+    bench.expect(at, &anonymous, Hook::FromWorkload, Reason::SpoofedSource)
+}
+
+/// kube-proxy gives answers the address that was asked before they leave.
+#[test]
+fn answers_of_services_leave_with_the_services_own_addresses() -> Result<()> {
+    let service = |external: &[&str]| {
+        Resource::Service(Service {
+            namespace: "ns".into(),
+            name: "web".into(),
+            selector: None,
+            cluster_ips: vec!["10.96.0.9".parse().unwrap_or_else(|_| unreachable!())],
+            external_ips: external.iter().filter_map(|ip| ip.parse().ok()).collect(),
+            ports: vec![ServicePort {
+                name: None,
+                protocol: TCP,
+                port: 80,
+                target: TargetPort::Number(80),
+                node_port: Some(30080),
+            }],
+        })
+    };
+    let (v4, v6) = ("198.51.100.7", "2001:db8:5::7");
+    let mut bench = Bench::new("answers", &store([service(&[])]))?;
+    for (external, reason) in [
+        (&[][..], Reason::UnknownSource),
+        (&[v4, v6], Reason::FabricPass),
+        (&["198.51.100.8"], Reason::UnknownSource),
+    ] {
+        bench.apply(&store([service(external)]))?;
+        for from in [v4, v6] {
+            let from: IpAddr = from.parse()?;
+            let to = address("outside", from.is_ipv6());
+            for (protocol, sport) in [(TCP, 80), (UDP, 53), (if from.is_ipv4() { 1 } else { 58 }, 0)] {
+                let answer = Frame::new(from, to, protocol, sport, 40_000).bytes();
+                bench.expect(to_fabric(A), &answer, Hook::ToFabric, reason)?;
+            }
+        }
+        // Nobody outside reaches a cluster address, so nobody there is answered from one.
+        let cluster = Frame::new("10.96.0.9".parse()?, address("outside", false), TCP, 80, 40_000);
+        let reason = Reason::UnknownSource;
+        bench.expect(to_fabric(A), &cluster.bytes(), Hook::ToFabric, reason)?;
+    }
+    Ok(())
 }
 
 #[test]

@@ -63,6 +63,17 @@ fn a_pod_reaches_its_host_only_as_felix_is_told() -> Result<()> {
     for v6 in [false, true] {
         sends(&mut bench, &syn(v6, 8080).flags(ACK), Reason::EndpointToHost)?;
     }
+    // By other names of the host than its addresses.
+    for (own, to) in [
+        ("10.244.1.2", "224.0.0.251"),
+        ("10.244.1.2", "255.255.255.255"),
+        ("fd00:10:244:1::2", "fe80::ecee:eeff:feee:eeee"),
+        ("fd00:10:244:1::2", "ff02::1"),
+        ("fd00:10:244:1::2", "ff05::fb"),
+    ] {
+        let frame = Frame::new(own.parse()?, to.parse()?, TCP, 1000, 8080).flags(SYN);
+        sends(&mut bench, &frame, Reason::EndpointToHost)?;
+    }
     // The endpoint for all interfaces has normal policy, and none for pods.
     let of_node = || of_host("n", HostRole::Normal, deny_all(), deny_all());
     for told in [EndpointToHost::Accept, EndpointToHost::Return] {

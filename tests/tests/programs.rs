@@ -307,7 +307,12 @@ fn what_cannot_be_read_is_dropped() -> Result<()> {
     .bytes();
     routing[14 + 40 + 2] = 0;
     drop(&routing, Reason::ExtensionHeaders)?;
-    for extensions in [vec![(0, 8)], vec![(60, 16), (43, 24)], vec![(51, 24), (60, 8)]] {
+    for extensions in [
+        vec![(0, 8)],
+        vec![(60, 16), (43, 24)],
+        vec![(51, 24), (60, 8)],
+        vec![(60, 8); 8],
+    ] {
         let fine = Frame {
             extensions,
             ..tcp("a", "b", true, 1000, 80)

@@ -24,9 +24,22 @@ abi_struct! {
     }
 }
 
+abi_struct! {
+    /// Value of `BUDGET` (per CPU): how many events were recorded in the current window.
+    pub struct Budget {
+        /// Which window, of the clock that `Config::tick` makes of jiffies.
+        pub window: u32,
+        /// Events that were due in it.
+        pub used: u32,
+    }
+}
+
+/// A window of [`Budget`] is this power of two in nanoseconds: 134 ms.
+pub const RECORD_WINDOW: u32 = 27;
+
 /// Entries of `TOTALS` (per CPU): indexed by `hook * 64 + reason`.
 pub const TOTALS_LEN: u32 = 8 * 64;
-/// Index in `TOTALS` that counts events lost to a full ring buffer (hook 0, reason 1).
+/// Index in `TOTALS` that counts events lost to a full ring buffer or to the limit on them (hook 0, reason 1).
 pub const TOTALS_LOST_EVENTS: u32 = 1;
 
 abi_struct! {

@@ -19,12 +19,18 @@ abi_struct! {
     pub struct ServiceKey4 {
         /// Cluster, load balancer or external address; for a node port each address of this node. Network order.
         pub addr: u32,
-        /// Service port or node port, host order.
+        /// Service port or node port, host order. [`ANY_PORT`] of [`ANY_PROTOCOL`]: the address is a load balancer's or an external one, which
+        /// answers that leave this node have as their source.
         pub port: u16,
         /// IP protocol number.
         pub protocol: u16,
     }
 }
+
+/// Of a `ServiceKey`: no port in particular.
+pub const ANY_PORT: u16 = 0;
+/// Of a `ServiceKey`: no protocol in particular.
+pub const ANY_PROTOCOL: u8 = 0;
 
 abi_struct! {
     /// Key of `SERVICES6`.
@@ -134,6 +140,10 @@ abi_struct! {
         /// Until when TCP connections in their middle are adopted, in units of 2³⁰ nanoseconds of the clock that `tick` makes of jiffies; 0:
         /// never.
         pub adopt_until: u32,
+        /// Events that each processor may record in a window of `RECORD_WINDOW`; 0: all.
+        pub records: u32,
+        /// Zero.
+        pub reserved: u32,
     }
 }
 

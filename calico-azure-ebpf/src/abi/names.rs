@@ -88,6 +88,8 @@ pub mod map {
     pub const DROPS: &str = "DROPS";
     /// hook × reason → `CounterValue`, per CPU.
     pub const TOTALS: &str = "TOTALS";
+    /// Per-CPU array of one `Budget`.
+    pub const BUDGET: &str = "BUDGET";
     /// Ring buffer of `Event`.
     pub const EVENTS: &str = "EVENTS";
 }

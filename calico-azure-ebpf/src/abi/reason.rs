@@ -81,7 +81,7 @@ codes! {
         TunnelSource = 55, "tunnel-source";
         /// An ICMP error about a packet that its receiver did not send, or (from a pod) that the pod did not receive.
         UnrelatedError = 56, "unrelated-error";
-        /// A VLAN tag on a pod's interface, or more tags on the fabric interface than are followed.
+        /// More VLAN tags than are followed (two).
         VlanTagged = 57, "vlan-tagged";
         /// IPIP or VXLAN that a pod made.
         WorkloadTunnel = 58, "workload-tunnel";

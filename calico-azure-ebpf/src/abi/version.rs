@@ -42,12 +42,13 @@ const fn mix(a: u64, b: u64) -> u64 {
 /// The hash over every struct of the contract and [`ABI_REVISION`].
 pub const LAYOUT_HASH: u64 = {
     use super::{
-        CidrClass, Config, CounterKey, CounterValue, CtKey4, CtKey6, CtValue, Endpoint, Event, FragKey4,
-        FragKey6, FragValue, HostEndpoint, OwnerKey4, OwnerKey6, PolicyKey, PortKey, PrefixKey4, PrefixKey6,
-        ServiceKey4, ServiceKey6,
+        Budget, CidrClass, Config, CounterKey, CounterValue, CtKey4, CtKey6, CtValue, Endpoint, Event,
+        FragKey4, FragKey6, FragValue, HostEndpoint, OwnerKey4, OwnerKey6, PolicyKey, PortKey, PrefixKey4,
+        PrefixKey6, ServiceKey4, ServiceKey6,
     };
     let hashes = [
         ABI_REVISION,
+        Budget::HASH,
         CidrClass::HASH,
         Config::HASH,
         CounterKey::HASH,

@@ -7,14 +7,14 @@ use aya_ebpf::helpers::{bpf_jiffies64, bpf_ktime_get_ns};
 
 use super::ctx::opaque;
 use super::maps::{
-    CIDR4, CIDR6, CLASS4, CLASS6, CONFIG, CT_EST4, CT_EST6, CT_HALF4, CT_HALF6, DROPS, ENDPOINTS, EVENTS,
-    FRAGS4, FRAGS6, HOSTS, MARKS, OWNERS4, OWNERS6, POLICY, PORTS, ROUTES4, ROUTES6, SERVICES4, SERVICES6,
-    TOTALS,
+    BUDGET, CIDR4, CIDR6, CLASS4, CLASS6, CONFIG, CT_EST4, CT_EST6, CT_HALF4, CT_HALF6, DROPS, ENDPOINTS,
+    EVENTS, FRAGS4, FRAGS6, HOSTS, MARKS, OWNERS4, OWNERS6, POLICY, PORTS, ROUTES4, ROUTES6, SERVICES4,
+    SERVICES6, TOTALS,
 };
 use crate::abi::{
-    CONFIG_LOG_ALLOWED, Config, CounterKey, CounterValue, CtKey4, CtKey6, CtValue, Event, FragKey4, FragKey6,
-    FragValue, HOST_SETS, Hook, LEG_OUT, OwnerKey4, OwnerKey6, PolicyKey, PortKey, Reason, ServiceKey4,
-    ServiceKey6, TOTALS_LOST_EVENTS,
+    Budget, CONFIG_LOG_ALLOWED, Config, CounterKey, CounterValue, CtKey4, CtKey6, CtValue, Event, FragKey4,
+    FragKey6, FragValue, HOST_SETS, Hook, LEG_OUT, OwnerKey4, OwnerKey6, PolicyKey, PortKey, RECORD_WINDOW,
+    Reason, ServiceKey4, ServiceKey6, TOTALS_LOST_EVENTS,
 };
 use crate::packet::{Family, Network, Packet, Transport, V4, V6};
 use crate::verdict::{CtTable, FamilyTables, Outcome, Tables};
@@ -301,6 +301,26 @@ fn count<P: Packet>(hook: Hook, packet: &P, outcome: Outcome) {
     }
 }
 
+/// Whether this processor has records left: who is flooded with what is dropped must not pay for each again in userspace.
+#[inline(always)]
+fn may_record() -> bool {
+    let limit = CONFIG.get(0).map_or(0, |config| config.records);
+    if limit == 0 {
+        return true;
+    }
+    let Some(budget) = BUDGET.get_ptr_mut(0) else {
+        return true;
+    };
+    let window = (KernelTables.now() >> RECORD_WINDOW) as u32;
+    // SAFETY: this CPU's copy of a live map value; a program that interrupts this one only spends some of the window.
+    let budget = unsafe { &mut *budget };
+    if budget.window != window {
+        *budget = Budget { window, used: 0 };
+    }
+    budget.used = budget.used.saturating_add(1);
+    budget.used <= limit
+}
+
 #[inline(always)]
 fn emit<P: Packet>(
     hook: Hook,
@@ -311,7 +331,12 @@ fn emit<P: Packet>(
     protocol: u8,
     transport: &Transport,
 ) {
-    let Some(mut record) = EVENTS.reserve_untyped::<Event>(0) else {
+    let reserved = if may_record() {
+        EVENTS.reserve_untyped::<Event>(0)
+    } else {
+        None
+    };
+    let Some(mut record) = reserved else {
         if let Some(lost) = TOTALS.get_ptr_mut(TOTALS_LOST_EVENTS) {
             add(lost, 1);
         }

@@ -40,6 +40,8 @@ pub trait Family: Copy {
     fn is_multicast(addr: Self::Addr) -> bool;
     /// Whether a sender that has no address of its own yet may use this one on the link.
     fn is_link_source(addr: Self::Addr) -> bool;
+    /// Whether a packet for this destination stays on the link that it is sent on: no router forwards it.
+    fn is_link_destination(addr: Self::Addr) -> bool;
     /// Whether it is an ICMP error: a message about a packet of another flow.
     fn is_error(protocol: u8, kind: u8) -> bool;
     /// Whether the packet keeps the link itself alive (neighbour discovery, MLD, DHCP) and so is never policy's
@@ -126,6 +128,12 @@ impl Family for V4 {
     #[inline(always)]
     fn is_link_source(addr: u32) -> bool {
         addr == 0
+    }
+
+    /// What is for all of a link. Addresses of 169.254.0.0/16 are no such, because nodes route them.
+    #[inline(always)]
+    fn is_link_destination(addr: u32) -> bool {
+        addr == u32::MAX || u32::from_be(addr) >> 8 == 0xe0_0000
     }
 
     /// Destination unreachable, time exceeded, parameter problem. Redirects and source quench are not: whether a pod
@@ -221,6 +229,13 @@ impl Family for V6 {
     #[inline(always)]
     fn is_link_source(addr: [u32; 4]) -> bool {
         addr == [0; 4] || u32::from_be(addr[0]) >> 22 == 0xfe80 >> 6
+    }
+
+    /// Link-local (RFC 4291, 2.5.6), and multicast of no wider scope (2.7).
+    #[inline(always)]
+    fn is_link_destination(addr: [u32; 4]) -> bool {
+        let head = u32::from_be(addr[0]) >> 16;
+        head >> 6 == 0xfe80 >> 6 || (head >> 8 == 0xff && head & 0xf <= 2)
     }
 
     /// Destination unreachable, packet too big, time exceeded, parameter problem.

@@ -80,7 +80,10 @@ pub(super) fn parse<P: Packet>(packet: &P, at: &Place) -> Result<Network<V6>, Re
         parts = (word >> 32) as u32;
         headers += 1;
     }
-    Err(Reason::ExtensionHeaders)
+    match network.protocol {
+        HOP_BY_HOP | ROUTING | DESTINATION | AUTHENTICATION | FRAGMENT => Err(Reason::ExtensionHeaders),
+        _ => Ok(network),
+    }
 }
 
 /// Steps over one extension header.
@@ -127,15 +130,15 @@ fn part<P: Packet>(packet: &P, network: &mut Network<V6>, quoted: bool) -> Resul
 }
 
 /// As [`is_neighbour_control`], at a glance, of what a pod's link needs while nobody knows the pod: solicitations and
-/// neighbours' advertisements.
+/// neighbours' advertisements. Where it is for.
 #[inline(always)]
-pub fn is_discovery<P: Packet>(packet: &P, start: u32) -> bool {
-    let (Some([head]), Some([message])) = (packet.words::<1>(start + 4), packet.words::<1>(start + HEADER))
-    else {
-        return false;
-    };
+pub fn discovery<P: Packet>(packet: &P, start: u32) -> Option<[u32; 4]> {
+    let [head] = packet.words::<1>(start + 4)?;
+    let [a, b, c, d, message] = packet.words::<5>(start + 24)?;
     let kind = u32::from_be(message) >> 24;
-    u32::from_be(head) & 0xffff == u32::from(protocol::ICMP6) << 8 | 255 && matches!(kind, 133 | 135 | 136)
+    let is_one = u32::from_be(head) & 0xffff == u32::from(protocol::ICMP6) << 8 | 255
+        && matches!(kind, 133 | 135 | 136);
+    is_one.then_some([a, b, c, d])
 }
 
 /// Neighbour discovery (RFC 4861: hop limit 255, so it cannot have been forwarded) and MLD (RFC 2710, 3810).

@@ -14,7 +14,7 @@ mod slice;
 pub mod vlan;
 
 pub use family::{Family, V4, V6};
-pub use ipv6::is_discovery;
+pub use ipv6::discovery;
 #[cfg(not(target_arch = "bpf"))]
 pub use slice::SlicePacket;
 

@@ -32,6 +32,18 @@ pub(super) fn beside_pod<F: Family, T: Tables + FamilyTables<F>>(
     }
 }
 
+/// Whether the flow's other end is the host. What a pod sends no further than its link arrives there, too, or nowhere: on a bridge other
+/// pods are held to their own addresses.
+#[cfg_attr(target_arch = "bpf", inline(never))]
+fn is_hosts<F: Family, T: Tables + FamilyTables<F>>(tables: &T, at: &AtPod<'_, F>, bits: u64) -> u64 {
+    let (q, leg) = question(at, bits);
+    let sent = leg == LEG_OUT && at.leg == LEG_OUT;
+    let on_link = sent && (F::is_link_destination(q.peer) || F::is_multicast(q.peer));
+    T::opaque(u64::from(
+        on_link || tables.route(q.peer) & route::LOCAL_HOST != 0,
+    ))
+}
+
 /// A function of its own in the kernel, for the room on the stack.
 #[cfg_attr(target_arch = "bpf", inline(never))]
 fn ask_beside<F: Family, T: Tables + FamilyTables<F>>(
@@ -50,7 +62,7 @@ fn ask_beside<F: Family, T: Tables + FamilyTables<F>>(
     if !governed && !asks_action {
         return of_pod;
     }
-    let to_host = tables.route(q.peer) & route::LOCAL_HOST != 0;
+    let to_host = is_hosts(tables, at, bits) != 0;
     // What both deny, the pod denies: its way to its host is not what passes through.
     if to_host && !of_pod.reason.passes() {
         return of_pod;

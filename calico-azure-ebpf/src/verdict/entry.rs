@@ -88,9 +88,12 @@ pub(super) fn consult(entry: &mut CtValue, config: &Config, now: u64, packet: Si
     if now.saturating_sub(entry.last_seen) > CT_REFRESH {
         entry.last_seen = now;
     }
+    // Who goes on has not reset the connection: whatever said so was not in its sequence, which nobody checks here.
     let seen = u16::from(packet.seen()) << (packet.sender * 8);
-    if entry.seen & seen != seen {
-        entry.seen |= seen;
+    let over = u16::from(!packet.flags & tcp::RST) << (packet.sender * 8);
+    let seen = (entry.seen | seen) & !over;
+    if entry.seen != seen {
+        entry.seen = seen;
     }
     let peer_seen = entry.seen_from(1 - packet.sender);
     let promote = if packet.protocol == protocol::TCP {

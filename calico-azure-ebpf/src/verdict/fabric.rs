@@ -11,14 +11,14 @@
 //! | `from_fabric` | VXLAN between nodes, with an inner source that is not the sending node's | `TunnelSource` |
 //! | both; `to_fabric`: forwarded | for the node's podCIDR, but no pod has the address (would loop) | `NoSuchWorkload`, see [`super::reset`] |
 //! | `to_fabric` | forwarded multicast, broadcast, IPIP or GRE | `FabricUnsupported` |
-//! | `to_fabric` | forwarded, source neither a pod that we know nor an address of this node nor allowed | `UnknownSource` |
+//! | `to_fabric` | forwarded, source neither a pod that we know nor an address of this node nor of a service, nor allowed | `UnknownSource` |
 //! | both | the rest, without a host endpoint | `FabricPass` |
 //! | both | the rest | what the host endpoint says |
 
 use super::workload::{done, read};
 use super::{AllTables, FamilyTables, Outcome, Tables};
 use super::{host, tunnel};
-use crate::abi::{Config, Hook, Reason, route};
+use crate::abi::{ANY_PORT, ANY_PROTOCOL, Config, Hook, Reason, route};
 use crate::packet::vlan::behind_tags;
 use crate::packet::{Family, Network, Packet, Transport, V4, V6, ethertype, protocol};
 
@@ -100,7 +100,12 @@ pub fn validate<P: Packet, T: AllTables>(packet: &P, tables: &T, hook: Hook) -> 
     if let Some(config) = tables.config().filter(|config| config.epoch != 0) {
         let governed = host::governs(tables, config, packet.ifindex());
         if governed || !own {
-            let at = At { hook, own, governed };
+            let at = At {
+                hook,
+                config,
+                own,
+                governed,
+            };
             match behind_tags(packet) {
                 Ok((ethertype::IPV4, start)) => {
                     return family::<V4, P, T>(packet, tables, &at, start).map_or(Next::Host4, Next::Done);
@@ -147,8 +152,9 @@ pub fn at_host<F: Family, P: Packet, T: Tables + FamilyTables<F>>(
 }
 
 /// Where a packet is.
-struct At {
+struct At<'a> {
     hook: Hook,
+    config: &'a Config,
     /// The host itself sends it.
     own: bool,
     /// The interface has a host endpoint.
@@ -159,7 +165,7 @@ struct At {
 fn family<F: Family, P: Packet, T: AllTables + FamilyTables<F>>(
     packet: &P,
     tables: &T,
-    at: &At,
+    at: &At<'_>,
     start: u32,
 ) -> Option<Outcome> {
     let hook = at.hook;
@@ -172,7 +178,12 @@ fn family<F: Family, P: Packet, T: AllTables + FamilyTables<F>>(
             } else if ingress {
                 arriving(packet, tables, &network)
             } else {
-                leaving(tables, &network, packet.ingress_ifindex() == packet.ifindex())
+                leaving(
+                    tables,
+                    at.config,
+                    &network,
+                    packet.ingress_ifindex() == packet.ifindex(),
+                )
             };
             if at.governed && !link && reason.passes() {
                 return None;
@@ -218,13 +229,28 @@ fn is_nobodys<F: Family, T: FamilyTables<F>>(tables: &T, dst: F::Addr) -> bool {
     to & route::LOCAL_POD_CIDR != 0 && to & (route::LOCAL_WORKLOAD | route::LOCAL_HOST) == 0
 }
 
+/// Whether it is an address of a load balancer's or an external one: what kube-proxy has translated on the way in, its answers have as
+/// their source.
+#[inline(always)]
+fn is_services<F: Family, T: FamilyTables<F>>(tables: &T, config: &Config, src: F::Addr) -> bool {
+    tables.service(src, ANY_PORT, ANY_PROTOCOL) & 1 << (config.epoch & 1) != 0
+}
+
 /// `back`: it leaves by the interface that it came in by, as an answer that is made in a pod's place does.
 #[inline(always)]
-fn leaving<F: Family, T: FamilyTables<F>>(tables: &T, network: &Network<F>, back: bool) -> Reason {
+fn leaving<F: Family, T: FamilyTables<F>>(
+    tables: &T,
+    config: &Config,
+    network: &Network<F>,
+    back: bool,
+) -> Reason {
     const KNOWN: u32 = route::LOCAL_WORKLOAD | route::LOCAL_HOST | route::ALLOWED_SOURCE;
     let from = tables.route(network.src);
     // A pod's address is known once its interface has our programs, and no packet of it leaves the node before.
-    if from & KNOWN == 0 && !(back && from & route::LOCAL_POD_CIDR != 0) {
+    if from & KNOWN == 0
+        && !(back && from & route::LOCAL_POD_CIDR != 0)
+        && !is_services::<F, T>(tables, config, network.src)
+    {
         return Reason::UnknownSource;
     }
     let carried = !matches!(network.protocol, protocol::IPIP | protocol::GRE);

@@ -4,11 +4,11 @@
 //!
 //! | what | verdict |
 //! |---|---|
-//! | a VLAN tag, in the frame or beside it | `VlanTagged` |
+//! | more than two VLAN tags inside the frame | `VlanTagged`; behind fewer, what follows is judged |
 //! | ARP | `AlwaysAllowed` |
 //! | no agent has applied yet / no endpoint behind the interface | `NotConfigured` / `NoEndpoint` |
 //! | not IPv4 or IPv6 / malformed / too many extension headers | drop with that reason |
-//! | neighbour solicitation, MLD, DHCP discovery from no, a link-local or the pod's own source | `AlwaysAllowed` |
+//! | neighbour solicitation, MLD, DHCP discovery from no, a link-local or the pod's own source, to a neighbour or all of the link | `AlwaysAllowed` |
 //! | source is not the pod's | `SpoofedSource` |
 //! | transport header cut short, also in a first fragment; fragments that overlap it | `Malformed` |
 //! | IPv4 options | `IpOptions` |

@@ -7,12 +7,10 @@ use super::judge::Pod;
 use super::related::{Quoted, quote};
 use super::{AllTables, FamilyTables, Outcome, Tables, nothing_left, part};
 use crate::abi::{
-    CONFIG_ALLOW_IPIP, CONFIG_ALLOW_VXLAN, CONFIG_BRIDGED, Config, Hook, LEG_IN, LEG_OUT, Reason, word,
+    CONFIG_ALLOW_IPIP, CONFIG_ALLOW_VXLAN, CONFIG_BRIDGED, Config, Hook, LEG_IN, LEG_OUT, Reason, route, word,
 };
 use crate::packet::vlan::behind_tags;
-use crate::packet::{
-    ETHERNET, Family, Network, Packet, Transport, V4, V6, ethertype, is_discovery, protocol,
-};
+use crate::packet::{ETHERNET, Family, Network, Packet, Transport, V4, V6, discovery, ethertype, protocol};
 
 /// A packet that a pod sends.
 #[inline(always)]
@@ -48,7 +46,10 @@ pub fn at_pod<P: Packet, T: AllTables, const PART: u8>(
             if let Some(config) = tables.config().filter(|config| config.epoch != 0) {
                 match tables.endpoint(packet.ifindex(), leg) {
                     // As with ARP: its neighbours are a new pod's to find while its policy is on the way.
-                    None if ethertype == ethertype::IPV6 && is_discovery(packet, start) => {
+                    None if ethertype == ethertype::IPV6
+                        && is_neighbours(packet, tables, config, u64::from(start) | u64::from(leg) << 32)
+                            != 0 =>
+                    {
                         Reason::AlwaysAllowed
                     }
                     None => Reason::NoEndpoint,
@@ -182,9 +183,12 @@ fn judge<F: Family, P: Packet, T: Tables + FamilyTables<F>>(
         let own = if from_workload { network.src } else { network.dst };
         owns::<F, T>(tables, config, ifindex, own)
     };
-    // Link control has no source yet, or a link-local one; it cannot leave the link.
+    // Link control has no source yet, or a link-local one.
     let from_link = owned || !from_workload || F::is_link_source(network.src);
-    if from_link && F::is_link_control(packet, network, from_workload) {
+    if from_link
+        && F::is_link_control(packet, network, from_workload)
+        && (!from_workload || leaves_not::<F, T>(tables, config, network) != 0)
+    {
         return Outcome::of(introduction(packet, tables, config, network, leg));
     }
     if !owned {
@@ -255,6 +259,37 @@ pub(super) fn is_own(config: &Config, leg: u32) -> bool {
 #[inline(always)]
 fn owns<F: Family, T: FamilyTables<F>>(tables: &T, config: &Config, ifindex: u32, address: F::Addr) -> bool {
     tables.owns(ifindex, address) & (1 << (config.epoch & 1)) != 0
+}
+
+/// As [`stays`]. A function of its own in the kernel, for the room on the stack.
+#[cfg_attr(target_arch = "bpf", inline(never))]
+fn leaves_not<F: Family, T: Tables + FamilyTables<F>>(
+    tables: &T,
+    config: &Config,
+    network: &Network<F>,
+) -> u64 {
+    T::opaque(u64::from(stays::<F, T>(tables, config, network.dst)))
+}
+
+/// Whether it is what neighbours find each other by, between a pod that nobody knows and its link; `place` is where its network header
+/// begins, above it the leg.
+#[cfg_attr(target_arch = "bpf", inline(never))]
+fn is_neighbours<P: Packet, T: AllTables>(packet: &P, tables: &T, config: &Config, place: u64) -> u64 {
+    let is_one = discovery(packet, place as u32)
+        .is_some_and(|dst| place >> 32 != u64::from(LEG_OUT) || stays::<V6, T>(tables, config, dst));
+    T::opaque(u64::from(is_one))
+}
+
+/// Whether what a pod sends there gets no further than its link: to neighbours, which are the host and on a bridge the node's
+/// other pods. A router would forward the rest, whatever its hop limit says about where it came from.
+#[inline(always)]
+fn stays<F: Family, T: FamilyTables<F>>(tables: &T, config: &Config, dst: F::Addr) -> bool {
+    let neighbours = if config.flags & CONFIG_BRIDGED != 0 {
+        route::LOCAL_HOST | route::LOCAL_WORKLOAD | route::LOCAL_POD_CIDR
+    } else {
+        route::LOCAL_HOST
+    };
+    F::is_link_destination(dst) || tables.route(dst) & neighbours != 0
 }
 
 /// ARP (RFC 826), whose frames have the sender's addresses behind eight bytes. On a bridge a pod that says that another's address is

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use calico_azure_ebpf::abi::{
     CONFIG_ALLOW_IMDS, CONFIG_ALLOW_IPIP, CONFIG_ALLOW_VXLAN, CONFIG_ALLOW_WIRESERVER, CONFIG_BRIDGED,
-    CONFIG_DENY_IMDS, CONFIG_KEEP_ESTABLISHED, CONFIG_LOG_ALLOWED, DEFAULT_TIMEOUTS,
+    CONFIG_DENY_IMDS, CONFIG_KEEP_ESTABLISHED, CONFIG_LOG_ALLOWED, DEFAULT_TIMEOUTS, RECORD_WINDOW,
 };
 use ipnet::IpNet;
 
@@ -256,6 +256,8 @@ pub struct AgentConfig {
     /// File that flow records are appended to; `-` for standard output.
     pub flow_log: Option<PathBuf>,
     pub log_flows: LogFlows,
+    /// Flow records that each processor may write in a second; 0: all that are due.
+    pub records_per_second: u32,
     pub established_flows: EstablishedFlows,
     pub wireserver: Wireserver,
     pub imds: Imds,
@@ -323,8 +325,15 @@ impl AgentConfig {
             tunnel_port,
             mark_mask: felix.mark_mask.0,
             adopt_until: self.adopt_until,
+            records: per_window(self.records_per_second),
         }
     }
+}
+
+/// Of so many in a second, those of a window of the kernel's; none of them means none at all, not all.
+fn per_window(per_second: u32) -> u32 {
+    let share = u64::from(per_second) << RECORD_WINDOW;
+    u32::try_from(share.div_ceil(1_000_000_000)).unwrap_or(u32::MAX)
 }
 
 #[cfg(test)]

@@ -96,6 +96,12 @@ impl Metrics {
             &labels,
             rows(|counter| counter.bytes),
         )?;
+        families.counters(
+            "calico_azure_flow_records_lost_total",
+            "Flow records that were not written: the ring was full, or the limit on them was reached.",
+            &[],
+            [(Vec::new(), self.counters.lost_records()?)],
+        )?;
         let drops = self.counters.drops()?;
         let context = self.context.read().unwrap_or_else(PoisonError::into_inner);
         let mut by_endpoint: BTreeMap<Vec<String>, u64> = BTreeMap::new();

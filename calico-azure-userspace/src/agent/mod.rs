@@ -29,7 +29,7 @@ pub use config::{
 pub use links::LinkNames;
 pub use networking::{Choice as NetworkingChoice, Found, Networking};
 pub use serve::pages;
-pub use status::{Status, attachments_path, lock, path as status_path};
+pub use status::{Lock, Status, attachments_path, lock, path as status_path};
 
 use std::io;
 use std::path::PathBuf;

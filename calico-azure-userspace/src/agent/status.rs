@@ -2,8 +2,11 @@
 
 use std::fs::{self, File, OpenOptions};
 use std::os::fd::AsRawFd as _;
+use std::os::linux::net::SocketAddrExt as _;
+use std::os::unix::net::{SocketAddr, UnixDatagram};
 use std::path::{Path, PathBuf};
 
+use calico_azure_ebpf::abi::fnv;
 use serde::Serialize;
 
 use super::{AgentConfig, AgentError, Found};
@@ -67,11 +70,43 @@ pub(super) fn write(config: &AgentConfig, status: &Status) -> std::io::Result<()
     fs::rename(&temporary, &path)
 }
 
+/// Bytes that a socket's name in the abstract has room for (unix(7)).
+const LONGEST_NAME: usize = 107;
+
 /// Held as long as the agent lives; the kernel releases it when the process ends, however it ends.
+#[derive(Debug)]
+pub struct Lock {
+    _file: File,
+    _name: UnixDatagram,
+}
+
+/// Keeps a second agent from the node's pins, by a name in the network namespace that both would have to be in, and from the files in
+/// `run_dir`.
 ///
 /// # Errors
-/// [`AgentError::Running`] if another one holds it.
-pub fn lock(run_dir: &Path, pin_name: &str, node: &str) -> Result<File, AgentError> {
+/// [`AgentError::Running`] if another one holds either.
+pub fn lock(run_dir: &Path, pin_name: &str, node: &str) -> Result<Lock, AgentError> {
+    let mut name = format!("calico-azure/{pin_name}");
+    if name.len() > LONGEST_NAME {
+        name = format!("calico-azure/{:016x}", fnv(pin_name, 0));
+    }
+    let bound = SocketAddr::from_abstract_name(&name).and_then(|address| UnixDatagram::bind_addr(&address));
+    let bound = bound.map_err(|source| {
+        let path = PathBuf::from(format!("@{name}"));
+        if source.kind() == std::io::ErrorKind::AddrInUse {
+            let node = node.to_owned();
+            AgentError::Running { node, path }
+        } else {
+            AgentError::Io { path, source }
+        }
+    })?;
+    Ok(Lock {
+        _file: lock_file(run_dir, pin_name, node)?,
+        _name: bound,
+    })
+}
+
+fn lock_file(run_dir: &Path, pin_name: &str, node: &str) -> Result<File, AgentError> {
     fs::create_dir_all(run_dir).map_err(|source| AgentError::Io {
         path: run_dir.to_owned(),
         source,

@@ -111,6 +111,15 @@ pub(super) struct AgentArgs {
     /// Which flows are recorded.
     #[arg(long, env = "CALICO_AZURE_LOG_FLOWS", value_enum, default_value_t)]
     log_flows: LogFlows,
+    /// Records that each processor writes in a second at most, whatever is dropped; 0: all. Those left out are counted
+    /// (`calico-azure counters`, `calico_azure_flow_records_lost_total`), as is every drop.
+    #[arg(
+        long,
+        env = "CALICO_AZURE_FLOW_RECORDS_PER_SECOND",
+        default_value_t = 10_000,
+        value_name = "NUMBER"
+    )]
+    flow_records_per_second: u32,
     /// Sources that may be forwarded to the fabric although nothing on this node owns them.
     #[arg(
         long,
@@ -236,6 +245,7 @@ impl AgentArgs {
             run_dir,
             flow_log: self.flow_log,
             log_flows: self.log_flows,
+            records_per_second: self.flow_records_per_second,
             established_flows: self.established_flows,
             wireserver: self.wireserver,
             imds: self.imds,

@@ -97,7 +97,7 @@ impl CountersArgs {
     pub(super) fn run(self, out: &mut dyn Write) -> Outcome {
         let pins = Pins::new(&self.node.bpffs, &self.node.pin_name())?;
         let counters = Counters::open(&pins)?;
-        let (totals, drops) = (counters.totals()?, counters.drops()?);
+        let (totals, drops, lost) = (counters.totals()?, counters.drops()?, counters.lost_records()?);
         let names = names(&self.node);
         let drops = drops.iter().filter_map(|(key, count)| {
             let hook = Hook::try_from(u8::try_from(key.hook).ok()?).ok()?;
@@ -116,7 +116,8 @@ impl CountersArgs {
                     "hook": hook.as_str(), "reason": reason.as_str(),
                     "packets": count.packets, "bytes": count.bytes})
             });
-            let all = json!({"totals": totals.collect::<Vec<_>>(), "drops": drops.collect::<Vec<_>>()});
+            let all = json!({"totals": totals.collect::<Vec<_>>(), "drops": drops.collect::<Vec<_>>(),
+                "lost_records": lost});
             writeln!(out, "{all:#}")?;
             return Ok(OK);
         }
@@ -149,6 +150,12 @@ impl CountersArgs {
                 out,
                 "{interface:<16} {endpoint:<32} {hook:<14} {reason:<24} {:>10}",
                 count.packets
+            )?;
+        }
+        if lost != 0 {
+            writeln!(
+                out,
+                "\n{lost} flow record(s) were not written: too many for the ring or for --flow-records-per-second"
             )?;
         }
         Ok(OK)

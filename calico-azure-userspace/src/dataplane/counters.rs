@@ -5,7 +5,7 @@ use std::io;
 use std::os::fd::{AsFd as _, OwnedFd};
 
 use aya::maps::MapData;
-use calico_azure_ebpf::abi::{CounterKey, CounterValue, Hook, Pod as _, Reason, map};
+use calico_azure_ebpf::abi::{CounterKey, CounterValue, Hook, Pod as _, Reason, TOTALS_LOST_EVENTS, map};
 
 use super::pins::{PinError, Pins};
 use super::syscall::{self, Shape};
@@ -56,6 +56,16 @@ impl Counters {
             }
         }
         Ok(totals)
+    }
+
+    /// Flow records that were not written: the ring was full, or the limit on them was reached.
+    ///
+    /// # Errors
+    /// What the kernel says.
+    pub fn lost_records(&self) -> io::Result<u64> {
+        let index = TOTALS_LOST_EVENTS;
+        let values = syscall::get(self.totals.as_fd(), shape(size_of::<u32>()), index.bytes())?;
+        Ok(sum(&values.unwrap_or_default()).packets)
     }
 
     /// Drops by interface, hook and reason.

@@ -8,8 +8,8 @@ use std::time::Duration;
 use aya::Ebpf;
 use aya::maps::Map;
 use calico_azure_ebpf::abi::{
-    CidrClass, Config, CounterKey, CounterValue, CtKey4, CtKey6, CtValue, Endpoint, FragKey4, FragKey6,
-    FragValue, HostEndpoint, OwnerKey4, OwnerKey6, Pod, PolicyKey, PortKey, PrefixKey4, PrefixKey6,
+    Budget, CidrClass, Config, CounterKey, CounterValue, CtKey4, CtKey6, CtValue, Endpoint, FragKey4,
+    FragKey6, FragValue, HostEndpoint, OwnerKey4, OwnerKey6, Pod, PolicyKey, PortKey, PrefixKey4, PrefixKey6,
     ServiceKey4, ServiceKey6, TOTALS_LEN, calls, map,
 };
 
@@ -81,6 +81,7 @@ pub(super) fn specs(sizes: Sizes) -> Vec<Spec> {
         spec::<FragKey6, FragValue>(map::FRAGS6, LRU_HASH, 8192),
         spec::<CounterKey, CounterValue>(map::DROPS, PERCPU_HASH, 16_384),
         spec::<u32, CounterValue>(map::TOTALS, PERCPU_ARRAY, TOTALS_LEN),
+        spec::<u32, Budget>(map::BUDGET, PERCPU_ARRAY, 1),
         Spec {
             name: map::EVENTS,
             kind: RINGBUF,

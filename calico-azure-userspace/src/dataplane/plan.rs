@@ -54,6 +54,8 @@ pub struct Settings {
     pub mark_mask: u32,
     /// `abi::Config::adopt_until`.
     pub adopt_until: u32,
+    /// `abi::Config::records`.
+    pub records: u32,
 }
 
 impl Default for Settings {
@@ -65,6 +67,7 @@ impl Default for Settings {
             tunnel_port: 0,
             mark_mask: 0,
             adopt_until: 0,
+            records: 0,
         }
     }
 }
@@ -171,6 +174,7 @@ pub fn plan_change(
         tunnel_port,
         mark_mask,
         adopt_until,
+        records,
     } = settings;
     let wanted = Config {
         epoch: if changed { next } else { actual.config.epoch },
@@ -181,6 +185,8 @@ pub fn plan_change(
         vxlan_port,
         tunnel_port,
         adopt_until,
+        records,
+        reserved: 0,
     };
     if wanted != actual.config {
         plan.flip = Some(Op::put(Table::Config, &0_u32, &wanted));

@@ -3,6 +3,8 @@
 use std::collections::{BTreeSet, HashMap};
 use std::net::IpAddr;
 
+use calico_azure_ebpf::abi::{ANY_PORT, ANY_PROTOCOL};
+
 use super::store::Store;
 use crate::model::{Service, ServiceName};
 
@@ -10,6 +12,7 @@ use crate::model::{Service, ServiceName};
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub(super) struct ServiceAt {
     pub(super) address: IpAddr,
+    /// `ANY_PORT` of `ANY_PROTOCOL` for an address that answers to the outside come from.
     pub(super) port: u16,
     /// IP protocol number.
     pub(super) protocol: u8,
@@ -82,7 +85,10 @@ impl Services {
             let ports = service.ports.iter();
             ports.filter_map(|port| Some((*address, port.node_port?, port.protocol)))
         });
-        let places = ports.chain(node_ports);
+        // Answers leave with these as their source, fragments and ICMP errors among them.
+        let sources = service.external_ips.iter();
+        let sources = sources.map(|address| (*address, ANY_PORT, ANY_PROTOCOL));
+        let places = ports.chain(node_ports).chain(sources);
         let place = |(address, port, protocol)| ServiceAt {
             address,
             port,
@@ -169,8 +175,10 @@ status: {addresses: [{type: InternalIP, address: 'fd00:1::1'}]}
             "10.0.0.10 53 17",
             "10.0.0.10 80 6",
             "192.0.2.1 30080 6",
+            "203.0.113.1 0 0",
             "203.0.113.1 53 17",
             "203.0.113.1 80 6",
+            "203.0.113.9 0 0",
             "203.0.113.9 53 17",
             "203.0.113.9 80 6",
             "fd00::10 53 17",

@@ -1,5 +1,7 @@
 //! What a generated packet at a pod's interface must come to, by the reference.
 
+use std::net::IpAddr;
+
 use calico_azure_ebpf::abi::{DEFAULT_VXLAN_PORT, Reason, route};
 use calico_azure_userspace::model::Pod;
 use calico_azure_userspace::policy::generate::Case;
@@ -41,7 +43,8 @@ pub fn at_pod(
     if egress && (probe.protocol == 4 || vxlan) {
         return without_policy(Reason::WorkloadTunnel);
     }
-    let to_host = route_of(desired, probe.peer) & route::LOCAL_HOST != 0;
+    let to_host =
+        route_of(desired, probe.peer) & route::LOCAL_HOST != 0 || egress && stays_on_link(probe.peer);
     if egress && to_host && allow && !oracle.may_reach_own_host(&pod.node) {
         return without_policy(Reason::EndpointToHost);
     }
@@ -66,6 +69,14 @@ pub fn at_pod(
         rule: Some(rule),
         log,
         by_host,
+    }
+}
+
+/// No router forwards it, or nobody to whom a node would send it is there.
+fn stays_on_link(to: IpAddr) -> bool {
+    match to {
+        IpAddr::V4(ip) => ip.is_multicast() || ip.octets()[0] >= 240,
+        IpAddr::V6(ip) => ip.is_multicast() || ip.segments()[0] & 0xffc0 == 0xfe80,
     }
 }
 
