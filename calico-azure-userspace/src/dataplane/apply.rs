@@ -150,7 +150,7 @@ impl<I: MapIo> Dataplane<I> {
         } = plan?;
         let operations = prepare.len() + settle.len() + usize::from(flip.is_some());
         self.dirty = operations > 0;
-        self.run(&prepare)?;
+        self.prepare(&prepare)?;
         self.run(flip.as_slice())?;
         Ok(Published {
             operations,
@@ -191,20 +191,43 @@ impl<I: MapIo> Dataplane<I> {
         })
     }
 
-    fn run(&mut self, ops: &[Op]) -> Result<(), ApplyError> {
+    /// What it adds, nothing asks for before the flip. If not all of it gets through, that is taken back: what is wanted next may be
+    /// something else, for which a table that is full of it would have no room, ever.
+    fn prepare(&mut self, ops: &[Op]) -> Result<(), ApplyError> {
+        for (done, op) in ops.iter().enumerate() {
+            if let Err(error) = self.write(op) {
+                for op in ops.iter().take(done).rev() {
+                    if op.value().is_some() && !self.image.holds(op.table, op.key()) {
+                        // What cannot be removed either, the next apply finds when it reads the tables.
+                        let _left = self.io.delete(op.table, op.key());
+                    }
+                }
+                return Err(error);
+            }
+        }
         for op in ops {
-            let result = match op.value() {
-                Some(value) => self.io.put(op.table, op.key(), value),
-                None => self.io.delete(op.table, op.key()),
-            };
-            let map = op.table.name();
-            result.map_err(|source| ApplyError::Write {
-                map,
-                remove: op.value().is_none(),
-                source,
-            })?;
             self.image.follow(op);
         }
         Ok(())
+    }
+
+    fn run(&mut self, ops: &[Op]) -> Result<(), ApplyError> {
+        for op in ops {
+            self.write(op)?;
+            self.image.follow(op);
+        }
+        Ok(())
+    }
+
+    fn write(&mut self, op: &Op) -> Result<(), ApplyError> {
+        let result = match op.value() {
+            Some(value) => self.io.put(op.table, op.key(), value),
+            None => self.io.delete(op.table, op.key()),
+        };
+        result.map_err(|source| ApplyError::Write {
+            map: op.table.name(),
+            remove: op.value().is_none(),
+            source,
+        })
     }
 }

@@ -70,6 +70,10 @@ fn set<K: Pod + Ord, V: Pod>(map: &mut BTreeMap<K, V>, key: &[u8], value: Option
     Some(())
 }
 
+fn has<K: Pod + Ord, V>(map: &BTreeMap<K, V>, key: &[u8]) -> bool {
+    K::from_bytes(key).is_some_and(|key| map.contains_key(&key))
+}
+
 impl Image {
     /// Reads every table.
     ///
@@ -106,6 +110,29 @@ impl Image {
         // A plan is made from this image's own types, so its bytes always fit.
         let fits = self.set(op.table, op.key(), op.value());
         debug_assert!(fits.is_some(), "operation {op:?} does not fit its table");
+    }
+
+    /// Whether a table has an entry for these bytes of a key. The configuration is always there.
+    #[must_use]
+    pub fn holds(&self, table: Table, key: &[u8]) -> bool {
+        match table {
+            Table::Config => true,
+            Table::Endpoints => has(&self.endpoints, key),
+            Table::Hosts => has(&self.hosts, key),
+            Table::Owners4 => has(&self.owners4, key),
+            Table::Owners6 => has(&self.owners6, key),
+            Table::Class4 => has(&self.class4, key),
+            Table::Class6 => has(&self.class6, key),
+            Table::Cidr4 => has(&self.cidr4, key),
+            Table::Cidr6 => has(&self.cidr6, key),
+            Table::Policy => has(&self.policy, key),
+            Table::Ports => has(&self.ports, key),
+            Table::Services4 => has(&self.services4, key),
+            Table::Services6 => has(&self.services6, key),
+            Table::Marks => has(&self.marks, key),
+            Table::Routes4 => has(&self.routes4, key),
+            Table::Routes6 => has(&self.routes6, key),
+        }
     }
 
     fn set(&mut self, table: Table, key: &[u8], value: Option<&[u8]>) -> Option<()> {

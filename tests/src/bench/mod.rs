@@ -13,7 +13,7 @@ mod scale;
 mod stats;
 mod town;
 mod verdict;
-mod verifier;
+pub mod verifier;
 mod wire;
 mod yardstick;
 

@@ -9,6 +9,8 @@ mod resources;
 mod selector;
 mod strict;
 
+pub use packet::{Counted, counted};
+
 /// One thing to fuzz.
 #[derive(Clone, Copy, Debug)]
 pub struct Target {

@@ -8,68 +8,26 @@ use std::net::IpAddr;
 
 use calico_azure_ebpf::abi::Reason;
 use calico_azure_ebpf::packet::SlicePacket;
-use calico_azure_ebpf::verdict::{Outcome, fabric, workload};
+use calico_azure_ebpf::verdict::{Outcome, fabric, service, workload};
 use calico_azure_userspace::dataplane::host::HostTables;
-use calico_azure_userspace::dataplane::{Image, plan};
-use calico_azure_userspace::model::{Action, Icmp, Resource, Rule};
 use calico_azure_userspace::policy::reference::Oracle;
-use calico_azure_userspace::policy::{Compiler, Direction, Probe, Store};
+use calico_azure_userspace::policy::{Direction, Probe, Store};
 
-use super::strict::{Fragment, Reading, Strict, Transport, read};
-use crate::harness::scenario::{A, B, FABRIC, address, policy, rule, store};
-use crate::harness::settings;
+use super::strict::{About, Fragment, Reading, Strict, Transport, read};
+use crate::harness::scenario::{A, B, FABRIC, TUNNEL, address};
+
+mod counts;
+mod host;
+mod marked;
+mod socket;
+mod world;
+
+pub use counts::{Counted, counted};
+use socket::Socket;
+use world::{IMAGE, PLAIN};
 
 /// Frames of one input.
 const FRAMES: usize = 12;
-
-/// `b` takes TCP port 80, some UDP, pings; `a` may send a bit more than that.
-fn policies() -> [Resource; 2] {
-    let numbered = |rules: Vec<Rule>| -> Vec<Rule> {
-        let numbers = (0..).zip(rules);
-        numbers.map(|(index, rule)| Rule { index, ..rule }).collect()
-    };
-    let ping = |protocol, kind| Rule {
-        icmp: Some(Icmp {
-            kind: Some(kind),
-            code: None,
-        }),
-        ..rule(Action::Allow, Some(protocol), &[])
-    };
-    let common = [
-        rule(Action::Allow, Some(6), &[(80, 80)]),
-        rule(Action::Allow, Some(17), &[(53, 53), (1024, 2047)]),
-        ping(1, 8),
-        ping(58, 128),
-    ];
-    let sends = [
-        rule(Action::Allow, Some(6), &[(443, 443)]),
-        rule(Action::Allow, Some(132), &[(0, 65535)]),
-        rule(Action::Allow, Some(47), &[]),
-    ];
-    let out = numbered(common.iter().chain(&sends).cloned().collect());
-    [
-        policy("b", "b", Some(numbered(common.to_vec())), None),
-        policy("a", "a", None, Some(out)),
-    ]
-}
-
-thread_local! {
-    static IMAGE: (Store, Image) = {
-        let store = store(policies());
-        let image = Compiler::default()
-            .compile(&store)
-            .map_err(anyhow::Error::from)
-            .and_then(|output| {
-                let mut image = Image::default();
-                let plan = plan(&image, &output.desired, settings())?;
-                for op in plan.prepare.iter().chain(&plan.flip).chain(&plan.settle) {
-                    image.follow(op);
-                }
-                Ok(image)
-            });
-        (store, image.unwrap_or_else(|error| panic!("the scenario compiles: {error}")))
-    };
-}
 
 pub(super) fn check(data: &[u8]) {
     IMAGE.with(|(store, image)| {
@@ -77,6 +35,7 @@ pub(super) fn check(data: &[u8]) {
             store,
             oracle: Oracle::new(store),
             flows: HashSet::new(),
+            deferred: HashSet::new(),
             fragments: HashMap::new(),
         };
         let tables = HostTables::new(image.clone());
@@ -104,14 +63,24 @@ struct At {
     hook: Hook,
     ifindex: u32,
     ingress_ifindex: u32,
+    mark: u32,
 }
 
+/// What sees it. The names that end in `s` are of a fabric interface without a host endpoint.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Hook {
     From,
     To,
     Arrives,
     Leaves,
+    /// `from_fabric` and `host_in4`, `host_in6`.
+    HostIn,
+    /// `to_fabric` and `host_out4`, `host_out6`.
+    HostOut,
+    Untracked,
+    Reset,
+    Service,
+    ToHost,
 }
 
 impl At {
@@ -119,16 +88,38 @@ impl At {
         let pod = if byte & 4 == 0 { A } else { B };
         // Nobody lives behind the last one.
         let pod = if byte & 24 == 24 { 99 } else { pod };
-        let (hook, ifindex) = match byte & 3 {
-            0 => (Hook::From, pod),
-            1 => (Hook::To, pod),
-            2 => (Hook::Arrives, FABRIC),
-            _ => (Hook::Leaves, FABRIC),
+        let sender = if byte & 8 == 0 { A } else { B };
+        let (hook, ifindex) = match (byte >> 6, byte & 3) {
+            (0, 0) => (Hook::From, pod),
+            (0, 1) => (Hook::To, pod),
+            (0, 2) => (Hook::Arrives, PLAIN),
+            (0, _) => (Hook::Leaves, PLAIN),
+            (2, 0) => (Hook::Service, if byte & 4 == 0 { A } else { B }),
+            (2, 1) => (Hook::Service, FABRIC),
+            (2, 2) => (Hook::ToHost, 1),
+            (2, _) => (Hook::Service, FABRIC),
+            (_, 0) => (Hook::Untracked, FABRIC),
+            (_, 1) => (Hook::Reset, FABRIC),
+            (_, 2) => (Hook::HostIn, FABRIC),
+            (_, _) => (Hook::HostOut, FABRIC),
+        };
+        let mark = match hook {
+            // kube-proxy's own bit beside it.
+            Hook::Service | Hook::ToHost => {
+                let mark = if byte & 3 == 3 {
+                    world::NOBODYS
+                } else {
+                    world::mark_of(sender)
+                };
+                mark | u32::from(byte & 16 != 0) * world::MASQUERADE
+            }
+            _ => 0,
         };
         Self {
             hook,
             ifindex,
             ingress_ifindex: u32::from(byte & 32 == 0),
+            mark,
         }
     }
 }
@@ -142,6 +133,8 @@ struct Seen<'a> {
     oracle: Oracle<'a>,
     /// Flows that passed at the pod that has the address.
     flows: HashSet<(IpAddr, Flow)>,
+    /// Those of what was sent on to a service, without being judged.
+    deferred: HashSet<(IpAddr, Flow)>,
     /// First fragments, by where they were seen, whatever became of them.
     fragments: HashMap<Datagram, First>,
 }
@@ -164,16 +157,34 @@ impl Seen<'_> {
             bytes,
             ifindex: at.ifindex,
             ingress_ifindex: at.ingress_ifindex,
-            mark: Default::default(),
+            mark: at.mark.into(),
         };
+        let reading = read(bytes);
         let outcome = match at.hook {
             Hook::From => workload::from_workload(&packet, tables),
             Hook::To => workload::to_workload(&packet, tables),
-            Hook::Arrives => fabric::from_fabric(&packet, tables),
-            Hook::Leaves => fabric::to_fabric(&packet, tables),
+            Hook::Arrives | Hook::HostIn => fabric::from_fabric(&packet, tables),
+            Hook::Leaves | Hook::HostOut => fabric::to_fabric(&packet, tables),
+            Hook::Untracked => fabric::untracked(&packet, tables),
+            Hook::Service => service::leaving(&packet, tables),
+            Hook::ToHost => service::leaving(&Socket(&packet), tables),
+            Hook::Reset => {
+                self.reset(&packet, tables, &reading);
+                return;
+            }
         };
-        let reading = read(bytes);
+        counts::count(at.hook, outcome.reason.passes());
+        if at.hook == Hook::Untracked {
+            self.early(&packet, tables, &reading, outcome);
+            return;
+        }
         self.remember(at, &reading);
+        let left = marked::left_with(at, outcome);
+        assert_eq!(
+            packet.mark.get(),
+            left,
+            "{at:?}: {outcome:?} of {reading:?}\n{bytes:02x?}"
+        );
         if outcome.reason.passes() {
             let why = self.why(at, &reading, outcome);
             if let Err(why) = why {
@@ -187,6 +198,7 @@ impl Seen<'_> {
     /// A first fragment tells the ports of the others.
     fn remember(&mut self, at: At, reading: &Reading) {
         if let Reading::Ip(packet) = reading
+            && !matches!(at.hook, Hook::Arrives | Hook::Leaves)
             && let (Fragment::First(id, end), Ok(transport)) = (packet.fragment, packet.transport)
         {
             let protocol = packet.protocol;
@@ -202,13 +214,14 @@ impl Seen<'_> {
     /// Nothing that passes may be without a reason of its own.
     fn why(&mut self, at: At, reading: &Reading, outcome: Outcome) -> Result<(), &'static str> {
         let own_traffic = at.hook == Hook::Leaves && at.ingress_ifindex == 0;
+        let at_pod = matches!(at.hook, Hook::From | Hook::To);
         let packet = match reading {
             Reading::Bad(_) if own_traffic => return expect(outcome, Reason::FabricPass),
             Reading::Bad(what) => return Err(what),
-            Reading::Other(0x0806) if matches!(at.hook, Hook::From | Hook::To) => {
+            Reading::Other(0x0806) if at_pod => {
                 return expect(outcome, Reason::AlwaysAllowed);
             }
-            Reading::Other(_) if matches!(at.hook, Hook::From | Hook::To) => return Err("not IP"),
+            Reading::Other(_) if at_pod || at.mark != 0 => return Err("not IP"),
             Reading::Other(_) => return expect(outcome, Reason::FabricPass),
             Reading::Ip(packet) => packet,
         };
@@ -231,6 +244,25 @@ impl Seen<'_> {
                 Ok(())
             }
             Hook::From | Hook::To => self.at_pod(at, packet, outcome),
+            Hook::HostIn | Hook::HostOut => self.at_host(at, packet, outcome),
+            Hook::Service | Hook::ToHost => self.marked(at, packet, outcome),
+            Hook::Untracked | Hook::Reset => Ok(()),
+        }
+    }
+
+    /// The ports of a packet, if it is a later fragment those of its first; `None` if that was not seen.
+    fn whole(&self, at: At, packet: &Strict) -> Result<Option<First>, &'static str> {
+        match packet.fragment {
+            Fragment::Later(id, start) => match self.fragments.get(&datagram(at, packet, id)) {
+                // Where it begins within the first one, a receiver might not see what was judged.
+                Some(first) if start < first.end => Err("a fragment inside the first one"),
+                first => Ok(first.copied()),
+            },
+            _ => Ok(Some(First {
+                protocol: packet.protocol,
+                transport: packet.transport?,
+                end: 0,
+            })),
         }
     }
 
@@ -269,22 +301,9 @@ impl Seen<'_> {
         if packet.options && !from_host {
             return Err("IPv4 options");
         }
-        let first = match packet.fragment {
-            Fragment::Later(id, start) => match self.fragments.get(&datagram(at, packet, id)) {
-                // Where it begins within the first one, a receiver might not see what was judged.
-                Some(first) if start < first.end => return Err("a fragment inside the first one"),
-                Some(first) => Some(*first),
-                None => None,
-            },
-            _ => Some(First {
-                protocol: packet.protocol,
-                transport: packet.transport?,
-                end: 0,
-            }),
-        };
         let Some(First {
             protocol, transport, ..
-        }) = first
+        }) = self.whole(at, packet)?
         else {
             return match outcome.reason {
                 Reason::FromHost if from_host => Ok(()),
@@ -292,7 +311,7 @@ impl Seen<'_> {
                 _ => Err("a fragment of nothing that was seen"),
             };
         };
-        if at.hook == Hook::From && (protocol == 4 || (protocol, transport.dport) == (17, 4789)) {
+        if at.hook == Hook::From && is_tunnel(protocol, transport) {
             return Err("a pod's tunnel");
         }
         if packet.is_error() && !from_host {
@@ -303,11 +322,19 @@ impl Seen<'_> {
             _ => packet.dst,
         };
         let flow = (pod, flow(packet, protocol, transport));
-        let known = self.flows.contains(&flow);
+        let known = self.flows.contains(&flow) || self.deferred.contains(&flow);
         match outcome.reason {
             Reason::FromHost if from_host => {}
             Reason::Established if known && !(transport.syn && packet.transport.is_ok()) => {}
             Reason::PolicyAllow if self.allowed(name, at.hook, packet, protocol, transport, known) => {}
+            // What is asked is the egress policy, of the backend, where it leaves.
+            Reason::Service
+                if at.hook == Hook::From && world::is_service(packet.dst, protocol, transport.dport) =>
+            {
+                self.deferred.insert(flow);
+                return Ok(());
+            }
+            Reason::Service => return Err("nobody serves there"),
             Reason::FromHost => return Err("this is not from the host"),
             Reason::Established => return Err("nothing established it"),
             Reason::PolicyAllow => return Err("policy does not allow it"),
@@ -337,11 +364,20 @@ impl Seen<'_> {
         if outcome.reason != Reason::Related {
             return Err("no reason to pass here");
         }
-        // It went the other way.
+        let pod = match at.hook {
+            Hook::From => packet.src,
+            _ => packet.dst,
+        };
+        self.knows(at, pod, &about)
+    }
+
+    /// Whether what an error is about belongs to a flow that passed. It went the other way.
+    fn knows(&self, at: At, end: IpAddr, about: &About) -> Result<(), &'static str> {
         let (protocol, transport) = match about.fragment {
             Fragment::Later(id, _) => {
                 let key = if about.src.is_ipv4() { about.protocol } else { 0 };
-                let key = (at.ifindex, at.hook != Hook::From, about.src, about.dst, id, key);
+                let (ifindex, out) = place(at);
+                let key = (ifindex, !out, about.src, about.dst, id, key);
                 let first = self
                     .fragments
                     .get(&key)
@@ -353,14 +389,11 @@ impl Seen<'_> {
                 about.transport.ok_or("an error about what cannot be read")?,
             ),
         };
-        let pod = match at.hook {
-            Hook::From => packet.src,
-            _ => packet.dst,
-        };
         let [sport, dport] = transport.flow;
         let mut sides = [(about.src, sport), (about.dst, dport)];
         sides.sort_unstable();
-        if self.flows.contains(&(pod, (sides, protocol))) {
+        let flow = (end, (sides, protocol));
+        if self.flows.contains(&flow) || self.deferred.contains(&flow) {
             Ok(())
         } else {
             Err("an error about nothing that passed")
@@ -414,9 +447,13 @@ impl Seen<'_> {
 
     /// A new flow that policy allows, and that nothing else is wrong with, must not be refused.
     fn refused(&self, at: At, reading: &Reading, outcome: Outcome, bytes: &[u8]) {
-        let (Reading::Ip(packet), Reason::PolicyDeny, A | B) = (reading, outcome.reason, at.ifindex) else {
-            assert_ne!(outcome.reason, Reason::TableRace, "{at:?}: {bytes:02x?}");
-            assert_ne!(outcome.reason, Reason::TableMissing, "{at:?}: {bytes:02x?}");
+        assert_ne!(outcome.reason, Reason::TableRace, "{at:?}: {bytes:02x?}");
+        assert_ne!(outcome.reason, Reason::TableMissing, "{at:?}: {bytes:02x?}");
+        let Reading::Ip(packet) = reading else { return };
+        if matches!(at.hook, Hook::HostIn | Hook::HostOut) {
+            return self.refused_at_host(at, packet, outcome, bytes);
+        }
+        let (Reason::PolicyDeny, Hook::From | Hook::To, A | B) = (outcome.reason, at.hook, at.ifindex) else {
             return;
         };
         let Ok(transport) = packet.transport else { return };
@@ -457,14 +494,18 @@ fn flow(packet: &Strict, protocol: u8, transport: Transport) -> Flow {
 fn datagram(at: At, packet: &Strict, id: u32) -> Datagram {
     // Only IPv4 repeats the protocol in each fragment.
     let protocol = if packet.src.is_ipv4() { packet.protocol } else { 0 };
-    (
-        at.ifindex,
-        at.hook == Hook::From,
-        packet.src,
-        packet.dst,
-        id,
-        protocol,
-    )
+    let (ifindex, out) = place(at);
+    (ifindex, out, packet.src, packet.dst, id, protocol)
+}
+
+/// The interface and the direction that fragments are remembered by: what is marked is its sender's, and what comes in by the
+/// fabric is what the far side sends.
+fn place(at: At) -> (u32, bool) {
+    match at.hook {
+        Hook::Service | Hook::ToHost => (world::sender_of(at.mark).unwrap_or(0), true),
+        Hook::From | Hook::HostIn => (at.ifindex, true),
+        _ => (at.ifindex, false),
+    }
 }
 
 /// Neighbour discovery or MLD.
@@ -483,6 +524,11 @@ fn is_link_control(packet: &Strict) -> bool {
 fn router_speaks(packet: &Strict) -> bool {
     let kind = packet.transport.map(|transport| transport.dport >> 8);
     packet.protocol == 58 && matches!(kind, Ok(134 | 137))
+}
+
+/// IPIP, or VXLAN on its own port or on that of the nodes.
+fn is_tunnel(protocol: u8, transport: Transport) -> bool {
+    protocol == 4 || protocol == 17 && matches!(transport.dport, 4789 | TUNNEL)
 }
 
 fn is_dhcp(packet: &Strict) -> bool {

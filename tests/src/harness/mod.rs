@@ -21,12 +21,27 @@ pub struct Harness {
 /// Interfaces that exist in the harness's namespace, besides loopback.
 pub const IFINDEXES: std::ops::Range<u32> = 10..266;
 
+/// Room for every test that does not ask for less.
+const SIZES: Sizes = Sizes {
+    conntrack: 65_536,
+    half_open: 65_536,
+    tables: 1_048_576,
+};
+
 impl Harness {
     /// Loads everything. The calling thread moves into the namespace for good.
     ///
     /// # Errors
     /// Without root, or if the kernel refuses.
     pub fn new(name: &str) -> Result<Self> {
+        Self::with_sizes(name, SIZES)
+    }
+
+    /// As [`Self::new`], with maps of other sizes.
+    ///
+    /// # Errors
+    /// As [`Self::new`].
+    pub fn with_sizes(name: &str, sizes: Sizes) -> Result<Self> {
         let namespace = NetNs::create(&format!("caz-{}-{name}", std::process::id()))?;
         // The other halves come into being on their own; only their indices must stay clear of ours.
         let links: String = IFINDEXES
@@ -40,11 +55,6 @@ impl Harness {
         std::fs::write(batch.path(), links)?;
         namespace.ip(&["-batch", &batch.path().to_string_lossy()])?;
         namespace.enter()?;
-        let sizes = Sizes {
-            conntrack: 65_536,
-            half_open: 65_536,
-            tables: 1_048_576,
-        };
         Ok(Self {
             runner: Runner::load(&object()?, sizes)?,
             _namespace: namespace,

@@ -179,8 +179,16 @@ impl Bench {
     /// # Errors
     /// What the kernel says.
     pub fn new(name: &str, store: &Store) -> Result<Self> {
+        Self::on(Harness::new(name)?, store)
+    }
+
+    /// Applies the store to programs that are loaded.
+    ///
+    /// # Errors
+    /// What the kernel says.
+    pub fn on(harness: Harness, store: &Store) -> Result<Self> {
         let mut bench = Self {
-            harness: Harness::new(name)?,
+            harness,
             compiler: Compiler::default(),
             output: Output::default(),
         };
