@@ -12,6 +12,8 @@ use calico_azure_tests::lab::{AgentSpec, Cluster, ClusterSpec, PodManifest, Port
 use serde_json::{Value, json};
 
 const NETWORKS: [&str; 4] = ["azure-cni", "udr", "flannel", "host-local"];
+/// Pods' starts are held.
+const HELD: &str = "azure-cni-held";
 const SOON: Duration = Duration::from_secs(20);
 
 fn manifests() -> PathBuf {
@@ -59,7 +61,7 @@ fn pod(object: &Value) -> Value {
 #[test]
 fn an_api_server_takes_every_manifest() {
     let server = ApiServer::start().unwrap();
-    for network in NETWORKS {
+    for network in NETWORKS.into_iter().chain([HELD]) {
         let text = manifest(network);
         // What is in a namespace is only judged if the namespace is there.
         server
@@ -131,35 +133,86 @@ fn networks_differ_in_their_name_and_in_interfaces_only() {
 #[test]
 fn the_agent_knows_every_variable_and_flag_of_its_container() {
     knows_all(&of_kind(&manifest("flannel"), "DaemonSet"));
+    knows_all(&of_kind(&manifest(HELD), "DaemonSet"));
     knows_all(&of_kind(&manifest("doctor"), "Deployment"));
 }
 
-#[test]
-fn the_job_that_cleans_up_takes_the_plug_in_out_first() {
-    let job = of_kind(&manifest("cleanup"), "Job");
-    let first = &job["spec"]["template"]["spec"]["initContainers"][0];
-    let (args, dir) = (strings(&first["args"]), tempfile::tempdir().unwrap());
+/// Runs what an init container of ours runs, with the mounts that it has, which here are below a directory.
+fn run_init(object: &Value, dir: &Path) -> std::process::Output {
+    let first = &object["spec"]["template"]["spec"]["initContainers"][0];
+    let args = strings(&first["args"]);
     assert_eq!(args[..2], ["cni", "remove"]);
-    // With the mounts that it has, which here are a directory of ours.
-    let mounted = |path: &str| dir.path().join(path.trim_start_matches('/'));
     let mounts = first["volumeMounts"].as_array().unwrap();
     for path in mounts.iter().map(|mount| mount["mountPath"].as_str().unwrap()) {
-        fs::create_dir_all(mounted(path)).unwrap();
+        fs::create_dir_all(mounted(dir, path)).unwrap();
     }
-    let list = r#"{"name": "n", "plugins": [{"type": "ptp"}, {"type": "calico-azure-cni"}]}"#;
-    let path = mounted("/host-cni-conf").join("10-n.conflist");
-    fs::write(&path, list).unwrap();
     let mut command = std::process::Command::new(binary().unwrap());
     for arg in &args {
         match arg.split_once("=/") {
-            Some((flag, path)) => command.arg(format!("{flag}={}", mounted(path).display())),
+            Some((flag, path)) => command.arg(format!("{flag}={}", mounted(dir, path).display())),
             None => command.arg(arg),
         };
     }
-    let output = command.output().unwrap();
-    assert!(output.status.success(), "{output:?}");
-    let left: Value = serde_json::from_slice(&fs::read(&path).unwrap()).unwrap();
-    assert_eq!(left, json!({"name": "n", "plugins": [{"type": "ptp"}]}));
+    command.output().unwrap()
+}
+
+fn mounted(dir: &Path, path: &str) -> PathBuf {
+    dir.join(path.trim_start_matches('/'))
+}
+
+const CONFLIST: &str = "host-cni-conf/10-n.conflist";
+
+#[test]
+fn the_plug_in_is_taken_out_by_the_cleanup_and_where_it_is_not_enabled() {
+    let with = r#"{"name": "n", "plugins": [{"type": "ptp"}, {"type": "calico-azure-cni"}]}"#;
+    for object in [
+        of_kind(&manifest("cleanup"), "Job"),
+        of_kind(&manifest("udr"), "DaemonSet"),
+    ] {
+        let dir = tempfile::tempdir().unwrap();
+        fs::create_dir_all(dir.path().join("host-cni-conf")).unwrap();
+        fs::write(dir.path().join(CONFLIST), with).unwrap();
+        // Again and again, and there is nothing to do the second time.
+        for _ in 0..2 {
+            let output = run_init(&object, dir.path());
+            assert!(output.status.success(), "{output:?}");
+            let left: Value = serde_json::from_slice(&fs::read(dir.path().join(CONFLIST)).unwrap()).unwrap();
+            assert_eq!(left, json!({"name": "n", "plugins": [{"type": "ptp"}]}));
+        }
+    }
+}
+
+#[test]
+fn no_agent_waits_for_a_network_configuration() {
+    // What cannot be removed is said, and the agent's container starts.
+    let dir = tempfile::tempdir().unwrap();
+    fs::create_dir_all(dir.path().join("host-cni-bin/calico-azure-cni")).unwrap();
+    let output = run_init(&of_kind(&manifest("udr"), "DaemonSet"), dir.path());
+    let said = String::from_utf8_lossy(&output.stdout);
+    assert!(
+        output.status.success() && said.contains("not removed"),
+        "{output:?}"
+    );
+    // Where the plug-in is enabled, the agent itself puts it there, and nothing comes before it.
+    let spec = &of_kind(&manifest(HELD), "DaemonSet")["spec"]["template"]["spec"];
+    assert_eq!(spec["initContainers"], Value::Null);
+    let container = &spec["containers"][0];
+    let variable = |name: &str| {
+        let mut all = container["env"].as_array().unwrap().iter();
+        all.find(|one| one["name"] == name).unwrap()["value"]
+            .as_str()
+            .unwrap()
+            .to_owned()
+    };
+    assert_eq!(variable("CALICO_AZURE_CNI_PLUGIN"), "true");
+    for dir in [
+        variable("CALICO_AZURE_CNI_BIN_DIR"),
+        variable("CALICO_AZURE_CNI_CONF_DIR"),
+    ] {
+        let mut mounts = container["volumeMounts"].as_array().unwrap().iter();
+        let mount = mounts.find(|mount| mount["mountPath"] == dir.as_str()).unwrap();
+        assert_ne!(mount["readOnly"], true, "{dir}");
+    }
 }
 
 fn knows_all(object: &Value) {

@@ -4,7 +4,7 @@
 use std::net::IpAddr;
 
 use anyhow::Result;
-use calico_azure_ebpf::abi::{CONFIG_BRIDGED, Hook, Reason, program};
+use calico_azure_ebpf::abi::{CONFIG_ALLOW_UNKNOWN, CONFIG_BRIDGED, Hook, Reason, program};
 use calico_azure_tests::harness::At;
 use calico_azure_tests::harness::packet::{ACK, Frame};
 use calico_azure_tests::harness::scenario::{
@@ -211,6 +211,34 @@ fn answers_of_services_leave_with_the_services_own_addresses() -> Result<()> {
         let cluster = Frame::new("10.96.0.9".parse()?, address("outside", false), TCP, 80, 40_000);
         let reason = Reason::UnknownSource;
         bench.expect(to_fabric(A), &cluster.bytes(), Hook::ToFabric, reason)?;
+    }
+    Ok(())
+}
+
+#[test]
+fn interfaces_of_unknown_pods_are_open_if_the_settings_say_so() -> Result<()> {
+    let mut bench = Bench::new("unknown", &web())?;
+    for (flags, reason) in [
+        (0, Reason::NoEndpoint),
+        (CONFIG_ALLOW_UNKNOWN, Reason::UnknownInterface),
+        (0, Reason::NoEndpoint),
+    ] {
+        bench.set(Settings {
+            flags: quiet().flags | flags,
+            ..quiet()
+        })?;
+        for v6 in [false, true] {
+            let packet = tcp("a", "b", v6, 1000, 81).bytes();
+            bench.expect(At::from_workload(UNKNOWN), &packet, Hook::FromWorkload, reason)?;
+            bench.expect(At::to_workload(UNKNOWN), &packet, Hook::ToWorkload, reason)?;
+            // Known ones are as before.
+            bench.expect(
+                At::from_workload(A),
+                &packet,
+                Hook::FromWorkload,
+                Reason::PolicyDeny,
+            )?;
+        }
     }
     Ok(())
 }

@@ -18,6 +18,8 @@ const STARTING: usize = 4;
 const SOON: Duration = Duration::from_secs(30);
 const ALLOWED: u16 = 5000;
 const DENIED: u16 = 5001;
+/// Of the new pods, who let nobody in.
+const INGRESS: u16 = 5002;
 const EVERY: Duration = Duration::from_millis(20);
 
 const POLICIES: &str = "
@@ -35,11 +37,16 @@ spec:
   - {action: Allow, protocol: UDP, destination: {ports: [5000]}}
 ";
 
-/// Talks until it is answered, and a while longer; how long that took, or what was heard instead.
-fn talk(from: &NetNs, to: IpAddr) -> Result<Duration, String> {
+/// Talks until it is answered, and a while longer; how long that took, or what was heard instead. `stranger` meanwhile tries to reach it at
+/// its own address, which policy denies.
+fn talk(from: &NetNs, own: IpAddr, to: IpAddr, stranger: &NetNs) -> Result<Duration, String> {
     let begun = Instant::now();
+    let any = if to.is_ipv6() { "[::]:0" } else { "0.0.0.0:0" };
+    let bind = |ns: &NetNs, address: SocketAddr| ns.run(|| UdpSocket::bind(address)).unwrap().unwrap();
+    let door = SocketAddr::from((own, INGRESS));
+    let (inside, outside) = (bind(from, door), bind(stranger, any.parse().unwrap()));
+    inside.set_nonblocking(true).unwrap();
     let socket = |port: u16| {
-        let any = if to.is_ipv6() { "[::]:0" } else { "0.0.0.0:0" };
         let socket = from.run(|| UdpSocket::bind(any)).unwrap().unwrap();
         socket.connect(SocketAddr::from((to, port))).unwrap();
         socket.set_read_timeout(Some(EVERY)).unwrap();
@@ -50,6 +57,10 @@ fn talk(from: &NetNs, to: IpAddr) -> Result<Duration, String> {
     loop {
         // Nobody has a route before the network is there, and errors come back for what was sent before.
         let _refused = denied.send(b"no");
+        let _refused = outside.send_to(b"no", door);
+        if let Ok((_, by)) = inside.recv_from(&mut [0; 8]) {
+            return Err(format!("{own} was reached by {by}"));
+        }
         let sent = allowed.send(b"yes");
         let heard = allowed.recv(&mut [0; 8]);
         if heard.is_ok() {
@@ -92,15 +103,22 @@ fn serve(server: &NetNs, to: IpAddr, stop: &AtomicBool, through: &Mutex<BTreeSet
 
 #[test]
 fn two_hundred_pods_at_once_send_nothing_that_policy_denies() {
-    burst(Plugin::Ptp, PODS);
+    burst(Plugin::Ptp, PODS, "node-2");
+}
+
+#[test]
+fn nor_to_a_pod_of_their_own_node() {
+    burst(Plugin::Ptp, PORTS, "node-1");
+    burst(Plugin::Bridge, PORTS, "node-1");
 }
 
 #[test]
 fn nor_do_pods_on_a_bridge() {
-    burst(Plugin::Bridge, PORTS);
+    burst(Plugin::Bridge, PORTS, "node-2");
 }
 
-fn burst(plugin: Plugin, pods: usize) {
+/// On `node-1`; who they talk to, and who tries to reach them, is on `peer`.
+fn burst(plugin: Plugin, pods: usize, peer: &str) {
     let mut cluster = Cluster::start(&ClusterSpec {
         plugin,
         agents: Some(AgentSpec::new().unwrap()),
@@ -108,7 +126,7 @@ fn burst(plugin: Plugin, pods: usize) {
     })
     .unwrap();
     cluster.source.write("policies.yaml", POLICIES).unwrap();
-    let server = PodManifest::new("a", "server", "node-2", &[("app", "server")], &[]);
+    let server = PodManifest::new("a", "server", peer, &[("app", "server")], &[]);
     cluster.add_pod(server).unwrap();
     cluster.wait_endpoints(SOON).unwrap();
 
@@ -142,9 +160,11 @@ fn burst(plugin: Plugin, pods: usize) {
                     .unwrap();
                 let net = node.add_pod("a", &format!("burst-{number}")).unwrap();
                 let from = net.ns().clone();
-                let (to, took) = (to[number % 2], &took);
+                let (own, to, took) = (net.ips()[number % 2], to[number % 2], &took);
                 let talking = std::thread::Builder::new().stack_size(256 << 10);
-                let talking = talking.spawn_scoped(scope, move || took.lock().unwrap().push(talk(&from, to)));
+                let talking = talking.spawn_scoped(scope, move || {
+                    took.lock().unwrap().push(talk(&from, own, to, server))
+                });
                 talking.unwrap();
                 cluster
                     .source
@@ -167,12 +187,12 @@ fn burst(plugin: Plugin, pods: usize) {
         let agent = cluster.agent("node-1").unwrap();
         let log = std::fs::read_to_string(agent.log_path()).unwrap_or_default();
         let status = agent.status().unwrap();
-        panic!("not answered: {silent:#?}\nstatus: {status:#?}\nlog: {log}");
+        panic!("not answered, or reached: {silent:#?}\nstatus: {status:#?}\nlog: {log}");
     }
     let mut took: Vec<Duration> = took.into_iter().flatten().collect();
     took.sort_unstable();
     println!(
-        "{plugin:?}: from the end of CNI ADD to the first answer: p50 {:?}, p99 {:?}, longest {:?}",
+        "{plugin:?}, to {peer}: from the end of CNI ADD to the first answer: p50 {:?}, p99 {:?}, longest {:?}",
         took[pods / 2],
         took[pods * 99 / 100],
         took[pods - 1]

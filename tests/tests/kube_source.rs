@@ -392,6 +392,42 @@ fn objects_of_calico_are_taken_once() {
 }
 
 #[test]
+fn calicos_own_server_holds_up_only_what_it_may_store() {
+    let down = |stand: &ApiStand, down: bool| {
+        let paths = vec![format!("/apis/{V3}"), format!("/apis/{V3}/tiers")];
+        stand.faults(|faults| faults.status = down.then_some((503, paths)));
+    };
+    let stand = ApiStand::start().unwrap();
+    stand.define(CRD, "GlobalNetworkPolicy");
+    stand.serve(V3, "GlobalNetworkPolicy");
+    stand.serve(V3, "Tier");
+    stand.put(&policy(CRD, "GlobalNetworkPolicy", "p", 1));
+    let tier = json!({"apiVersion": V3, "kind": "Tier", "metadata": {"name": "t"}, "spec": {"order": 1}});
+    stand.put(&tier);
+    down(&stand, true);
+    let mut watched = Watched::in_sync(&stand);
+    let names = |watched: &Watched| -> Vec<String> {
+        let keys = watched.known.keys();
+        keys.map(|key| key.name.clone()).collect()
+    };
+    assert_eq!(names(&watched), ["p"]);
+    watched.until("told", |watched| {
+        watched.problems.iter().any(|problem| problem.contains(V3))
+    });
+    // It comes back, and has something of its own; it goes again, and that stays.
+    down(&stand, false);
+    watched.until("read, too", |watched| names(watched).contains(&"t".to_owned()));
+    down(&stand, true);
+    stand.close();
+    stand.define(CRD, "NetworkSet");
+    watched.until("told again", |watched| {
+        watched.problems.iter().any(|problem| problem.contains(V3))
+    });
+    watched.rest(Duration::from_millis(500));
+    assert_eq!(names(&watched).len(), 2, "{:?}", watched.known.keys());
+}
+
+#[test]
 fn two_names_for_one_policy() {
     let stand = ApiStand::start().unwrap();
     stand.define(CRD, "GlobalNetworkPolicy");

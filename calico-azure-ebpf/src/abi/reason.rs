@@ -41,6 +41,8 @@ codes! {
         Service = 6, "service";
         /// A pod reaches itself through a service.
         Hairpin = 7, "hairpin";
+        /// No endpoint is known behind the interface, and the node's settings leave it open until one is.
+        UnknownInterface = 15, "unknown-interface";
         /// An ICMP error about a flow that is approved.
         Related = 16, "related";
         /// A rule, a tier's default or a profile denies it.

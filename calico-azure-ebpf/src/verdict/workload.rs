@@ -7,7 +7,8 @@ use super::judge::Pod;
 use super::related::{Quoted, quote};
 use super::{AllTables, FamilyTables, Outcome, Tables, nothing_left, part};
 use crate::abi::{
-    CONFIG_ALLOW_IPIP, CONFIG_ALLOW_VXLAN, CONFIG_BRIDGED, Config, Hook, LEG_IN, LEG_OUT, Reason, route, word,
+    CONFIG_ALLOW_IPIP, CONFIG_ALLOW_UNKNOWN, CONFIG_ALLOW_VXLAN, CONFIG_BRIDGED, Config, Hook, LEG_IN,
+    LEG_OUT, Reason, route, word,
 };
 use crate::packet::vlan::behind_tags;
 use crate::packet::{ETHERNET, Family, Network, Packet, Transport, V4, V6, discovery, ethertype, protocol};
@@ -52,6 +53,7 @@ pub fn at_pod<P: Packet, T: AllTables, const PART: u8>(
                     {
                         Reason::AlwaysAllowed
                     }
+                    None if config.flags & CONFIG_ALLOW_UNKNOWN != 0 => Reason::UnknownInterface,
                     None => Reason::NoEndpoint,
                     Some(endpoint) if PART & part::V4 != 0 && ethertype == ethertype::IPV4 => {
                         let at = At {

@@ -5,11 +5,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use calico_azure_ebpf::abi::{
-    CONFIG_ALLOW_IMDS, CONFIG_ALLOW_IPIP, CONFIG_ALLOW_VXLAN, CONFIG_ALLOW_WIRESERVER, CONFIG_BRIDGED,
-    CONFIG_DENY_IMDS, CONFIG_KEEP_ESTABLISHED, CONFIG_LOG_ALLOWED, DEFAULT_TIMEOUTS, RECORD_WINDOW,
+    CONFIG_ALLOW_IMDS, CONFIG_ALLOW_IPIP, CONFIG_ALLOW_UNKNOWN, CONFIG_ALLOW_VXLAN, CONFIG_ALLOW_WIRESERVER,
+    CONFIG_BRIDGED, CONFIG_DENY_IMDS, CONFIG_KEEP_ESTABLISHED, CONFIG_LOG_ALLOWED, DEFAULT_TIMEOUTS,
+    RECORD_WINDOW,
 };
 use ipnet::IpNet;
 
+use super::cni::Plugin;
 use super::felix::{Felix, Told};
 use super::links::LinkNames;
 use super::networking::Choice;
@@ -213,6 +215,16 @@ pub enum Imds {
     Policy,
 }
 
+/// What becomes of traffic at a pod's interface of which nobody knows which pod's it is.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
+pub enum UnknownInterfaces {
+    /// Dropped.
+    #[default]
+    Deny,
+    /// Passed, as if there were no policy.
+    Allow,
+}
+
 /// Where manifests come from.
 #[derive(Clone, Debug)]
 pub enum Source {
@@ -272,6 +284,9 @@ pub struct AgentConfig {
     pub policy: FelixConfiguration,
     /// Those that the agent reads itself.
     pub told: Told,
+    pub unknown_interfaces: UnknownInterfaces,
+    /// The chained CNI plug-in, if it is to be kept in the node's network configuration.
+    pub plugin: Option<Plugin>,
     /// Sets the filter of log lines.
     pub set_log: SetLog,
     pub sizes: Sizes,
@@ -290,9 +305,9 @@ impl AgentConfig {
         }
     }
 
-    /// What goes into the kernel's configuration.
+    /// What goes into the kernel's configuration. `open`: unknown interfaces are.
     #[must_use]
-    pub fn settings(&self, felix: &Felix, tunnel_port: u16, bridged: bool) -> Settings {
+    pub fn settings(&self, felix: &Felix, tunnel_port: u16, bridged: bool, open: bool) -> Settings {
         let established = match self.established_flows {
             EstablishedFlows::Reevaluate => 0,
             EstablishedFlows::Keep => CONFIG_KEEP_ESTABLISHED,
@@ -318,8 +333,9 @@ impl AgentConfig {
             LogFlows::All => CONFIG_LOG_ALLOWED,
         };
         let bridged = if bridged { CONFIG_BRIDGED } else { 0 };
+        let open = if open { CONFIG_ALLOW_UNKNOWN } else { 0 };
         Settings {
-            flags: established | log | ipip | vxlan | wireserver | imds | bridged,
+            flags: established | log | ipip | vxlan | wireserver | imds | bridged | open,
             timeouts: felix.timeouts,
             vxlan_port,
             tunnel_port,

@@ -8,17 +8,18 @@ use calico_azure_ebpf::abi::host_set;
 
 use super::events::SharedContext;
 use super::felix::Felix;
+use super::problems::Problems;
 use super::protect::{self, SharedProtector};
 use super::serve::Server;
 use super::staged::Staged;
-use super::status::{self, Status, StatusEndpoint};
+use super::status::{self, Status, StatusEndpoint, StatusPlugin};
 use super::vitals::Vitals;
-use super::{AgentConfig, AgentError, Source};
+use super::{AgentConfig, AgentError, Source, UnknownInterfaces};
 use super::{links, names, networking};
 use crate::dataplane::maps::Maps;
 use crate::dataplane::{Dataplane, Published};
 use crate::model::{Key, Kind, Resource};
-use crate::policy::{Change, Compiler, Desired, Event, NodeFacts, RuleRef};
+use crate::policy::{Change, Compiler, Desired, Event, NodeFacts, Problem, RuleRef};
 use crate::sources::Event as Input;
 use crate::sources::attachments::Attachment;
 use crate::sources::links::Snapshot;
@@ -60,39 +61,6 @@ pub(super) struct Parts {
     pub(super) vitals: Arc<Vitals>,
     pub(super) server: Server,
     pub(super) felix: Felix,
-}
-
-/// What is wrong, by where it comes from: each part is replaced when its source speaks again.
-#[derive(Debug, Default)]
-struct Problems {
-    input: Vec<String>,
-    settings: Vec<String>,
-    policy: Vec<String>,
-    networking: Vec<String>,
-    layouts: Option<String>,
-    apply: Option<String>,
-}
-
-impl Problems {
-    fn all(&self) -> Vec<String> {
-        let Self {
-            input,
-            settings,
-            policy,
-            networking,
-            layouts,
-            apply,
-        } = self;
-        input
-            .iter()
-            .chain(settings)
-            .chain(policy)
-            .chain(networking)
-            .chain(layouts)
-            .chain(apply)
-            .cloned()
-            .collect()
-    }
 }
 
 impl Core {
@@ -166,7 +134,8 @@ impl Core {
     pub(super) fn links(&mut self, snapshot: Snapshot) {
         self.status.inputs_seen += 1;
         let attachments = self.attachments.as_deref().unwrap_or_default();
-        let interfaces = links::interfaces(&snapshot, attachments);
+        let names = self.config.link_names(&self.felix);
+        let interfaces = links::interfaces(&names, &snapshot, attachments);
         let facts = NodeFacts {
             node: self.config.node.clone(),
             host_ips: snapshot.host_ips.iter().copied().collect(),
@@ -185,6 +154,15 @@ impl Core {
         self.status.inputs_seen += 1;
         self.attachments = Some(said);
         self.look_again();
+    }
+
+    /// Takes in how the chained CNI plug-in fares.
+    pub(super) fn plugin(&mut self, plugin: StatusPlugin) {
+        if let Some(problem) = &plugin.problem {
+            tracing::warn!("{problem}");
+        }
+        self.problems.plugin.clone_from(&plugin.problem);
+        self.status.cni_plugin = Some(plugin);
     }
 
     /// The links are what they were, and what is known of them is not.
@@ -363,15 +341,31 @@ impl Core {
         let names = self.config.link_names(&self.felix);
         let bridged = |snapshot: &Snapshot| !names.bridges(snapshot).is_empty();
         let bridged = self.links.as_ref().is_some_and(bridged);
-        let settings = self.config.settings(&self.felix, tunnel_port, bridged);
+        let open = self.leaves_unknown_open();
+        let settings = self.config.settings(&self.felix, tunnel_port, bridged, open);
         Ok(self
             .dataplane
             .publish(self.compiler.desired(), &self.pending, settings)?)
     }
 
+    /// Whether interfaces of pods that nobody knows are open. Not while there is a pod that is to have no policy and no traffic: it is as
+    /// little of an endpoint.
+    fn leaves_unknown_open(&self) -> bool {
+        self.config.unknown_interfaces == UnknownInterfaces::Allow && self.isolated().is_none()
+    }
+
+    fn isolated(&self) -> Option<&Problem> {
+        let mut problems = self.compiler.problems();
+        problems.find(|problem| matches!(problem, Problem::SourcePrefixesRefused { .. }))
+    }
+
     /// Attaches what the kernel now has complete state for, and publishes names.
     fn finish(&mut self) {
         self.problems.policy = self.compiler.problems().map(ToString::to_string).collect();
+        if self.config.unknown_interfaces == UnknownInterfaces::Allow && self.isolated().is_some() {
+            let why = "--unknown-interfaces allow has no effect while a pod asks for source prefixes that it may not have: it would be open";
+            self.problems.policy.push(why.to_owned());
+        }
         let names: BTreeMap<u32, String> = self
             .links
             .iter()
@@ -446,6 +440,9 @@ impl Core {
         let (attached, failures) = protect::with(&self.protector, |p| (p.attached(), p.failures()));
         let failed = failures.len();
         self.status.attached = attached;
+        self.status
+            .interface_prefixes
+            .clone_from(&self.felix.interface_prefixes);
         self.status.problems = self.problems.all();
         self.status.problems.extend(failures);
         self.vitals.publish(|seen| {

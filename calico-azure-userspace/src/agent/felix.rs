@@ -1,7 +1,7 @@
 //! Felix's settings, as far as there is something here that they set: what the agent was told itself (flags, `FELIX_…`), else what
 //! FelixConfiguration `node.<name>` says, else `default`, else what Felix does.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::str::FromStr;
 use std::time::Duration;
 
@@ -29,6 +29,57 @@ pub struct ToldListener {
     pub port: Option<u16>,
 }
 
+/// Timeouts of conntrack, by their place: `None`, Felix's own. As Felix reads them: names and durations with commas between.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct ToldTimeouts(BTreeMap<usize, Option<u64>>);
+
+impl FromStr for ToldTimeouts {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let mut told = BTreeMap::new();
+        for pair in text.split(',').map(str::trim).filter(|pair| !pair.is_empty()) {
+            let expected = || format!("{pair:?}: expected a name and {DURATION}, like TCPSynSent=20s");
+            let (name, value) = pair.split_once('=').ok_or_else(expected)?;
+            let value = timeout(value.trim()).ok_or_else(expected)?;
+            let name = name.trim().to_ascii_lowercase();
+            match TIMEOUTS.iter().find(|(known, _)| *known == name) {
+                Some((_, place)) => _ = told.insert(*place, value),
+                // Felix's, for what there is nothing like here.
+                None if name == "creationgraceperiod" => {}
+                None => {
+                    let names: Vec<&str> = TIMEOUTS.iter().map(|(name, _)| *name).collect();
+                    return Err(format!(
+                        "{pair:?}: expected one of {}, in any case",
+                        names.join(", ")
+                    ));
+                }
+            }
+        }
+        Ok(Self(told))
+    }
+}
+
+/// `Any` or `Disabled`, in any case, as Felix reads it: whether pods may have source prefixes.
+///
+/// # Errors
+/// Any other word.
+pub fn source_spoofing(text: &str) -> Result<bool, String> {
+    match text.to_ascii_lowercase().as_str() {
+        "any" => Ok(true),
+        "disabled" => Ok(false),
+        _ => Err("expected Any or Disabled".to_owned()),
+    }
+}
+
+/// A level of Felix's as a filter of log lines.
+///
+/// # Errors
+/// Any other word.
+pub fn severity(text: &str) -> Result<&'static str, String> {
+    level(text).ok_or_else(|| format!("expected {LEVELS}"))
+}
+
 /// What the agent was told itself.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Told {
@@ -39,6 +90,7 @@ pub struct Told {
     pub mark_mask: Option<MarkMask>,
     pub health: ToldListener,
     pub metrics: ToldListener,
+    pub timeouts: ToldTimeouts,
     /// As in the log filter; FelixConfiguration has no say then.
     pub log: Option<String>,
 }
@@ -59,6 +111,8 @@ pub struct Felix {
 
 /// Prefixes of Calico's own CNI plugin and of Azure's.
 const PREFIXES: [&str; 2] = ["cali", "azv"];
+const DURATION: &str = "a duration like 20s, 1h30m or 500ms, or Auto";
+const LEVELS: &str = "Trace, Debug, Info, Warning, Error, Fatal or None";
 const HEALTH_PORT: u16 = 9099;
 const METRICS_PORT: u16 = 9091;
 
@@ -99,7 +153,10 @@ impl Felix {
         let mut timeouts = SETTINGS_TIMEOUTS;
         for (name, place) in TIMEOUTS {
             let key = format!("bpfconntracktimeouts.{name}");
-            let told = objects.get(&key, timeout, "a duration like 20s, 1h30m or 500ms, or Auto");
+            let told = match told.timeouts.0.get(&place) {
+                Some(told) => Some(*told),
+                None => objects.get(&key, timeout, DURATION),
+            };
             if let (Some(Some(told)), Some(timeout)) = (told, timeouts.get_mut(place)) {
                 *timeout = told;
             }
@@ -132,11 +189,7 @@ impl Felix {
             health,
             metrics,
             log: told.log.clone().unwrap_or_else(|| {
-                let told = objects.get(
-                    "logseverityscreen",
-                    severity,
-                    "Trace, Debug, Info, Warning, Error or Fatal",
-                );
+                let told = objects.get("logseverityscreen", level, LEVELS);
                 told.unwrap_or("info").to_owned()
             }),
         };
@@ -268,7 +321,7 @@ fn duration(text: &str) -> Option<Duration> {
     (!text.trim().is_empty()).then_some(total)
 }
 
-fn severity(text: &str) -> Option<&'static str> {
+fn level(text: &str) -> Option<&'static str> {
     Some(match text.to_ascii_lowercase().as_str() {
         "trace" => "trace",
         "debug" => "debug",
@@ -379,6 +432,44 @@ mod tests {
         ] {
             assert_eq!(timeout(text), None, "{text}");
         }
+    }
+
+    #[test]
+    fn timeouts_of_the_environment_win() {
+        let all = object(
+            "default",
+            &[
+                ("bpfconntracktimeouts.udptimeout", "1m30s"),
+                ("bpfconntracktimeouts.icmptimeout", "7s"),
+            ],
+        );
+        let told = Told {
+            timeouts: "UDPTimeout=2m, tcpSynSent=Auto,CreationGracePeriod=10s"
+                .parse()
+                .unwrap(),
+            ..Told::default()
+        };
+        let (felix, problems) = Felix::of(&told, [&all].into_iter());
+        assert_eq!(problems, Vec::<String>::new());
+        assert_eq!(felix.timeouts[TIMEOUT_UDP], 120_000_000_000);
+        assert_eq!(felix.timeouts[TIMEOUT_ICMP], 7_000_000_000);
+        assert_eq!(
+            felix.timeouts[TIMEOUT_TCP_HALF_OPEN],
+            SETTINGS_TIMEOUTS[TIMEOUT_TCP_HALF_OPEN]
+        );
+        for (text, said) in [
+            ("UDPTimeout", "UDPTimeout"),
+            ("UDPTimeout=1w", "a duration like"),
+            ("QUICTimeout=1s", "expected one of tcpsynsent"),
+        ] {
+            let error = text.parse::<ToldTimeouts>().unwrap_err();
+            assert!(error.contains(said), "{error}");
+        }
+        assert_eq!(
+            (source_spoofing("any"), severity("Fatal")),
+            (Ok(true), Ok("error"))
+        );
+        assert!(source_spoofing("yes").is_err() && severity("loud").is_err());
     }
 
     #[test]

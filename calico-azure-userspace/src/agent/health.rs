@@ -51,8 +51,8 @@ pub(super) fn readiness(vitals: &Vitals) -> Health {
     let applied = format!("epoch {}, {} applies", status.epoch, status.applies);
     table.row("kernel", status.ready, &applied);
     if let Some(kube) = vitals.kube() {
-        for kind in kube.kinds() {
-            let silent = kind.seconds_since_heard.unwrap_or(f64::INFINITY);
+        for kind in kube.kinds_at(vitals.now()) {
+            let silent = kind.seconds_since_heard.unwrap_or_default();
             let text = match &kind.last_error {
                 Some(error) if !kind.synced || silent > SILENT => format!("{}: {error}", kind.api),
                 _ if !kind.synced => format!("{}: being read", kind.api),
@@ -105,7 +105,13 @@ impl From<Table> for Health {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+    use std::sync::atomic::Ordering;
+
     use super::*;
+    use crate::agent::vitals::tests::by_hand;
+    use crate::model::Kind;
+    use crate::sources::kube::KubeStatus;
 
     #[test]
     fn an_agent_is_ready_once_everything_is_read_and_in_the_kernel() {
@@ -122,6 +128,48 @@ mod tests {
         let after = readiness(&vitals);
         assert!(after.good, "{}", after.text);
         assert!(after.text.contains("epoch 7") && after.text.contains("note: pod a/b: something"));
+    }
+
+    #[test]
+    fn an_agent_that_is_stuck_is_to_be_restarted() {
+        let (clock, vitals) = by_hand();
+        vitals.begin();
+        clock.store(90, Ordering::Relaxed);
+        assert!(liveness(&vitals).good);
+        clock.store(91, Ordering::Relaxed);
+        let stuck = liveness(&vitals);
+        assert!(
+            !stuck.good && stuck.text.contains("at the same batch for 91 s"),
+            "{}",
+            stuck.text
+        );
+        vitals.end();
+        assert!(liveness(&vitals).good);
+    }
+
+    #[test]
+    fn an_api_that_is_silent_is_stale_and_the_agent_ready_all_the_same() {
+        let (clock, vitals) = by_hand();
+        vitals.publish(|seen| {
+            seen.in_sync = true;
+            seen.status.ready = true;
+        });
+        let kube = Arc::new(KubeStatus::default());
+        kube.pretend(Kind::Pod, "v1", Some(vitals.now()));
+        vitals.follows(Arc::clone(&kube));
+        let line = |kind: &str| {
+            let Health { good, text } = readiness(&vitals);
+            assert!(good, "{text}");
+            let line = text.lines().find(|line| line.starts_with(kind));
+            line.unwrap().split_whitespace().collect::<Vec<_>>().join(" ")
+        };
+        assert_eq!(line("Pod"), "Pod yes v1: 0 objects");
+        clock.store(240, Ordering::Relaxed);
+        assert_eq!(line("Pod"), "Pod yes v1: 0 objects");
+        clock.store(300, Ordering::Relaxed);
+        assert_eq!(line("Pod"), "Pod yes v1: stale, nothing heard for 300 s");
+        kube.pretend(Kind::Pod, "v1", Some(vitals.now()));
+        assert_eq!(line("Pod"), "Pod yes v1: 0 objects");
     }
 
     #[test]

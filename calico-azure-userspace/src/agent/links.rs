@@ -63,6 +63,26 @@ impl LinkNames {
         (port || link.master == 0 && named()) && !self.names_the_fabric(link)
     }
 
+    /// Whether a link is the host's own, and so no pod's, whatever CNI plug-ins, routes or workload endpoints say: what leads out of the
+    /// node, what is a part of that, bridges and tunnels, and what has addresses of the host and nobody behind it. (ptp gives the
+    /// host's end an address, too: the pod's gateway.)
+    pub(super) fn is_own(&self, snapshot: &Snapshot, ifindex: u32, link: &Link) -> bool {
+        let leads_out = |ifindex: u32, link: &Link| {
+            snapshot.default_links.contains(&ifindex) || self.names_the_fabric(link)
+        };
+        let bonded = snapshot
+            .links
+            .get(&link.master)
+            .filter(|master| master.kind != LinkKind::Bridge);
+        leads_out(ifindex, link)
+            || bonded.is_some()
+            || matches!(link.kind, LinkKind::Bridge | LinkKind::Vxlan { .. })
+            || link.name == "lo"
+            || !link.addresses.is_empty()
+                && link.host_routes.is_empty()
+                && !self.is_pods(link, &self.bridges(snapshot))
+    }
+
     fn names_the_fabric(&self, link: &Link) -> bool {
         matches!(&self.fabric, FabricChoice::Named(names) if names.contains(&link.name))
     }
@@ -70,7 +90,7 @@ impl LinkNames {
 
 /// The node's links with what is known of the pods behind them: by host routes, and by what CNI plug-ins said when they made them. An
 /// answer about a link that is gone, or about another of that name, is an old one.
-pub(super) fn interfaces(snapshot: &Snapshot, attachments: &[Attachment]) -> Interfaces {
+pub(super) fn interfaces(names: &LinkNames, snapshot: &Snapshot, attachments: &[Attachment]) -> Interfaces {
     let mut by_ifindex = BTreeMap::new();
     let mut by_name = BTreeMap::new();
     for (ifindex, link) in &snapshot.links {
@@ -82,6 +102,7 @@ pub(super) fn interfaces(snapshot: &Snapshot, attachments: &[Attachment]) -> Int
                 behind: link.host_routes.clone(),
                 addresses: link.addresses.clone(),
                 pod: None,
+                own: names.is_own(snapshot, *ifindex, link),
             },
         );
     }
@@ -93,7 +114,7 @@ pub(super) fn interfaces(snapshot: &Snapshot, attachments: &[Attachment]) -> Int
         let there = attachment.interfaces.iter().find_map(|(name, mac)| {
             let (ifindex, link) = by_name.get(name.as_str())?;
             let same = mac.is_empty() || link.mac.eq_ignore_ascii_case(mac);
-            (same && link.kind != LinkKind::Bridge).then_some(*ifindex)
+            (same && !names.is_own(snapshot, *ifindex, link)).then_some(*ifindex)
         });
         let Some(interface) = there.and_then(|ifindex| by_ifindex.get_mut(&ifindex)) else {
             continue;
@@ -161,15 +182,58 @@ mod tests {
         }
     }
 
+    fn names(fabric: &str) -> LinkNames {
+        LinkNames {
+            prefixes: vec!["cali".into(), "azv".into()],
+            fabric: fabric.parse().unwrap_or(FabricChoice::None),
+            bridges: LinkNames::BRIDGES.map(str::to_owned).into(),
+        }
+    }
+
+    #[test]
+    fn what_is_the_hosts_own_is_no_pods() {
+        let mut snapshot = snapshot();
+        let mut with = |ifindex: u32, name: &str, address: &str, route: &str| {
+            let ips = |ip: &str| ip.parse().into_iter().collect();
+            let link = Link {
+                addresses: ips(address),
+                host_routes: ips(route),
+                ..link(name, 0)
+            };
+            snapshot.links.insert(ifindex, link);
+        };
+        with(11, "eth1", "10.1.0.4", "");
+        with(12, "vethptp", "10.244.0.1", "10.244.0.9");
+        with(13, "azvffffffffff", "10.244.0.1", "");
+        with(14, "anything", "", "10.244.0.8");
+        for fabric in ["auto", "none", "eth0"] {
+            let own = snapshot.links.iter();
+            let own = own.filter(|(i, link)| names(fabric).is_own(&snapshot, **i, link));
+            let own: Vec<u32> = own.map(|(i, _)| *i).collect();
+            assert_eq!(own, [1, 2, 3, 5, 7, 8, 11], "{fabric}");
+        }
+        // An answer may say what it likes.
+        let said = |interface: &str| Attachment {
+            pod: ("a".into(), "x".into()),
+            interfaces: vec![(interface.into(), String::new())],
+            addresses: Vec::new(),
+            since: SystemTime::UNIX_EPOCH,
+        };
+        for (interface, is) in [
+            ("eth0", false),
+            ("enP1s1", false),
+            ("eth1", false),
+            ("vethptp", true),
+        ] {
+            let found = interfaces(&names("none"), &snapshot, &[said(interface)]).by_ifindex;
+            assert_eq!(found.values().any(|link| link.pod.is_some()), is, "{interface}");
+        }
+    }
+
     #[test]
     fn prefixes_and_bridges_make_workloads_and_default_routes_the_fabric() {
         let get = |fabric: &str| {
-            let names = LinkNames {
-                prefixes: vec!["cali".into(), "azv".into()],
-                fabric: fabric.parse().unwrap_or(FabricChoice::None),
-                bridges: LinkNames::BRIDGES.map(str::to_owned).into(),
-            };
-            let roles = names.roles(&snapshot()).into_iter();
+            let roles = names(fabric).roles(&snapshot()).into_iter();
             roles.map(|(i, _, role)| (i, role)).collect::<Vec<_>>()
         };
         let pods = [(4, Role::Workload), (9, Role::Workload)];
@@ -193,7 +257,7 @@ mod tests {
             since: SystemTime::UNIX_EPOCH + Duration::from_secs(second),
         };
         let get = |said: &[Attachment]| {
-            let interfaces = interfaces(&snapshot(), said).by_ifindex;
+            let interfaces = interfaces(&names("auto"), &snapshot(), said).by_ifindex;
             let known = interfaces.into_iter().filter_map(|(i, interface)| {
                 let behind: Vec<String> = interface.behind.iter().map(ToString::to_string).collect();
                 Some((i, interface.pod?.1, behind.join(" ")))

@@ -3,6 +3,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, PoisonError};
+use std::time::Instant;
 
 use prometheus::core::Collector as _;
 use prometheus::proto::MetricFamily;
@@ -57,7 +58,7 @@ impl Metrics {
         self.tables(&mut families, &seen)?;
         own(&mut families, &seen)?;
         if let Some(kube) = self.vitals.kube() {
-            of_api(&mut families, kube)?;
+            of_api(&mut families, kube, self.vitals.now())?;
         }
         process(&mut families)?;
         let mut text = Vec::new();
@@ -298,6 +299,20 @@ fn own(families: &mut Families, seen: &Seen) -> Result<()> {
     ] {
         families.gauges(name, help, &[], [(Vec::new(), value)])?;
     }
+    if let Some(plugin) = &status.cni_plugin {
+        families.gauges(
+            "calico_azure_cni_plugin_installed",
+            "1 while the chained CNI plug-in is in the network configuration that the container runtime uses.",
+            &[],
+            [(Vec::new(), f64::from(u8::from(!plugin.configuration.is_empty())))],
+        )?;
+        families.counters(
+            "calico_azure_cni_plugin_installs_total",
+            "How often it was put there.",
+            &[],
+            [(Vec::new(), plugin.installs)],
+        )?;
+    }
     families.counters(
         "calico_azure_applies_total",
         "Applies that got through.",
@@ -306,8 +321,8 @@ fn own(families: &mut Families, seen: &Seen) -> Result<()> {
     )
 }
 
-fn of_api(families: &mut Families, kube: &KubeStatus) -> Result<()> {
-    let kinds = kube.kinds();
+fn of_api(families: &mut Families, kube: &KubeStatus, now: Instant) -> Result<()> {
+    let kinds = kube.kinds_at(now);
     let label = |kind: &crate::sources::kube::KindStatus| vec![kind.kind.to_owned()];
     let labels = ["kind"];
     families.gauges(
@@ -416,5 +431,35 @@ impl Families {
                 .filter(|family| !family.get_metric().is_empty()),
         );
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+    use crate::model::Kind;
+
+    #[test]
+    fn silence_of_an_api_is_a_metric_for_each_kind() {
+        let (kube, then) = (KubeStatus::default(), Instant::now());
+        kube.pretend(Kind::Pod, "v1", Some(then));
+        kube.pretend(
+            Kind::Tier,
+            "crd.projectcalico.org/v1",
+            Some(then + Duration::from_secs(290)),
+        );
+        kube.pretend(Kind::Node, "v1", None);
+        let mut families = Families::default();
+        of_api(&mut families, &kube, then + Duration::from_secs(300)).unwrap();
+        let mut text = Vec::new();
+        TextEncoder::new().encode(&families.0, &mut text).unwrap();
+        let text = String::from_utf8(text).unwrap();
+        let silence = text
+            .lines()
+            .filter_map(|line| line.strip_prefix("calico_azure_api_silence_seconds"));
+        let silence: Vec<&str> = silence.collect();
+        assert_eq!(silence, ["{kind=\"Pod\"} 300", "{kind=\"Tier\"} 10"]);
     }
 }

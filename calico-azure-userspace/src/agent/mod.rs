@@ -5,6 +5,7 @@
 //! reported once. When the process ends, however it ends, the kernel goes on deciding.
 
 mod adopt;
+pub mod cni;
 mod config;
 mod core;
 mod events;
@@ -15,6 +16,7 @@ mod metrics;
 pub mod names;
 mod networking;
 pub mod preflight;
+mod problems;
 mod protect;
 mod serve;
 mod staged;
@@ -24,7 +26,7 @@ mod vitals;
 
 pub use config::{
     AgentConfig, EstablishedFlows, FabricChoice, Failsafes, HostCgroup, Imds, LogFlows, MarkMask,
-    SETTINGS_TIMEOUTS, SetLog, SetLogFn, Source, Tunnels, Wireserver, endpoint_to_host,
+    SETTINGS_TIMEOUTS, SetLog, SetLogFn, Source, Tunnels, UnknownInterfaces, Wireserver, endpoint_to_host,
 };
 pub use links::LinkNames;
 pub use networking::{Choice as NetworkingChoice, Found, Networking};
@@ -56,6 +58,7 @@ use self::metrics::Metrics;
 use self::protect::Protector;
 use self::serve::Server;
 use self::staged::{Staged, StagedTables};
+use self::status::StatusPlugin;
 use self::vitals::Vitals;
 
 /// The agent cannot start, or cannot go on.
@@ -96,6 +99,7 @@ pub(crate) enum Message {
     Inputs(Vec<Event>),
     Links(Result<Snapshot, LinksError>),
     Attachments(Vec<Attachment>),
+    Plugin(StatusPlugin),
     Stop,
 }
 
@@ -119,6 +123,16 @@ impl From<Result<Snapshot, LinksError>> for Message {
 
 /// How long until a failed apply or attach is tried again.
 const RETRY: Duration = Duration::from_secs(1);
+
+/// From now on a thread or task that panics takes the process with it. Whoever started it starts another, and the kernel goes on deciding
+/// meanwhile; otherwise it would go on without what that thread did, deaf and to all appearances well.
+pub fn end_on_panic() {
+    let report = std::panic::take_hook();
+    std::panic::set_hook(Box::new(move |panic| {
+        report(panic);
+        std::process::abort();
+    }));
+}
 
 /// Runs until SIGTERM or SIGINT.
 ///
@@ -173,6 +187,9 @@ pub fn run(mut config: AgentConfig) -> Result<(), AgentError> {
     };
     let told = vec![config.cni_results.clone(), attachments_path(&config.run_dir)];
     attachments::watch(told, sender.clone()).map_err(AgentError::Start)?;
+    if let Some(plugin) = config.plugin.clone() {
+        cni::start(plugin, sender.clone()).map_err(AgentError::Start)?;
+    }
     let mut core = Core::new(config, maps, parts)?;
     link_source::watch(sender.clone(), move |news| {
         protect::with(&protector, |p| match news {
@@ -225,6 +242,7 @@ pub fn run(mut config: AgentConfig) -> Result<(), AgentError> {
                 Message::Inputs(events) => events.into_iter().for_each(|event| core.resource(event)),
                 Message::Links(snapshot) => core.links(snapshot?),
                 Message::Attachments(said) => core.attachments(said),
+                Message::Plugin(plugin) => core.plugin(plugin),
             }
         }
         core.step(begun);
@@ -256,5 +274,34 @@ fn warn(config: &AgentConfig) {
             }
         }
         Err(error) => tracing::warn!(%error, "cannot look at the node"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::process::Command;
+
+    /// Set for a copy of this test's process.
+    const COPY: &str = "CALICO_AZURE_TEST_PANICS";
+
+    #[test]
+    fn a_task_that_panics_takes_the_process_with_it() {
+        const OWN: &str = "agent::tests::a_task_that_panics_takes_the_process_with_it";
+        if std::env::var_os(COPY).is_some() {
+            super::end_on_panic();
+            // As an event loop does with its tasks: it goes on without this one.
+            let _caught = std::panic::catch_unwind(|| panic!("on purpose"));
+            return;
+        }
+        let own = std::env::current_exe().unwrap();
+        let output = Command::new(own)
+            .args(["--exact", OWN, "--nocapture"])
+            .env(COPY, "1")
+            .output()
+            .unwrap();
+        let said = String::from_utf8_lossy(&output.stderr);
+        let signal = std::os::unix::process::ExitStatusExt::signal(&output.status);
+        assert_eq!(signal, Some(libc::SIGABRT), "{said}");
+        assert!(said.contains("on purpose"), "{said}");
     }
 }

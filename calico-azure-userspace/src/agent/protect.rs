@@ -61,7 +61,7 @@ impl Protector {
     pub(super) fn see(&mut self, snapshot: &Snapshot) {
         let now: BTreeSet<u32> = snapshot.links.keys().copied().collect();
         match self.known.replace(now.clone()) {
-            None => self.take_over(&now),
+            None => self.take_over(snapshot),
             Some(before) => {
                 for gone in before.difference(&now) {
                     self.attachments.forget(&self.kernel, *gone);
@@ -89,15 +89,18 @@ impl Protector {
     }
 
     /// The first snapshot: links that carry programs of an earlier agent get this one's in place; pins of links
-    /// that are gone go.
-    fn take_over(&mut self, now: &BTreeSet<u32>) {
-        self.inherited.clone_from(now);
+    /// that are gone go, and those of pods' programs on what is no pod's.
+    fn take_over(&mut self, snapshot: &Snapshot) {
+        self.inherited = snapshot.links.keys().copied().collect();
         let pinned = self.kernel.pins().map(Pins::pinned_links);
         for (ifindex, _program) in pinned.and_then(Result::ok).unwrap_or_default() {
-            if now.contains(&ifindex) {
-                self.inherited.remove(&ifindex);
-            } else {
+            let Some(link) = snapshot.links.get(&ifindex) else {
                 self.attachments.forget(&self.kernel, ifindex);
+                continue;
+            };
+            self.inherited.remove(&ifindex);
+            if self.names.is_own(snapshot, ifindex, link) {
+                self.attachments.detach(&self.kernel, ifindex, Role::Workload);
             }
         }
     }
@@ -108,7 +111,9 @@ impl Protector {
         self.inherited.clear();
         self.attach_named(snapshot);
         for ifindex in endpoints {
-            if let Some(link) = snapshot.links.get(&ifindex) {
+            let link = snapshot.links.get(&ifindex);
+            // Without its NIC a node is lost, and nobody could tell it otherwise.
+            if let Some(link) = link.filter(|link| !self.names.is_own(snapshot, ifindex, link)) {
                 self.attach(ifindex, &link.name, Role::Workload);
             }
         }

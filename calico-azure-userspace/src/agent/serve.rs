@@ -146,3 +146,21 @@ fn text(metrics: &Metrics) -> Response {
         Err(error) => (StatusCode::INTERNAL_SERVER_ERROR, format!("{error}\n")).into_response(),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::Ordering;
+
+    use super::*;
+    use crate::agent::vitals::tests::by_hand;
+
+    #[test]
+    fn a_probe_of_an_agent_that_is_stuck_fails() {
+        let (clock, vitals) = by_hand();
+        vitals.begin();
+        assert_eq!(liveness(&vitals).into_response().status(), StatusCode::OK);
+        clock.store(91, Ordering::Relaxed);
+        let code = liveness(&vitals).into_response().status();
+        assert_eq!(code, StatusCode::SERVICE_UNAVAILABLE);
+    }
+}

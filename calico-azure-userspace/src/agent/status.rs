@@ -33,10 +33,27 @@ pub struct Status {
     pub last_change_us: u64,
     /// Map operations of the last apply.
     pub last_operations: usize,
+    /// The chained CNI plug-in, if the agent is to keep it installed.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub cni_plugin: Option<StatusPlugin>,
+    /// What computed names of pods' interfaces begin with.
+    pub interface_prefixes: Vec<String>,
     pub endpoints: Vec<StatusEndpoint>,
     pub attached: Vec<Attached>,
     /// What is wrong, each with what to do.
     pub problems: Vec<String>,
+}
+
+/// The chained CNI plug-in.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct StatusPlugin {
+    /// The network configuration that it is in; empty: it is in none.
+    pub configuration: String,
+    /// How often the agent has put it there: more than once if somebody writes it anew.
+    pub installs: u64,
+    /// Why it is nowhere.
+    #[serde(skip)]
+    pub problem: Option<String>,
 }
 
 /// One pod on this node.

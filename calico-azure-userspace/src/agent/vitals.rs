@@ -8,9 +8,19 @@ use super::status::Status;
 use crate::dataplane::expire::Pass;
 use crate::sources::kube::KubeStatus;
 
+/// Tells what time it is.
+pub(super) struct Clock(Box<dyn Fn() -> Instant + Send + Sync>);
+
+impl std::fmt::Debug for Clock {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Clock")
+    }
+}
+
 /// Shared by all threads.
 #[derive(Debug)]
 pub(super) struct Vitals {
+    clock: Clock,
     started: Instant,
     /// When the batch that is being handled was begun, in milliseconds since the start and one more; 0: none is.
     busy_since: AtomicU64,
@@ -50,20 +60,33 @@ pub(super) struct Conntrack {
 
 impl Default for Vitals {
     fn default() -> Self {
+        Self::new(Instant::now)
+    }
+}
+
+impl Vitals {
+    pub(super) fn new(clock: impl Fn() -> Instant + Send + Sync + 'static) -> Self {
         Self {
-            started: Instant::now(),
+            started: clock(),
+            clock: Clock(Box::new(clock)),
             busy_since: AtomicU64::new(0),
             seen: Mutex::default(),
             conntrack: Mutex::default(),
             kube: OnceLock::new(),
         }
     }
-}
 
-impl Vitals {
+    pub(super) fn now(&self) -> Instant {
+        (self.clock.0)()
+    }
+
+    fn elapsed(&self) -> Duration {
+        self.now().duration_since(self.started)
+    }
+
     /// The owner of all state begins a batch.
     pub(super) fn begin(&self) {
-        let now = u64::try_from(self.started.elapsed().as_millis()).unwrap_or(u64::MAX - 1);
+        let now = u64::try_from(self.elapsed().as_millis()).unwrap_or(u64::MAX - 1);
         self.busy_since.store(now + 1, Ordering::Relaxed);
     }
 
@@ -75,7 +98,7 @@ impl Vitals {
     /// For how long it has been at the same batch.
     pub(super) fn busy(&self) -> Option<Duration> {
         let since = self.busy_since.load(Ordering::Relaxed).checked_sub(1)?;
-        self.started.elapsed().checked_sub(Duration::from_millis(since))
+        self.elapsed().checked_sub(Duration::from_millis(since))
     }
 
     pub(super) fn publish(&self, change: impl FnOnce(&mut Seen)) {
@@ -111,4 +134,17 @@ impl Vitals {
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[cfg(test)]
+pub(super) mod tests {
+    use super::*;
+
+    /// A clock that stands until it is put forward, by seconds, and what goes by it.
+    pub(crate) fn by_hand() -> (Arc<AtomicU64>, Vitals) {
+        let (start, ahead) = (Instant::now(), Arc::new(AtomicU64::new(0)));
+        let now = Arc::clone(&ahead);
+        let clock = move || start + Duration::from_secs(now.load(Ordering::Relaxed));
+        (ahead, Vitals::new(clock))
+    }
 }

@@ -1,5 +1,7 @@
 //! `calico-azure agent`.
 
+use std::collections::BTreeSet;
+use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -8,10 +10,10 @@ use clap::{Args, ValueEnum as _};
 use ipnet::IpNet;
 
 use super::{Log, NodeArgs, OK, Outcome, object};
-use crate::agent::felix::{Told, ToldListener};
+use crate::agent::felix::{Told, ToldListener, ToldTimeouts, severity, source_spoofing};
 use crate::agent::{
     AgentConfig, EstablishedFlows, FabricChoice, Failsafes, HostCgroup, Imds, LinkNames, LogFlows, MarkMask,
-    Networking, NetworkingChoice, Source, Wireserver, endpoint_to_host, run,
+    Networking, NetworkingChoice, Source, UnknownInterfaces, Wireserver, endpoint_to_host, run,
 };
 use crate::dataplane::attach::Mode;
 use crate::dataplane::kernel::Sizes;
@@ -95,6 +97,10 @@ pub(super) struct AgentArgs {
     /// What becomes of pods' requests to Azure's instance metadata service (169.254.169.254).
     #[arg(long, env = "CALICO_AZURE_IMDS", value_enum, default_value_t)]
     imds: Imds,
+    /// What becomes of traffic at an interface that is by its name a pod's, and nobody knows which pod's. `allow` leaves new pods open until
+    /// their policy is in the kernel.
+    #[arg(long, env = "CALICO_AZURE_UNKNOWN_INTERFACES", value_enum, default_value_t)]
+    unknown_interfaces: UnknownInterfaces,
     /// For how long after the first start on a node TCP connections that had begun before go on, if policy allows that they began; 0:
     /// they must begin anew.
     #[arg(
@@ -167,6 +173,15 @@ pub(super) struct AgentArgs {
     #[arg(long, env = "FELIX_DEFAULTENDPOINTTOHOSTACTION", value_name = "Drop|Accept|Return",
           value_parser = endpoint_to_host)]
     default_endpoint_to_host_action: Option<EndpointToHost>,
+    /// Whether this node's pods may have the source prefixes that they ask for by annotation.
+    #[arg(long, env = "FELIX_WORKLOADSOURCESPOOFING", value_name = "Any|Disabled", value_parser = source_spoofing)]
+    workload_source_spoofing: Option<bool>,
+    /// Timeouts of conntrack, like `TCPSynSent=20s,UDPTimeout=90s`; names as in FelixConfiguration's bpfConntrackTimeouts.
+    #[arg(long, env = "FELIX_BPFCONNTRACKTIMEOUTS", value_name = "NAME=DURATION,…")]
+    conntrack_timeouts: Option<ToldTimeouts>,
+    /// What to log, in Felix's words, if `--log` is not given.
+    #[arg(long, env = "FELIX_LOGSEVERITYSCREEN", value_name = "Trace|Debug|Info|Warning|Error|Fatal|None", value_parser = severity)]
+    log_severity_screen: Option<&'static str>,
     /// Ports of the host that no policy closes, instead of FelixConfiguration's: `protocol:port` or
     /// `protocol:net:port`, with commas between, or `none`.
     #[arg(long, env = "FELIX_FAILSAFEINBOUNDHOSTPORTS", value_name = "PORTS|none")]
@@ -182,6 +197,8 @@ pub(super) struct AgentArgs {
     #[arg(long, env = "CALICO_AZURE_TABLE_ENTRIES", default_value_t = Sizes::default().tables,
           value_parser = clap::value_parser!(u32).range(1024..))]
     table_entries: u32,
+    #[command(flatten)]
+    plugin: super::cni::PluginArgs,
     /// An eBPF object instead of the one in this binary.
     #[arg(long, value_name = "FILE")]
     object: Option<PathBuf>,
@@ -200,8 +217,26 @@ pub(super) fn networking(text: &str) -> Result<NetworkingChoice, String> {
     })
 }
 
+/// Settings of Felix's among these variables that no flag stands for, as they are written.
+fn without_effect(variables: impl Iterator<Item = OsString>) -> Vec<String> {
+    let agent = AgentArgs::augment_args(clap::Command::new("agent"));
+    let known = agent.get_arguments().filter_map(|arg| arg.get_env());
+    let known: BTreeSet<&std::ffi::OsStr> = known.collect();
+    let unknown = variables.filter(|name| !known.contains(name.as_os_str()));
+    let names = unknown.map(|name| name.to_string_lossy().into_owned());
+    names
+        .filter(|name| name.to_ascii_uppercase().starts_with("FELIX_"))
+        .collect()
+}
+
 impl AgentArgs {
     pub(super) fn run(self, log: Log) -> Outcome {
+        if let Some(level) = self.log_severity_screen.filter(|_| log.told.is_none()) {
+            (log.set.0)(level)?;
+        }
+        for name in without_effect(std::env::vars_os().map(|(name, _)| name)) {
+            tracing::warn!("{name} has no effect here");
+        }
         let pin_name = self.node.pin_name();
         let NodeArgs {
             node, bpffs, run_dir, ..
@@ -228,6 +263,7 @@ impl AgentArgs {
             tables: self.table_entries,
         };
         run(AgentConfig {
+            plugin: self.plugin.plugin(&node, &run_dir),
             node,
             source,
             fabric: self.fabric_interface,
@@ -249,6 +285,7 @@ impl AgentArgs {
             established_flows: self.established_flows,
             wireserver: self.wireserver,
             imds: self.imds,
+            unknown_interfaces: self.unknown_interfaces,
             adopt: Duration::from_secs(self.adopt_flows.into()),
             adopt_until: 0,
             allowed_sources: self.allowed_forwarded_sources,
@@ -256,6 +293,7 @@ impl AgentArgs {
             policy: FelixConfiguration {
                 name: "the agent's own".into(),
                 endpoint_to_host: self.default_endpoint_to_host_action,
+                source_spoofing: self.workload_source_spoofing,
                 failsafe_inbound: self.failsafe_inbound_host_ports.map(|ports| ports.0),
                 failsafe_outbound: self.failsafe_outbound_host_ports.map(|ports| ports.0),
                 ..FelixConfiguration::default()
@@ -276,12 +314,33 @@ impl AgentArgs {
                     host: self.metrics_host,
                     port: self.metrics_port,
                 },
-                log: log.told,
+                timeouts: self.conntrack_timeouts.unwrap_or_default(),
+                log: log.told.or_else(|| self.log_severity_screen.map(str::to_owned)),
             },
             set_log: log.set,
             sizes,
             object: object::read(self.object.as_deref())?,
         })?;
         Ok(OK)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn settings_of_felix_that_nobody_reads_are_named() {
+        let names = [
+            "FELIX_LOGSEVERITYSCREEN",
+            "FELIX_BPFCONNTRACKTIMEOUTS",
+            "FELIX_WORKLOADSOURCESPOOFING",
+            "FELIX_INTERFACEPREFIX",
+            "FELIX_IPINIPENABLED",
+            "felix_wireguardenabled",
+            "PATH",
+        ];
+        let unknown = without_effect(names.into_iter().map(OsString::from));
+        assert_eq!(unknown, ["FELIX_IPINIPENABLED", "felix_wireguardenabled"]);
     }
 }

@@ -28,7 +28,7 @@ use std::sync::Arc;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use tracing_subscriber::EnvFilter;
 
-use crate::agent::SetLog;
+use crate::agent::{SetLog, end_on_panic};
 
 /// No finding.
 pub const OK: u8 = 0;
@@ -129,10 +129,15 @@ impl NodeArgs {
 #[must_use]
 pub fn main() -> ExitCode {
     let cli = Cli::parse();
-    let log = match start_log(cli.log) {
+    // An empty variable is none.
+    let log = match start_log(cli.log.filter(|filter| !filter.is_empty())) {
         Ok(log) => log,
         Err(error) => return fail(&format!("--log: {error}")),
     };
+    // Those that run for long have threads.
+    if matches!(cli.command, Command::Agent(_) | Command::Doctor(_)) {
+        end_on_panic();
+    }
     let mut out = std::io::stdout().lock();
     let result = match cli.command {
         Command::Agent(args) => {

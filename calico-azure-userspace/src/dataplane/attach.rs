@@ -265,11 +265,16 @@ impl Attachments {
     pub fn forget(&mut self, kernel: &Kernel, ifindex: u32) {
         self.detach_untracked(kernel, ifindex);
         for role in [Role::Workload, Role::Fabric] {
-            for (program, _) in role.programs() {
-                self.held.remove(&(ifindex, program));
-                if let Some(pins) = kernel.pins() {
-                    let _never_pinned = std::fs::remove_file(pins.link(ifindex, program));
-                }
+            self.detach(kernel, ifindex, role);
+        }
+    }
+
+    /// Takes the pinned programs of a role off an interface. Filters have no pins: another role's take their place.
+    pub fn detach(&mut self, kernel: &Kernel, ifindex: u32, role: Role) {
+        for (program, _) in role.programs() {
+            self.held.remove(&(ifindex, program));
+            if let Some(pins) = kernel.pins() {
+                let _never_pinned = std::fs::remove_file(pins.link(ifindex, program));
             }
         }
     }

@@ -44,6 +44,8 @@ pub struct Interface {
     pub addresses: Vec<IpAddr>,
     /// The pod that a CNI plug-in made it for.
     pub pod: Option<Name>,
+    /// It is the host's own, like its NIC: no pod's, whatever routes, plug-ins or workload endpoints say.
+    pub own: bool,
 }
 
 /// What the agent knows of its node without asking Kubernetes.

@@ -90,10 +90,11 @@ impl<'a> Topology<'a> {
 
     fn assign_interfaces(&mut self, store: &Store) {
         let interfaces = &store.interfaces().by_ifindex;
-        let by_name: HashMap<&str, u32> = interfaces.iter().map(|(i, x)| (x.name.as_str(), *i)).collect();
+        let mut by_name: HashMap<&str, u32> = HashMap::new();
         let mut by_route: HashMap<IpAddr, u32> = HashMap::new();
         let mut by_pod: HashMap<(&str, &str), u32> = HashMap::new();
-        for (ifindex, interface) in interfaces {
+        for (ifindex, interface) in interfaces.iter().filter(|(_, interface)| !interface.own) {
+            by_name.insert(&interface.name, *ifindex);
             if let Some((namespace, name)) = &interface.pod {
                 by_pod.entry((namespace, name)).or_insert(*ifindex);
             }

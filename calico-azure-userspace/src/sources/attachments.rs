@@ -163,7 +163,10 @@ fn parse(bytes: &[u8], since: SystemTime) -> Option<Attachment> {
     if cached.kind != KIND || cached.if_name != IFNAME {
         return None;
     }
-    let host_side = cached.result.interfaces.iter().filter(|i| i.sandbox.is_empty());
+    // Azure's plug-in names the pod's own interface only, and not where it is.
+    let inner = |i: &AnswerInterface| i.name == cached.if_name;
+    let interfaces = cached.result.interfaces.iter();
+    let host_side = interfaces.filter(|i| i.sandbox.is_empty() && !inner(i));
     Some(Attachment {
         pod: (argument("K8S_POD_NAMESPACE")?, argument("K8S_POD_NAME")?),
         interfaces: host_side.map(|i| (i.name.clone(), i.mac.clone())).collect(),
@@ -216,6 +219,13 @@ mod tests {
             broken[field] = value;
             assert_eq!(parse(broken.to_string().as_bytes(), now), None, "{broken}");
         }
+        // What Azure's plug-in answers names no interface of the host.
+        let mut azure = answer("web", "veth1");
+        azure["result"] = json!({"cniVersion": "0.3.0", "interfaces": [{"name": "eth0"}], "dns": {},
+            "ips": [{"version": "4", "address": "10.240.0.9/16", "gateway": "10.240.0.1"}],
+            "routes": [{"dst": "0.0.0.0/0", "gw": "10.240.0.1"}]});
+        let found = parse(azure.to_string().as_bytes(), now).unwrap();
+        assert_eq!((found.interfaces.len(), found.addresses.len()), (0, 1));
         assert_eq!(parse(b"", now), None);
         assert_eq!(parse(br#"{"kind":"cniCac"#, now), None);
     }

@@ -5,7 +5,7 @@ pub mod dir;
 pub mod filters;
 pub mod kube;
 pub mod links;
-mod notifications;
+pub(crate) mod notifications;
 
 use crate::model::{Key, Problem, Resource};
 

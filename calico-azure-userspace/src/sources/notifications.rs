@@ -1,4 +1,4 @@
-//! The kernel's word that something in a directory has changed. Only other sources use this.
+//! The kernel's word that something in a directory has changed. Other sources use this, and `agent::cni`.
 
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
@@ -14,7 +14,7 @@ const QUIET: Duration = Duration::from_millis(5);
 const BURST: Duration = Duration::from_millis(50);
 
 /// Returns at the end of a burst of notifications, or after `timeout`.
-pub(super) fn wait(woken: &Receiver<()>, timeout: Duration) {
+pub(crate) fn wait(woken: &Receiver<()>, timeout: Duration) {
     if woken.recv_timeout(timeout).is_err() {
         return;
     }
@@ -28,7 +28,7 @@ pub(super) fn wait(woken: &Receiver<()>, timeout: Duration) {
 }
 
 /// The kernel's notifications about the directory, as far as they can be had.
-pub(super) struct Notifications {
+pub(crate) struct Notifications {
     dir: PathBuf,
     wake: SyncSender<()>,
     /// With the device and inode of what is watched: a directory made anew needs a new watch.
@@ -38,7 +38,7 @@ pub(super) struct Notifications {
 
 impl Notifications {
     /// `wake`: one pending wake-up says as much as many.
-    pub(super) fn new(dir: PathBuf, wake: SyncSender<()>) -> Self {
+    pub(crate) fn new(dir: PathBuf, wake: SyncSender<()>) -> Self {
         Self {
             dir,
             wake,
@@ -48,7 +48,7 @@ impl Notifications {
     }
 
     /// Watches the directory that is there now, or the nearest above it, in which it may be made.
-    pub(super) fn keep_up(&mut self) {
+    pub(crate) fn keep_up(&mut self) {
         // It may be made while we begin to watch.
         while let Some((path, now)) = nearest(&self.dir) {
             if self.watcher.as_ref().is_some_and(|(_, watched)| *watched == now) {

@@ -74,8 +74,6 @@ capabilities:
 
 {{- /* Of those that put the chained plug-in into the node's network configuration, or take it out. */ -}}
 {{- define "calico-azure.pluginMounts" -}}
-- name: run
-  mountPath: /run/calico-azure
 - name: cni-bin
   mountPath: /host-cni-bin
 - name: cni-conf

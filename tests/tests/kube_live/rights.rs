@@ -1,11 +1,12 @@
 //! An agent with exactly the rights that the manifests give it, and what it says when one is taken away; its token, which is replaced.
 
-use std::path::Path;
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use calico_azure_tests::apiserver::{ApiSpec, Objects};
 use calico_azure_tests::kubelab::KubeLab;
-use calico_azure_tests::lab::Agent;
+use calico_azure_tests::lab::{Agent, AgentSpec, binary};
 use serde_json::{Value, json};
 
 use super::{SOON, agree, get, lab, servers, watch};
@@ -205,6 +206,64 @@ fn replace(path: &Path, text: &str) {
     let new = path.with_extension("new");
     std::fs::write(&new, text).unwrap();
     std::fs::rename(new, path).unwrap();
+}
+
+/// The agent as a pod of the node has it: told nothing but the service's address, and with the files of a service account where kubelets put
+/// them, in a mount namespace of its own.
+fn in_a_pod(dir: &Path) -> PathBuf {
+    const SCRIPT: &str = r#"#!/bin/sh
+left=$#
+while [ "$left" -gt 0 ]; do
+    word=$1; shift; left=$((left - 1))
+    if [ "$word" = --kubeconfig ]; then shift; left=$((left - 1)); else set -- "$@" "$word"; fi
+done
+exec unshare --mount sh -c '
+    files=/run/secrets/kubernetes.io/serviceaccount
+    mount -t tmpfs tmpfs /run && mkdir -p $files && mount --bind "$0" $files && exec "$@"' DIR BINARY "$@"
+"#;
+    let script = SCRIPT.replace("DIR", &dir.display().to_string());
+    let script = script.replace("BINARY", &binary().unwrap().display().to_string());
+    let path = dir.join("agent");
+    std::fs::write(&path, script).unwrap();
+    std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o755)).unwrap();
+    path
+}
+
+#[test]
+fn in_a_pod_its_service_account_is_all_that_an_agent_is_told() {
+    let mut lab = lab(1, &ApiSpec::default());
+    install(&lab);
+    let dir = tempfile::tempdir().unwrap();
+    let secret =
+        json!({"apiVersion": "v1", "kind": "Secret", "metadata": {"name": "own", "namespace": AGENT}});
+    for (file, text) in [
+        ("token", token(&lab.objects, &secret)),
+        ("ca.crt", lab.server.authority().to_owned()),
+        ("namespace", AGENT.to_owned()),
+    ] {
+        std::fs::write(dir.path().join(file), text).unwrap();
+    }
+    let node = &lab.cluster.nodes[0];
+    let spec = AgentSpec {
+        binary: in_a_pod(dir.path()),
+        // Left out again by the script.
+        kubeconfig: Some("/nowhere".into()),
+        ..AgentSpec::new().unwrap()
+    };
+    let spec = spec
+        .env("KUBERNETES_SERVICE_HOST", "127.0.0.1")
+        .env("KUBERNETES_SERVICE_PORT", lab.server.port().to_string());
+    lab.agents
+        .push(Agent::start(&lab.cluster.dir, node, spec).unwrap());
+    lab.wait_agents().unwrap();
+    let status = lab.agents[0].status().unwrap().unwrap();
+    assert!(status.problems.is_empty(), "{:?}", status.problems);
+    let mut wire = watch(&lab);
+    let written = lab.objects.put(&nothing()).unwrap();
+    for pair in ["near", "away"] {
+        wire.obeys(pair, false, written.sent, SOON).unwrap();
+    }
+    agree(&lab, SOON);
 }
 
 #[test]

@@ -20,6 +20,8 @@ use crate::workspace::Workspace;
 const RENDER: &str = include_str!("render.go");
 /// One manifest for each; `auto` is for those who try it out.
 const NETWORKS: [&str; 4] = ["azure-cni", "udr", "flannel", "host-local"];
+/// The one that also comes with pods' starts held by the chained plug-in.
+const HELD: &str = "azure-cni";
 /// In the order in which they are applied.
 const TEMPLATES: [&str; 3] = ["namespace.yaml", "rbac.yaml", "daemonset.yaml"];
 const NAMESPACE: &str = "calico-azure";
@@ -65,12 +67,20 @@ fn rendered(ui: &Ui, ws: &Workspace) -> anyhow::Result<BTreeMap<String, String>>
     let chart = Chart::read(&ws.root.join("deploy/chart"))?;
     let program = renderer(ui, ws)?;
     let mut manifests = BTreeMap::new();
-    for network in NETWORKS {
-        let changes = json!({"networking": network, "namespace": {"create": true}});
+    let networks = NETWORKS.map(|network| (network.to_owned(), network, false));
+    let held = (format!("{HELD}-held"), HELD, true);
+    for (name, network, holds) in networks.into_iter().chain([held]) {
+        let changes =
+            json!({"networking": network, "namespace": {"create": true}, "cniPlugin": {"enabled": holds}});
         let mut parts = chart.render(&program, changes, &TEMPLATES)?;
         let documents: Vec<String> = TEMPLATES.iter().filter_map(|name| parts.remove(*name)).collect();
-        let how = format!("`--set networking={network} --set namespace.create=true`");
-        manifests.insert(format!("{network}.yaml"), manifest(&how, &documents));
+        let holds = if holds {
+            " --set cniPlugin.enabled=true"
+        } else {
+            ""
+        };
+        let how = format!("`--set networking={network} --set namespace.create=true{holds}`");
+        manifests.insert(format!("{name}.yaml"), manifest(&how, &documents));
     }
     let changes = json!({"doctor": {"enabled": true}});
     let documents = chart.render(&program, changes, &["doctor.yaml"])?;
@@ -79,16 +89,7 @@ fn rendered(ui: &Ui, ws: &Workspace) -> anyhow::Result<BTreeMap<String, String>>
         "doctor.yaml".to_owned(),
         manifest("`--set doctor.enabled=true`", &documents),
     );
-    // Only Helm's users have it, and it must render all the same.
-    let changes = json!({"cniPlugin": {"enabled": true}});
-    for text in chart.render(&program, changes, &["daemonset.yaml"])?.values() {
-        let object: Value = serde_saphyr::from_str(text).context("daemonset.yaml with cniPlugin.enabled")?;
-        let init = &object["spec"]["template"]["spec"]["initContainers"][0];
-        ensure!(
-            init["args"][1] == "install",
-            "daemonset.yaml has no init container with cniPlugin.enabled"
-        );
-    }
+    refuses(&chart, &program)?;
     let changes = json!({"cleanup": {"node": NODE}});
     let documents: Vec<String> = chart
         .render(&program, changes, &["cleanup.yaml"])?
@@ -97,6 +98,29 @@ fn rendered(ui: &Ui, ws: &Workspace) -> anyhow::Result<BTreeMap<String, String>>
     let how = format!("`--set cleanup.node={NODE}`");
     manifests.insert("cleanup.yaml".to_owned(), manifest(&how, &documents));
     Ok(manifests)
+}
+
+/// Values that the schema must not let through.
+fn refuses(chart: &Chart, program: &Path) -> anyhow::Result<()> {
+    for (changes, said) in [
+        (json!({"networking": "calico"}), "values.networking"),
+        (json!({"netwroking": "udr"}), "netwroking is not known"),
+        (json!({"metrics": {"port": 0}}), "values.metrics.port"),
+        (
+            json!({"cniPlugin": {"enabled": "yes"}}),
+            "values.cniPlugin.enabled",
+        ),
+        (json!({"env": {"A": 1}}), "values.env.A"),
+        (json!({"interfacePrefix": "a b"}), "values.interfacePrefix"),
+    ] {
+        let text = changes.to_string();
+        match chart.render(program, changes, &["daemonset.yaml"]) {
+            Err(error) if error.to_string().contains(said) => {}
+            Err(error) => bail!("values {text} are refused for another reason: {error}"),
+            Ok(_) => bail!("values.schema.json lets {text} through"),
+        }
+    }
+    Ok(())
 }
 
 fn manifest(how: &str, documents: &[String]) -> String {
@@ -111,6 +135,7 @@ fn manifest(how: &str, documents: &[String]) -> String {
 struct Chart {
     about: Value,
     values: Value,
+    schema: Value,
     templates: BTreeMap<String, String>,
 }
 
@@ -130,6 +155,8 @@ impl Chart {
         let chart = Self {
             about: yaml(&dir.join("Chart.yaml"))?,
             values: yaml(&dir.join("values.yaml"))?,
+            schema: serde_json::from_str(&read(&dir.join("values.schema.json"))?)
+                .context("values.schema.json")?,
             templates,
         };
         let version = env!("CARGO_PKG_VERSION");
@@ -164,6 +191,7 @@ impl Chart {
                 // What kubectl applies is no release of Helm's.
                 "Release": {"Name": "calico-azure", "Namespace": NAMESPACE, "Service": "kubectl"},
             },
+            "schema": self.schema,
             "templates": self.templates,
             "wanted": wanted,
         });

@@ -4,17 +4,22 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::io::{Read as _, Write as _};
+use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
+use ipnet::IpNet;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use super::protocol::{Call, Configuration, Failure, OnTimeout, VERSIONS, code};
+use super::protocol::{Call, Configuration, Failure, VERSIONS, code};
+use crate::agent::cni::OnTimeout;
 use crate::agent::{attachments_path, status_path};
+use crate::model::Pod;
+use crate::policy::topology::interface_name;
 use crate::sources::attachments::IFNAME;
-use crate::sources::links::snapshot;
+use crate::sources::links::{Link, LinkKind, Snapshot, snapshot};
 
 /// How often the agent's status is looked at.
 const LOOK: Duration = Duration::from_millis(10);
@@ -96,13 +101,12 @@ fn add(configuration: &Configuration, node: &Node, call: &Call) -> Result<Value,
     };
     node.tell(configuration, call, result)?;
     let ends = Instant::now() + configuration.timeout();
-    let interfaces = host_side(result)?;
+    let links = links()?;
     loop {
         let status = node.status();
-        if status
-            .as_ref()
-            .is_some_and(|status| status.enforces(&pod, &interfaces))
-        {
+        let enforces =
+            |status: &Status| status.enforces(&pod, &host_side(&links, call, result, &pod, status));
+        if status.as_ref().is_some_and(enforces) {
             return Ok(result.clone());
         }
         if Instant::now() >= ends {
@@ -115,6 +119,11 @@ fn add(configuration: &Configuration, node: &Node, call: &Call) -> Result<Value,
                 Some(status) if !status.ready => {
                     "the agent is not ready: see `calico-azure status`".to_owned()
                 }
+                Some(status) if host_side(&links, call, result, &pod, &status).is_empty() => format!(
+                    "which interface is its? The plug-ins before name none of this node's, none has a name computed from the pod's ({}), and \
+                     no route leads to its address: set the agent's --interface-prefix",
+                    status.interface_prefixes.join(", ")
+                ),
                 Some(_) => {
                     "the agent does not know the pod or its interface yet: is the API server reachable?"
                         .to_owned()
@@ -132,11 +141,13 @@ fn check(configuration: &Configuration, node: &Node, call: &Call) -> Result<(), 
     let Some(pod) = call.pod().filter(|_| call.ifname == IFNAME) else {
         return Ok(());
     };
-    let interfaces = configuration.prev_result.as_ref().map(host_side).transpose()?;
+    let nothing = Value::Null;
+    let result = configuration.prev_result.as_ref().unwrap_or(&nothing);
+    let links = links()?;
     let status = node
         .status()
         .ok_or_else(|| Failure::new(code::NOT_AS_MADE, node.silence()))?;
-    if status.enforces(&pod, &interfaces.unwrap_or_default()) {
+    if status.enforces(&pod, &host_side(&links, call, result, &pod, &status)) {
         Ok(())
     } else {
         let message = format!("no policy for {pod} in the kernel");
@@ -166,17 +177,39 @@ fn collect(configuration: &Configuration, node: &Node) -> Result<(), Failure> {
     Ok(())
 }
 
-/// Indexes of the interfaces that the plug-ins before have made in this network namespace.
-fn host_side(result: &Value) -> Result<BTreeSet<u32>, Failure> {
-    let links = snapshot().map_err(|error| Failure::new(code::IO, error.to_string()))?;
+/// This network namespace's.
+fn links() -> Result<Snapshot, Failure> {
+    snapshot().map_err(|error| Failure::new(code::IO, error.to_string()))
+}
+
+/// Indexes of the interfaces that may be the host's end of the pod's: those that the plug-ins before say that they have made here, and
+/// those with a name computed from the pod's, as Azure's plug-in makes them, which names the pod's end only and not where that is. Without
+/// any, those that a route to the pod's address points to.
+fn host_side(links: &Snapshot, call: &Call, result: &Value, pod: &str, status: &Status) -> BTreeSet<u32> {
     let made = result["interfaces"].as_array().into_iter().flatten();
     let here = made.filter(|made| made["sandbox"].as_str().is_none_or(str::is_empty));
-    let names: BTreeSet<&str> = here.filter_map(|made| made["name"].as_str()).collect();
-    let links = links
-        .links
-        .iter()
-        .filter(|(_, link)| names.contains(link.name.as_str()));
-    Ok(links.map(|(ifindex, _)| *ifindex).collect())
+    let names = here.filter_map(|made| made["name"].as_str()).map(str::to_owned);
+    let mut names: BTreeSet<String> = names.filter(|name| *name != call.ifname).collect();
+    let (namespace, name) = pod.split_once('/').unwrap_or_default();
+    let computed = Pod {
+        namespace: namespace.to_owned(),
+        name: name.to_owned(),
+        ..Pod::default()
+    };
+    let prefixes = status.interface_prefixes.iter();
+    names.extend(prefixes.map(|prefix| interface_name(prefix, &computed)));
+    let that = |wanted: &dyn Fn(&Link) -> bool| -> BTreeSet<u32> {
+        let found = links.links.iter().filter(|(_, link)| wanted(link));
+        found.map(|(ifindex, _)| *ifindex).collect()
+    };
+    let named = that(&|link| link.kind != LinkKind::Bridge && names.contains(&link.name));
+    if !named.is_empty() {
+        return named;
+    }
+    let addresses = result["ips"].as_array().into_iter().flatten();
+    let addresses = addresses.filter_map(|ip| ip["address"].as_str()?.parse::<IpNet>().ok());
+    let addresses: BTreeSet<IpAddr> = addresses.map(|net| net.addr()).collect();
+    that(&|link| link.host_routes.iter().any(|ip| addresses.contains(ip)))
 }
 
 fn file_name(container: &str, ifname: &str) -> String {
@@ -193,6 +226,8 @@ struct Node {
 #[derive(Deserialize)]
 struct Status {
     ready: bool,
+    #[serde(default)]
+    interface_prefixes: Vec<String>,
     endpoints: Vec<StatusEndpoint>,
     attached: Vec<StatusAttached>,
 }
@@ -210,7 +245,8 @@ struct StatusAttached {
 }
 
 impl Status {
-    /// The pod's policy is in the kernel, and programs are on its interface: one of these, if any is known.
+    /// The pod's policy is in the kernel, and programs are on its interface, one of these. (What else is said of the pod is about an
+    /// earlier one of its name, perhaps by an agent that is gone.)
     fn enforces(&self, pod: &str, interfaces: &BTreeSet<u32>) -> bool {
         let attached = |ifindex: u32, hook: &str| {
             let mut here = self
@@ -221,7 +257,7 @@ impl Status {
         };
         self.endpoints.iter().any(|endpoint| {
             endpoint.pod == pod
-                && (interfaces.is_empty() || interfaces.contains(&endpoint.ifindex))
+                && interfaces.contains(&endpoint.ifindex)
                 && ["ingress", "egress"]
                     .iter()
                     .all(|hook| attached(endpoint.ifindex, hook))

@@ -7,6 +7,8 @@ use std::time::Duration;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
+use crate::agent::cni::OnTimeout;
+
 /// Versions whose results have interfaces and addresses as we read them.
 pub(super) const VERSIONS: [&str; 5] = ["0.3.0", "0.3.1", "0.4.0", "1.0.0", "1.1.0"];
 
@@ -28,26 +30,6 @@ pub(super) mod code {
     pub(crate) const UNAVAILABLE: u32 = 50;
     /// CHECK: the pod is not as it was made.
     pub(crate) const NOT_AS_MADE: u32 = 100;
-}
-
-/// What becomes of a pod whose policy is not in the kernel in time. Its interface drops everything either way, if an agent runs.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, clap::ValueEnum)]
-#[serde(rename_all = "kebab-case")]
-pub(super) enum OnTimeout {
-    /// Its start fails, and the kubelet tries again.
-    #[default]
-    Fail,
-    /// It starts.
-    Start,
-}
-
-impl OnTimeout {
-    pub(super) const fn name(self) -> &'static str {
-        match self {
-            Self::Fail => "fail",
-            Self::Start => "start",
-        }
-    }
 }
 
 /// Our part of a network configuration, as the runtime completes it.

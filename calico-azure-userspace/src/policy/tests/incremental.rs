@@ -38,6 +38,7 @@ fn churn(rng: &mut Rng, seeds: std::ops::Range<u64>, shape: &Shape) -> Vec<Event
                             if rng.chance(10) {
                                 interface.pod = None;
                             }
+                            interface.own ^= rng.chance(5);
                         }
                         events.push(Event::Interfaces(some));
                     }

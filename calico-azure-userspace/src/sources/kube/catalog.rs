@@ -149,14 +149,17 @@ impl Catalog {
                         next = Next::Soon;
                     }
                 }
-                Choice::Unknown | Choice::Soon => {
+                Choice::Unknown | Choice::Doubtful | Choice::Soon => {
                     next = Next::Soon;
-                    // What is followed already goes on; what will never be served holds nothing up.
+                    // What is followed already goes on; what will never be served, or has no objects, holds nothing up.
                     if self.followed.contains_key(&kind) {
                         expected.insert(kind);
                     } else if choice == Choice::Unknown {
                         is_known = false;
-                    } else if !self.status.in_sync() && self.will_be_served(kind, &customs).await? {
+                    } else if choice == Choice::Soon
+                        && !self.status.in_sync()
+                        && self.will_be_served(kind, &customs).await?
+                    {
                         awaited.push(kind.as_str());
                     }
                 }

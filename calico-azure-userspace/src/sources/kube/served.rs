@@ -87,6 +87,8 @@ pub(super) enum Choice {
     Nowhere,
     /// That cannot be told now.
     Unknown,
+    /// By nobody but a server that does not answer, and that keeps its objects where this kind is not.
+    Doubtful,
     /// It will be in a moment: its definition is there.
     Soon,
 }
@@ -140,11 +142,22 @@ fn of_kind(kind: Kind, known: &[&'static str], versions: &Versions, customs: &Cu
                     is_custom,
                 });
             }
+            Some(Version::Unknown) if api_version == CALICO && is_only_offered(kind, versions, customs) => {
+                return Choice::Doubtful;
+            }
             Some(Version::Unknown) => return Choice::Unknown,
             _ => is_defined |= is_custom,
         }
     }
     if is_defined { Choice::Soon } else { Choice::Nowhere }
+}
+
+/// Whether objects of a kind cannot be there although Calico's API server may offer it: where the older group stores what Calico has (and
+/// not an etcd of its own), that server keeps a kind's objects in the definition of that kind, and there is none.
+fn is_only_offered(kind: Kind, versions: &Versions, customs: &Customs) -> bool {
+    let Customs::Known(_) = customs else { return false };
+    let stored = matches!(versions.get(CALICO_CRD), Some(Version::Serves(_)));
+    stored && !customs.has(kind, CALICO_CRD) && !customs.has(kind, CALICO)
 }
 
 /// Whether a kind's definition is certain to be gone, rather than not yet known to a server that has just started.
@@ -235,6 +248,53 @@ mod tests {
         assert_eq!(shown, expected, "{kind:?}");
     }
 
+    /// What the chart lets the agent do, by group and resource.
+    fn granted() -> BTreeMap<(String, String), BTreeSet<String>> {
+        let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../deploy/chart/templates/rbac.yaml");
+        let text = std::fs::read_to_string(path).unwrap();
+        let plain = text.lines().filter(|line| !line.contains("{{"));
+        let plain = plain.collect::<Vec<_>>().join("\n");
+        let documents: Vec<serde_json::Value> = serde_saphyr::from_multiple(&plain).unwrap();
+        let role = documents
+            .into_iter()
+            .find(|one| one["kind"] == "ClusterRole")
+            .unwrap();
+        let words = |rule: &serde_json::Value, list: &str| -> Vec<String> {
+            serde_json::from_value(rule[list].clone()).unwrap()
+        };
+        let mut granted: BTreeMap<_, BTreeSet<String>> = BTreeMap::new();
+        for rule in role["rules"].as_array().unwrap() {
+            for group in words(rule, "apiGroups") {
+                for resource in words(rule, "resources") {
+                    let verbs = granted.entry((group.clone(), resource)).or_default();
+                    verbs.extend(words(rule, "verbs"));
+                }
+            }
+        }
+        granted
+    }
+
+    #[test]
+    fn the_chart_grants_what_is_watched_and_nothing_more() {
+        let mut wanted: BTreeSet<(String, String)> = watched()
+            .flat_map(|(kind, versions)| {
+                let group =
+                    |version: &&str| version.split_once('/').map_or("", |(group, _)| group).to_owned();
+                versions.iter().map(move |version| (group(version), plural(kind)))
+            })
+            .collect();
+        let definitions = ("apiextensions.k8s.io", "customresourcedefinitions");
+        wanted.insert((definitions.0.to_owned(), definitions.1.to_owned()));
+        let granted = granted();
+        let verbs: BTreeSet<String> = ["list", "watch"].map(str::to_owned).into();
+        for (resource, granted) in &granted {
+            assert_eq!(*granted, verbs, "{resource:?}");
+        }
+        let granted: BTreeSet<(String, String)> = granted.into_keys().collect();
+        let differ: Vec<_> = granted.symmetric_difference(&wanted).collect();
+        assert!(differ.is_empty(), "{differ:?}");
+    }
+
     #[test]
     fn resources_have_the_names_that_kubernetes_and_calico_give_them() {
         for (kind, expected) in [
@@ -307,6 +367,15 @@ mod tests {
         away.insert(CALICO.to_owned(), Version::Unknown);
         check(&away, &customs(&[]), Kind::Tier, "Some(Unknown)");
         check(&away, &native, Kind::Tier, "Some(Unknown)");
+        // The older group stores Calico's objects, and of this kind there are none.
+        let mut stored = versions(&[(CALICO_CRD, &["globalnetworkpolicies"])]);
+        stored.insert(CALICO.to_owned(), Version::Unknown);
+        let others = customs(&["globalnetworkpolicies.crd.projectcalico.org"]);
+        check(&stored, &others, Kind::Tier, "Some(Doubtful)");
+        check(&stored, &Customs::Hidden, Kind::Tier, "Some(Unknown)");
+        check(&stored, &native, Kind::Tier, "Some(Unknown)");
+        let starting = customs(&["tiers.crd.projectcalico.org"]);
+        check(&stored, &starting, Kind::Tier, "Some(Unknown)");
         let place = Place {
             api_version: CALICO.to_owned(),
             is_custom: true,

@@ -60,7 +60,12 @@ impl KubeStatus {
     /// Every kind that is watched.
     #[must_use]
     pub fn kinds(&self) -> Vec<KindStatus> {
-        let now = Instant::now();
+        self.kinds_at(Instant::now())
+    }
+
+    /// As it is at this time.
+    #[must_use]
+    pub fn kinds_at(&self, now: Instant) -> Vec<KindStatus> {
         let status = |(kind, watched): (&Kind, &Watched)| KindStatus {
             kind: kind.as_str(),
             api: watched.api.clone(),
@@ -84,6 +89,16 @@ impl KubeStatus {
 
     pub(super) fn edit(&self, kind: Kind, edit: impl FnOnce(&mut Watched)) {
         edit(self.shared().kinds.entry(kind).or_default());
+    }
+
+    /// A kind that has been read to its end, of which something was heard last then.
+    #[cfg(test)]
+    pub(crate) fn pretend(&self, kind: Kind, api: &str, heard: Option<Instant>) {
+        self.edit(kind, |status| {
+            status.api = api.to_owned();
+            status.synced = true;
+            status.heard = heard;
+        });
     }
 
     pub(super) fn forget(&self, kind: Kind) {

@@ -13,10 +13,11 @@ impl Claims {
     pub(super) fn replace_interfaces(&mut self, interfaces: &Interfaces) -> BTreeSet<u32> {
         let old = std::mem::replace(&mut self.interfaces, interfaces.clone()).by_ifindex;
         let new = &interfaces.by_ifindex;
-        self.by_name = new.iter().map(|(i, x)| (x.name.clone(), *i)).collect();
+        self.by_name.clear();
         self.by_route.clear();
         self.by_pod.clear();
-        for (ifindex, interface) in new {
+        for (ifindex, interface) in new.iter().filter(|(_, interface)| !interface.own) {
+            self.by_name.insert(interface.name.clone(), *ifindex);
             if let Some(pod) = &interface.pod {
                 self.by_pod.entry(pod.clone()).or_insert(*ifindex);
             }

@@ -2,17 +2,17 @@
 
 use serde_json::{Map, Value, json};
 
-use super::PLUGIN;
-use super::protocol::OnTimeout;
+use super::{OnTimeout, PLUGIN};
 
 /// What our plug-in is told.
 #[derive(Clone, Debug)]
-pub(super) struct Ours {
-    pub(super) node: String,
-    pub(super) run_dir: String,
+pub struct Ours {
+    pub node: String,
+    /// The agent's, as the node names it.
+    pub run_dir: String,
     /// Seconds.
-    pub(super) timeout: u32,
-    pub(super) on_timeout: OnTimeout,
+    pub timeout: u32,
+    pub on_timeout: OnTimeout,
 }
 
 /// Which of a directory's files the runtime uses: the first, by name, of those that it knows as configurations.
@@ -64,6 +64,13 @@ pub(super) fn without(text: &str) -> Result<Option<String>, String> {
     plugins.retain(|plugin| !is_ours(plugin));
     let there = plugins.len() != before;
     Ok(there.then(|| pretty(&list)))
+}
+
+/// Whether a list has it, wherever.
+pub(super) fn has(text: &str) -> bool {
+    let list = object(text).unwrap_or_default();
+    let plugins = list.get("plugins").and_then(Value::as_array);
+    plugins.is_some_and(|plugins| plugins.iter().any(is_ours))
 }
 
 fn is_ours(plugin: &Value) -> bool {
