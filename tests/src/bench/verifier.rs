@@ -2,7 +2,7 @@
 
 use anyhow::Result;
 use calico_azure_ebpf::abi::program;
-use calico_azure_userspace::dataplane::kernel::{Kernel, PROGRAMS, Sizes};
+use calico_azure_userspace::dataplane::kernel::{Kernel, PROGRAMS, SOCKET_PROGRAMS, Sizes};
 
 use super::output::machine;
 use crate::harness::object;
@@ -38,7 +38,8 @@ pub(super) fn run() -> Result<bool> {
         "{:<16} {:>22} {:>14}",
         "PROGRAM", "VERIFIED INSTRUCTIONS", "JITED BYTES"
     );
-    for name in PROGRAMS.into_iter().chain([program::TO_HOST, program::UNTRACKED]) {
+    let programs = PROGRAMS.into_iter().chain(SOCKET_PROGRAMS);
+    for name in programs.chain([program::UNTRACKED]) {
         let (instructions, bytes) = kernel.verified(name)?;
         fine &= instructions <= limit;
         println!("{name:<16} {instructions:>22} {bytes:>14}");
