@@ -5,7 +5,7 @@ use std::collections::{BTreeSet, HashMap};
 
 use anyhow::{Context as _, Result};
 use calico_azure_ebpf::abi::{
-    CONFIG_BRIDGED, CONFIG_DENY_IMDS, DEFAULT_MARK_MASK, Endpoint, Hook, Reason, word,
+    CONFIG_ALLOW_UNKNOWN, CONFIG_BRIDGED, CONFIG_DENY_IMDS, DEFAULT_MARK_MASK, Endpoint, Hook, Reason, word,
 };
 use calico_azure_ebpf::packet::SlicePacket;
 use calico_azure_ebpf::verdict::{fabric, service, workload};
@@ -217,6 +217,9 @@ fn at_pods(seen: &mut Seen) -> Result<()> {
         &sent.bytes(),
         Reason::NoEndpoint,
     );
+    let open = HostTables::new(image(CONFIG_ALLOW_UNKNOWN)?);
+    let reason = Reason::UnknownInterface;
+    seen.happens(&open, at(Hook::FromWorkload, UNKNOWN), &sent.bytes(), reason);
     Ok(())
 }
 

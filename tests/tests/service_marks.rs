@@ -179,7 +179,7 @@ fn a_mark_that_is_nobodys_fails_closed() -> Result<()> {
     let mut bench = bench("svcnone")?;
     let mark = mark(&bench, A);
     let packet = translated(false, "b", 80).bytes();
-    let unknown = 0x0fff_0000;
+    let unknown = 0x0ffe_0000;
     for at in [At::to_workload(B), to_fabric()] {
         let drop = [(Hook::Service, Reason::NoEndpoint, 0)];
         bench.expect_marked(at, &packet, (unknown, unknown), &drop)?;

@@ -1,17 +1,18 @@
-//! No transient widening through services: after every single map operation of an update, what a pod sends to a service or
-//! straight to a backend gets the verdict of the state before or of the state after.
+//! No transient widening through services: after every single map operation of an update, what a pod or somebody outside sends to a
+//! service or straight to a backend gets the verdict of the state before or of the state after.
 
 use std::net::IpAddr;
 
 use anyhow::Result;
 use calico_azure_ebpf::abi::{DEFAULT_MARK_MASK, Reason};
 use calico_azure_ebpf::packet::{Packet as _, SlicePacket};
-use calico_azure_ebpf::verdict::{service, workload};
+use calico_azure_ebpf::verdict::{behind, fabric, service, workload};
+use calico_azure_tests::harness::hosts::{self, host, of_host};
 use calico_azure_tests::harness::packet::Frame;
-use calico_azure_tests::harness::scenario::{A, B, FABRIC, address, policy, quiet, rule, store};
+use calico_azure_tests::harness::scenario::{A, B, FABRIC, address, policy, quiet, rule};
 use calico_azure_userspace::dataplane::host::HostTables;
 use calico_azure_userspace::dataplane::{Image, Plan, plan, plan_change};
-use calico_azure_userspace::model::{Action, Resource, Service, ServicePort, TargetPort};
+use calico_azure_userspace::model::{Action, HostRole, Resource, Service, ServicePort, TargetPort};
 use calico_azure_userspace::policy::generate::Rng;
 use calico_azure_userspace::policy::{Compiler, Event, Interface, Interfaces, Store};
 
@@ -26,7 +27,7 @@ fn vip(number: usize, v6: bool) -> IpAddr {
     text.parse().unwrap_or_else(|_| unreachable!("an address"))
 }
 
-/// Some services at some ports, policies about some ports, and one pod or both.
+/// Some services at some ports, policies about some ports, one pod or both, and a host endpoint or none.
 fn cluster(rng: &mut Rng) -> Store {
     let mut resources = Vec::new();
     for number in 1..=3 {
@@ -64,7 +65,27 @@ fn cluster(rng: &mut Rng) -> Store {
         });
         resources.push(policy(pod, pod, None, egress));
     }
-    let mut store = store(resources);
+    if rng.chance(75) {
+        resources.push(host(if rng.chance(70) { "eth0" } else { "*" }));
+    }
+    for (name, role) in [
+        ("pre", HostRole::PreDnat),
+        ("forward", HostRole::Forward),
+        ("normal", HostRole::Normal),
+    ] {
+        if rng.chance(60) {
+            let action = if rng.chance(50) {
+                Action::Allow
+            } else {
+                Action::Deny
+            };
+            let ports = [(80, 80), (443, 443), (30_080, 30_080)];
+            let ports = ports.into_iter().filter(|_| rng.chance(40));
+            let rules = ports.map(|port| rule(action, Some(TCP), &[port])).collect();
+            resources.push(of_host(name, role, Some(rules), None));
+        }
+    }
+    let mut store = hosts::cluster(resources);
     if rng.chance(25) {
         // One of the pods is gone, and its mark with it.
         let (ifindex, name) = if rng.chance(50) { (A, "a") } else { (B, "b") };
@@ -74,7 +95,9 @@ fn cluster(rng: &mut Rng) -> Store {
             behind,
             ..Interface::default()
         };
-        let by_ifindex = [(ifindex, interface)].into();
+        let mut by_ifindex = store.interfaces().by_ifindex.clone();
+        by_ifindex.retain(|ifindex, _| *ifindex == FABRIC);
+        by_ifindex.insert(ifindex, interface);
         store.apply(Event::Interfaces(Interfaces { by_ifindex }));
     }
     store
@@ -83,7 +106,8 @@ fn cluster(rng: &mut Rng) -> Store {
 /// Where a packet is sent, and what kube-proxy makes of it.
 #[derive(Clone, Copy, Debug)]
 struct Probe {
-    pod: (&'static str, u32),
+    /// A pod, or who is outside.
+    from: (&'static str, u32),
     v6: bool,
     to: (IpAddr, u16),
     backend: (&'static str, u16),
@@ -91,9 +115,9 @@ struct Probe {
 
 fn probes() -> Vec<Probe> {
     let mut probes = Vec::new();
-    for (pod, v6) in [("a", A), ("b", B)]
+    for (from, v6) in [("a", A), ("b", B), ("outside", FABRIC)]
         .into_iter()
-        .flat_map(|pod| [(pod, false), (pod, true)])
+        .flat_map(|from| [(from, false), (from, true)])
     {
         let places = [vip(1, v6), vip(2, v6), address("node", v6)];
         for (place, port) in places
@@ -102,7 +126,7 @@ fn probes() -> Vec<Probe> {
         {
             for backend in [("remote", 80), ("remote", 443), ("remote", 22)] {
                 probes.push(Probe {
-                    pod,
+                    from,
                     v6,
                     to: (place, port),
                     backend,
@@ -117,7 +141,7 @@ fn probes() -> Vec<Probe> {
 fn judge(tables: &mut HostTables, probes: &[Probe]) -> Vec<(bool, u32)> {
     let judge = |probe: &Probe| {
         tables.forget_flows();
-        let (name, ifindex) = probe.pod;
+        let (name, ifindex) = probe.from;
         let packet = |to, port| Frame::new(address(name, probe.v6), to, TCP, 1000, port).bytes();
         let bytes = packet(probe.to.0, probe.to.1);
         let sent = SlicePacket {
@@ -126,7 +150,12 @@ fn judge(tables: &mut HostTables, probes: &[Probe]) -> Vec<(bool, u32)> {
             ingress_ifindex: ifindex,
             mark: Default::default(),
         };
-        let outcome = workload::from_workload(&sent, tables);
+        let outside = ifindex == FABRIC;
+        let outcome = if outside {
+            fabric::from_fabric(&sent, tables)
+        } else {
+            workload::from_workload(&sent, tables)
+        };
         if outcome.reason != Reason::Service {
             return (outcome.reason.passes(), outcome.rule);
         }
@@ -137,7 +166,12 @@ fn judge(tables: &mut HostTables, probes: &[Probe]) -> Vec<(bool, u32)> {
             ingress_ifindex: ifindex,
             mark: sent.mark().into(),
         };
-        let outcome = service::leaving(&leaves, tables);
+        assert_eq!(behind::is_for(&leaves, tables), outside);
+        let outcome = if outside {
+            behind::leaving(&leaves, tables)
+        } else {
+            service::leaving(&leaves, tables)
+        };
         (outcome.reason.passes(), outcome.rule)
     };
     probes.iter().map(judge).collect()

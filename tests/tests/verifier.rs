@@ -3,14 +3,14 @@
 
 use anyhow::Result;
 use calico_azure_tests::bench::verifier::{STACK_LIMIT, limit, verified};
-use calico_azure_userspace::dataplane::kernel::PROGRAMS;
+use calico_azure_userspace::dataplane::kernel::{PROGRAMS, SOCKET_PROGRAMS};
 
 #[test]
 fn every_program_is_within_the_limits() -> Result<()> {
     let limit = limit();
     let all = verified()?;
     // And `to_host` and `untracked`.
-    assert_eq!(all.len(), PROGRAMS.len() + 2);
+    assert_eq!(all.len(), PROGRAMS.len() + SOCKET_PROGRAMS.len() + 1);
     for program in &all {
         println!("{program}");
         let followed = program.instructions.unwrap_or(u32::MAX);

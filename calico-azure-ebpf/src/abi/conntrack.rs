@@ -35,8 +35,18 @@ pub const LEG_HOST: u32 = u32::MAX - 1;
 /// What the side sends goes to a service address: it passes with the endpoint's mark, and is judged where the translated
 /// packet leaves.
 pub const LEG_SERVICE: u32 = u32::MAX - 2;
-/// The highest epoch; the next one is 1.
-pub const EPOCH_MAX: u32 = u32::MAX - 3;
+/// With an epoch: what comes in by a host endpoint's interface for a service address. What policy says before translation allowed it in
+/// that epoch; it passes with [`MARK_HOST`](super::MARK_HOST), and the rest is judged where the translated packet leaves.
+pub const LEG_DEFERS: u32 = 1 << 31;
+/// The highest epoch; the next one is 2.
+pub const EPOCH_MAX: u32 = (1 << 30) - 1;
+
+/// Whether what such a leg's side sends is judged where it leaves.
+#[inline(always)]
+#[must_use]
+pub const fn leg_defers(leg: u32) -> bool {
+    leg == LEG_SERVICE || leg >> 30 == LEG_DEFERS >> 30
+}
 
 /// What a side sends, by its egress policy: the low half of its word in [`CtValue::legs`].
 pub const LEG_OUT: u32 = 0;

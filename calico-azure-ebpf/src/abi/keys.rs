@@ -172,6 +172,9 @@ impl Config {
     }
 }
 
+/// The mark of what came in by a host endpoint's interface and is for a service; no endpoint has it, nor a higher one.
+pub const MARK_HOST: u32 = (1 << 12) - 1;
+
 /// Decision for one port of a protocol.
 pub const LEVEL_PORT: u8 = 0;
 /// Decision for 256 ports that share their high byte.

@@ -20,6 +20,14 @@ pub mod program {
     pub const SERVICE6: &str = "service6";
     /// Root of the host's control groups, ingress: what a pod sent to a service that this very host serves.
     pub const TO_HOST: &str = "to_host";
+    /// Called by the two that packets leave by, for those that came in by a host endpoint's interface for a service.
+    pub const HOST_SERVICE4: &str = "host_service4";
+    /// As [`HOST_SERVICE4`], for IPv6.
+    pub const HOST_SERVICE6: &str = "host_service6";
+    /// Called by [`TO_HOST`] for the same.
+    pub const HOST_SOCKET4: &str = "host_socket4";
+    /// As [`HOST_SOCKET4`], for IPv6.
+    pub const HOST_SOCKET6: &str = "host_socket6";
     /// Called by `from_fabric` where the interface has a host endpoint: its policy for IPv4.
     pub const HOST_IN4: &str = "host_in4";
     /// As [`HOST_IN4`], for IPv6.
@@ -72,6 +80,8 @@ pub mod map {
     pub const MARKS: &str = "MARKS";
     /// `calls` → program.
     pub const CALLS: &str = "CALLS";
+    /// `socket_calls` → program: one table cannot hold programs of two kinds.
+    pub const SOCKET_CALLS: &str = "SOCKET_CALLS";
     /// Established IPv4 flows.
     pub const CT_EST4: &str = "CT_EST4";
     /// Half-open IPv4 flows.
@@ -120,6 +130,20 @@ pub mod calls {
     pub const RESET4: u32 = 10;
     /// `reset6`.
     pub const RESET6: u32 = 11;
+    /// `host_service4`.
+    pub const HOST_SERVICE4: u32 = 12;
+    /// `host_service6`.
+    pub const HOST_SERVICE6: u32 = 13;
     /// How many.
-    pub const LEN: u32 = 12;
+    pub const LEN: u32 = 14;
+}
+
+/// Entries of `SOCKET_CALLS`: which program.
+pub mod socket_calls {
+    /// `host_socket4`.
+    pub const HOST_SOCKET4: u32 = 0;
+    /// `host_socket6`.
+    pub const HOST_SOCKET6: u32 = 1;
+    /// How many.
+    pub const LEN: u32 = 2;
 }

@@ -9,7 +9,7 @@ pub trait Layout {
 }
 
 /// Bumped by hand when the meaning of bytes changes without their layout changing.
-pub const ABI_REVISION: u64 = 8;
+pub const ABI_REVISION: u64 = 9;
 
 /// The same for conntrack entries alone: an agent with another layout takes over those of an earlier one if this and their
 /// layout did not change.

@@ -7,8 +7,8 @@ mod programs {
     use aya_ebpf::programs::{SkBuffContext, TcContext, XdpContext};
     use calico_azure_ebpf::abi::{Hook, calls};
     use calico_azure_ebpf::bpf::{
-        run, run_at_pod, run_fabric, run_leaving, run_reset4, run_reset6, run_service, run_to_host,
-        run_untracked,
+        run, run_at_pod, run_fabric, run_host_service, run_host_socket, run_leaving, run_reset4, run_reset6,
+        run_service, run_to_host, run_untracked,
     };
     use calico_azure_ebpf::packet::{V4, V6};
     use calico_azure_ebpf::verdict::{fabric, part};
@@ -93,9 +93,29 @@ mod programs {
         run_service::<{ part::V6 }>(&ctx, None)
     }
 
+    #[classifier]
+    fn host_service4(ctx: TcContext) -> i32 {
+        run_host_service::<{ part::V4 }>(&ctx, Some(calls::HOST_SERVICE6))
+    }
+
+    #[classifier]
+    fn host_service6(ctx: TcContext) -> i32 {
+        run_host_service::<{ part::V6 }>(&ctx, None)
+    }
+
     #[cgroup_skb(ingress)]
     fn to_host(ctx: SkBuffContext) -> i32 {
         run_to_host(&ctx)
+    }
+
+    #[cgroup_skb(ingress)]
+    fn host_socket4(ctx: SkBuffContext) -> i32 {
+        run_host_socket::<{ part::V4 }>(&ctx)
+    }
+
+    #[cgroup_skb(ingress)]
+    fn host_socket6(ctx: SkBuffContext) -> i32 {
+        run_host_socket::<{ part::V6 }>(&ctx)
     }
 
     #[xdp]

@@ -8,7 +8,7 @@ use aya_ebpf::macros::btf_map;
 use crate::abi::{
     Budget, CidrClass, Config, CounterKey, CounterValue, CtKey4, CtKey6, CtValue, Endpoint, FragKey4,
     FragKey6, FragValue, HostEndpoint, OwnerKey4, OwnerKey6, PolicyKey, PortKey, ServiceKey4, ServiceKey6,
-    TOTALS_LEN, calls,
+    TOTALS_LEN, calls, socket_calls,
 };
 
 /// `BPF_F_NO_PREALLOC`: tables that are mostly empty take memory as they fill.
@@ -48,6 +48,8 @@ pub(super) static SERVICES6: HashMap<ServiceKey6, u32, 262_144, SPARSE> = HashMa
 pub(super) static MARKS: HashMap<u32, u64, 4096> = HashMap::new();
 #[btf_map]
 pub(super) static CALLS: ProgramArray<{ calls::LEN as usize }> = ProgramArray::new();
+#[btf_map]
+pub(super) static SOCKET_CALLS: ProgramArray<{ socket_calls::LEN as usize }> = ProgramArray::new();
 #[btf_map]
 pub(super) static CT_EST4: LruHashMap<CtKey4, CtValue, 262_144> = LruHashMap::new();
 #[btf_map]

@@ -10,11 +10,11 @@ mod xdp;
 use aya_ebpf::bindings::{TC_ACT_SHOT, TC_ACT_UNSPEC, xdp_action};
 use aya_ebpf::programs::{SkBuffContext, TcContext, XdpContext};
 
-use crate::abi::{Hook, Reason, calls};
-use crate::packet::{Packet as _, ethertype};
-use crate::verdict::{Outcome, Tables as _, fabric, service, workload};
+use crate::abi::{Hook, Reason, calls, socket_calls};
+use crate::packet::{Packet, ethertype};
+use crate::verdict::{Outcome, Tables as _, behind, fabric, service, workload};
 pub use ctx::SkbPacket;
-use maps::CALLS;
+use maps::{CALLS, SOCKET_CALLS};
 pub use reset::{run_reset4, run_reset6};
 use socket::SocketPacket;
 pub use tables::KernelTables;
@@ -71,8 +71,8 @@ fn hand_over(ctx: &TcContext, packet: &SkbPacket, hook: Hook, next: Option<u32>)
     lost(hook, packet)
 }
 
-/// Where packets leave: what a pod sent to a service is first judged by `service`, which then calls the program that is
-/// `back`; the rest is for `program`.
+/// Where packets leave: what a pod sent to a service is first judged by `service`, and what came in for one by a host endpoint's
+/// interface by `host_service4` or `host_service6`; these then call the program that is `back`. The rest is for `program`.
 #[inline(always)]
 pub fn run_leaving(ctx: &TcContext, back: u32, program: impl FnOnce(&TcContext) -> i32) -> i32 {
     let packet = SkbPacket::new(ctx);
@@ -80,7 +80,11 @@ pub fn run_leaving(ctx: &TcContext, back: u32, program: impl FnOnce(&TcContext) 
         // SAFETY: the context is valid; nothing here needs to be dropped.
         unsafe {
             (*ctx.skb.skb).cb[0] = back;
-            CALLS.tail_call(ctx, calls::SERVICE);
+            if behind::is_for(&packet, &KernelTables) {
+                CALLS.tail_call(ctx, calls::HOST_SERVICE4);
+            } else {
+                CALLS.tail_call(ctx, calls::SERVICE);
+            }
         }
         lost(Hook::Service, &packet);
         return TC_ACT_SHOT as i32;
@@ -126,22 +130,37 @@ pub fn run_service<const PART: u8>(ctx: &TcContext, next: Option<u32>) -> i32 {
     });
     match outcome.reason {
         Reason::Hairpin => TC_ACT_UNSPEC,
-        reason if reason.passes() => {
-            // SAFETY: as in `run_leaving`, which alone calls this program.
-            unsafe {
-                let back = (*ctx.skb.skb).cb[0];
-                CALLS.tail_call(ctx, back);
-            }
-            lost(Hook::Service, &packet);
-            TC_ACT_SHOT as i32
-        }
-        _ => TC_ACT_SHOT as i32,
+        _ => call_back(ctx, &packet, outcome),
     }
+}
+
+/// As [`run_service`], for what came in by a host endpoint's interface.
+#[inline(always)]
+pub fn run_host_service<const PART: u8>(ctx: &TcContext, next: Option<u32>) -> i32 {
+    let packet = SkbPacket::new(ctx);
+    let outcome = behind::leaving_in::<_, _, PART>(&packet, &KernelTables, || {
+        hand_over(ctx, &packet, Hook::Service, next)
+    });
+    call_back(ctx, &packet, outcome)
+}
+
+/// What passes is for the program that it came from.
+#[inline(always)]
+fn call_back(ctx: &TcContext, packet: &SkbPacket, outcome: Outcome) -> i32 {
+    if outcome.reason.passes() {
+        // SAFETY: as in `run_leaving`, which alone calls these programs.
+        unsafe {
+            let back = (*ctx.skb.skb).cb[0];
+            CALLS.tail_call(ctx, back);
+        }
+        lost(Hook::Service, packet);
+    }
+    TC_ACT_SHOT as i32
 }
 
 /// A call that did not happen: the table of programs is not filled.
 #[inline(always)]
-fn lost(hook: Hook, packet: &SkbPacket) -> Outcome {
+fn lost<P: Packet>(hook: Hook, packet: &P) -> Outcome {
     let outcome = Outcome::of(Reason::TableMissing);
     KernelTables.record_bare(hook, packet, outcome);
     outcome
@@ -154,7 +173,27 @@ pub fn run_to_host(ctx: &SkBuffContext) -> i32 {
     if !service::is_marked(&packet, &KernelTables) {
         return 1;
     }
+    if behind::is_for(&packet, &KernelTables) {
+        let program = if packet.ethertype() == ethertype::IPV4 {
+            socket_calls::HOST_SOCKET4
+        } else {
+            socket_calls::HOST_SOCKET6
+        };
+        // SAFETY: the context is valid; nothing here needs to be dropped.
+        unsafe { SOCKET_CALLS.tail_call(ctx, program) };
+        lost(Hook::Service, &packet);
+        return 0;
+    }
     i32::from(service::leaving(&packet, &KernelTables).reason.passes())
+}
+
+/// One that came in by a host endpoint's interface, for a service.
+#[inline(always)]
+pub fn run_host_socket<const PART: u8>(ctx: &SkBuffContext) -> i32 {
+    let packet = SocketPacket::new(ctx);
+    // `to_host` has told the families apart.
+    let outcome = behind::leaving_in::<_, _, PART>(&packet, &KernelTables, || lost(Hook::Service, &packet));
+    i32::from(outcome.reason.passes())
 }
 
 /// A frame that the fabric interface's driver has just received.

@@ -2,9 +2,9 @@
 //! [`super::express`] ask.
 
 use crate::abi::{
-    CONFIG_KEEP_ESTABLISHED, CT_FORWARDED, CT_REFRESH, CT_SEEN, Config, CtValue, LEG_HOST, LEG_NONE, LEG_OUT,
-    LEG_REVOKED, LEG_SERVICE, TIMEOUT_GENERIC, TIMEOUT_ICMP, TIMEOUT_TCP_ESTABLISHED, TIMEOUT_TCP_FINS,
-    TIMEOUT_TCP_HALF_OPEN, TIMEOUT_TCP_RESET, TIMEOUT_UDP,
+    CONFIG_KEEP_ESTABLISHED, CT_FORWARDED, CT_REFRESH, CT_SEEN, Config, CtValue, LEG_DEFERS, LEG_HOST,
+    LEG_NONE, LEG_OUT, LEG_REVOKED, LEG_SERVICE, TIMEOUT_GENERIC, TIMEOUT_ICMP, TIMEOUT_TCP_ESTABLISHED,
+    TIMEOUT_TCP_FINS, TIMEOUT_TCP_HALF_OPEN, TIMEOUT_TCP_RESET, TIMEOUT_UDP, leg_defers,
 };
 use crate::packet::{protocol, tcp};
 
@@ -67,9 +67,9 @@ pub(super) fn consult(entry: &mut CtValue, config: &Config, now: u64, packet: Si
     }
     let own = entry.leg(packet.pod, packet.leg);
     let other = entry.leg(packet.pod, 1 - packet.leg);
-    let service = packet.leg == LEG_OUT && own == LEG_SERVICE && !packet.error;
+    let service = packet.leg == LEG_OUT && leg_defers(own) && !packet.error;
     let approved = if service {
-        packet.defers
+        packet.defers && approves(own, config)
     } else {
         approves(own, config) || approves(other, config)
     };
@@ -77,7 +77,7 @@ pub(super) fn consult(entry: &mut CtValue, config: &Config, now: u64, packet: Si
         return FOUND_STALE
             | (u64::from(own != LEG_NONE) * FOUND_OWN)
             | (u64::from(other != LEG_NONE) * FOUND_OTHER)
-            | (u64::from(own == LEG_SERVICE && !packet.defers && !packet.error) * FOUND_UNTRANSLATED)
+            | (u64::from(service && !packet.defers) * FOUND_UNTRANSLATED)
             | (u64::from(entry.kind & CT_FORWARDED != 0) * FOUND_FORWARDED)
             | (u64::from(entry.icmp) << ICMP_SHIFT);
     }
@@ -112,7 +112,7 @@ pub(super) fn consult(entry: &mut CtValue, config: &Config, now: u64, packet: Si
 #[inline(always)]
 fn approves(leg: u32, config: &Config) -> bool {
     let keeps = config.flags & CONFIG_KEEP_ESTABLISHED != 0 && leg != LEG_NONE && leg != LEG_REVOKED;
-    leg == config.epoch || leg == LEG_HOST || leg == LEG_SERVICE || keeps
+    leg & !LEG_DEFERS == config.epoch || leg == LEG_HOST || leg == LEG_SERVICE || keeps
 }
 
 /// For how long the flow may be silent, in nanoseconds: after that its entry is dead, whether it is still there or not.

@@ -18,7 +18,7 @@
 use super::workload::{done, read};
 use super::{AllTables, FamilyTables, Outcome, Tables};
 use super::{host, tunnel};
-use crate::abi::{ANY_PORT, ANY_PROTOCOL, Config, Hook, Reason, route};
+use crate::abi::{ANY_PORT, ANY_PROTOCOL, Config, Hook, MARK_HOST, Reason, route};
 use crate::packet::vlan::behind_tags;
 use crate::packet::{Family, Network, Packet, Transport, V4, V6, ethertype, protocol};
 
@@ -142,6 +142,9 @@ pub fn at_host<F: Family, P: Packet, T: Tables + FamilyTables<F>>(
                 let ingress = !matches!(hook, Hook::ToFabric);
                 let outcome = host::judge(packet, tables, config, &mut network, &mut transport, ingress);
                 tables.record(hook, packet, &network, &transport, outcome);
+                if ingress && matches!(outcome.reason, Reason::Service) {
+                    packet.set_mark(config.with_mark(packet.mark(), MARK_HOST));
+                }
                 return outcome;
             }
         },

@@ -14,7 +14,7 @@ use super::judge::Judge;
 use super::related::Quoted;
 use super::{CtTable, FamilyTables, Outcome, Tables};
 use crate::abi::{
-    CT_FORWARDED, Config, CtValue, LEG_HOST, LEG_IN, LEG_OUT, LEG_REVOKED, LEG_SERVICE, Reason,
+    CT_FORWARDED, Config, CtValue, LEG_DEFERS, LEG_HOST, LEG_IN, LEG_OUT, LEG_REVOKED, LEG_SERVICE, Reason,
 };
 use crate::packet::{Family, Network, protocol, tcp};
 
@@ -211,10 +211,10 @@ fn look_up<F: Family, T: Tables + FamilyTables<F>>(tables: &T, config: &Config, 
     let sight = at.sight(&slot);
     let now = tables.now();
     let mut table = CtTable::Established;
-    let mut found = look::<F, T>(tables, config, now, sight, &slot.key, table);
+    let mut found = look::<F, T>(tables, config, now, &sight, &slot.key, table);
     if found == FOUND_NOTHING {
         table = CtTable::HalfOpen;
-        found = look::<F, T>(tables, config, now, sight, &slot.key, table);
+        found = look::<F, T>(tables, config, now, &sight, &slot.key, table);
     }
     let kind = found & FOUND;
     if kind == FOUND_APPROVED || kind == FOUND_PROMOTE {
@@ -274,11 +274,14 @@ fn note<F: Family, T: Tables + FamilyTables<F>>(
         return outcome;
     }
     let value = match outcome.reason {
+        // What a host endpoint says of the untranslated packet is asked again after a change, of an answer, too.
+        Reason::Service | Reason::Established if bits & SETS_KIND != 0 => config.epoch | LEG_DEFERS,
         Reason::Service => LEG_SERVICE,
         _ if passes && at.from_host => LEG_HOST,
         _ if passes => config.epoch,
         _ => LEG_REVOKED,
     };
+    let value = T::opaque(u64::from(value)) as u32;
     let kind = u32::from(bits & FORWARD != 0) * CT_FORWARDED;
     if !exists {
         if passes {
@@ -331,11 +334,12 @@ fn look<F: Family, T: Tables + FamilyTables<F>>(
     tables: &T,
     config: &Config,
     now: u64,
-    packet: Sight,
+    packet: &Sight,
     key: &F::CtKey,
     table: CtTable,
 ) -> u64 {
-    let found = tables.ct_with(table, key, |entry| consult(entry, config, now, packet));
+    // Moved, because what it would borrow needs room on the stack.
+    let found = tables.ct_with(table, key, move |entry| consult(entry, config, now, *packet));
     T::opaque(found.unwrap_or(FOUND_NOTHING))
 }
 

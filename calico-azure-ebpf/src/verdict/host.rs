@@ -9,8 +9,9 @@
 //! | a later fragment | as its first, see [`super::datagram`] |
 //! | with untracked policy, whatever is remembered of the flow: failsafe ports of the host, then that policy | `PolicyAllow` / `PolicyDeny` |
 //! | an ICMP error | by the flow that it is about, see [`super::related`] |
-//! | flow approved in this epoch at this interface, in either direction | `Established` |
-//! | a new flow: failsafe ports of the host, pre-DNAT policy of what comes in, then the policy of the host itself or of what passes through | `PolicyAllow` / `PolicyDeny` |
+//! | flow approved in this epoch at this interface, in either direction | `Established`; `Service` as below |
+//! | a new flow that comes in for a service, if pre-DNAT policy does not decide (nor is asked about a failsafe port of the host) | `Service`: marked, and judged where it leaves, see [`super::behind`] |
+//! | any other new flow: failsafe ports of the host, pre-DNAT policy of what comes in, then the policy of the host itself or of what passes through | `PolicyAllow` / `PolicyDeny` |
 //! | what passes through, and nobody decided | `PolicyAllow` |
 //!
 //! What has a say at pods' interfaces: see [`super::beside`].
@@ -28,11 +29,13 @@ use crate::abi::{CLASS_DEFAULT_V4, CT_FORWARDED, Config, LEG_IN, LEG_OUT, Reason
 use crate::packet::{Family, Network, Packet, Transport, fragment, protocol};
 
 /// A packet at a host endpoint.
-struct AtHost<F: Family> {
+pub(super) struct AtHost<F: Family> {
     /// Its own source, which need not be the far side's: errors come from any router.
-    src: F::Addr,
+    pub(super) src: F::Addr,
     /// Of the host itself; else it passes through.
-    local: bool,
+    pub(super) local: bool,
+    /// It was for a service, and this is where it leaves.
+    pub(super) translated: bool,
 }
 
 /// A question to stages of a host endpoint.
@@ -55,6 +58,8 @@ pub(super) const PRE_DNAT: u32 = 1 << (host_set::PRE_DNAT / 2);
 pub(super) const FORWARD: u32 = 1 << (host_set::FORWARD / 2);
 const NORMAL: u32 = 1 << (host_set::NORMAL / 2);
 const STAGES: u32 = 5;
+/// Not a stage: a failsafe port keeps the stages after it from being asked, and decides nothing.
+const BEFORE: u32 = 1 << STAGES;
 
 /// [`LEG_OUT`] names what comes in, because that is what the far side sends.
 const _: () = assert!(
@@ -91,6 +96,7 @@ pub(super) fn judge<F: Family, P: Packet, T: Tables + FamilyTables<F>>(
     let who = AtHost {
         src: network.src,
         local: P::opaque(u64::from(local)) != 0,
+        translated: false,
     };
     let mut at = AtPod {
         endpoint: 0,
@@ -99,7 +105,7 @@ pub(super) fn judge<F: Family, P: Packet, T: Tables + FamilyTables<F>>(
         leg,
         from_host: false,
         error: false,
-        defers: false,
+        defers: ingress && config.mark_mask != 0,
         of: Quoted {
             peer: if ingress { network.dst } else { network.src },
             known: Known::nothing(),
@@ -238,13 +244,25 @@ impl<F: Family> Judge<F> for AtHost<F> {
         } else {
             self.local
         };
-        let stages = match (local, leg == LEG_OUT) {
-            (true, true) => FAILSAFE | UNTRACKED | PRE_DNAT | NORMAL,
-            (true, false) => FAILSAFE | UNTRACKED | NORMAL,
-            (false, true) => PRE_DNAT | FORWARD,
-            (false, false) => FORWARD,
+        let comes_in = leg == LEG_OUT;
+        let sent_on = self.translated && comes_in;
+        // Asked of whatever else it is about nothing, so that to the verifier there is one way on.
+        let asked = u64::from(comes_in) & u64::from(!self.translated) & u64::from(!q.blind);
+        let place = asked * (u64::from(q.port) | u64::from(q.protocol) << 16);
+        let service = served(tables, config, q.peer, place) != 0;
+        let before = match (local, comes_in) {
+            _ if sent_on => 0,
+            (true, true) => FAILSAFE | UNTRACKED | PRE_DNAT,
+            (true, false) => FAILSAFE | UNTRACKED,
+            (false, true) => PRE_DNAT,
+            (false, false) => 0,
         };
-        let stages = T::opaque(u64::from(stages)) as u32;
+        let after = match local {
+            _ if service => BEFORE,
+            true => FAILSAFE | NORMAL,
+            false => FORWARD,
+        };
+        let stages = T::opaque(u64::from(before | after)) as u32;
         let word = u64::from(q.sport)
             | u64::from(q.port) << 16
             | u64::from(q.protocol) << 32
@@ -263,9 +281,17 @@ impl<F: Family> Judge<F> for AtHost<F> {
         };
         let decision = q.ask(tables, stages, (word >> 41) as u32 & 1);
         if word::decision_goes_on(decision) {
+            let reason = if stages & BEFORE == 0 {
+                Reason::PolicyAllow
+            } else if at.leg == LEG_OUT {
+                Reason::Service
+            } else {
+                // It answers what is judged elsewhere.
+                Reason::Established
+            };
             Outcome {
                 log: word::decision_logs(decision),
-                ..Outcome::of(Reason::PolicyAllow)
+                ..Outcome::of(reason)
             }
         } else {
             outcome(decision)
@@ -276,6 +302,21 @@ impl<F: Family> Judge<F> for AtHost<F> {
     fn kind(&self) -> Option<u32> {
         Some(if self.local { 0 } else { CT_FORWARDED })
     }
+}
+
+/// Whether kube-proxy translates what is sent there: `place` is the port, above it the protocol. Never if nothing can be marked.
+#[cfg_attr(target_arch = "bpf", inline(never))]
+fn served<F: Family, T: FamilyTables<F> + Tables>(
+    tables: &T,
+    config: &Config,
+    addr: F::Addr,
+    place: u64,
+) -> u64 {
+    if config.mark_mask == 0 {
+        return 0;
+    }
+    let slots = tables.service(addr, place as u16, (place >> 16) as u8);
+    T::opaque(u64::from(slots >> (config.epoch & 1) & 1))
 }
 
 /// What untracked policy decides: nothing, if it says nothing or a failsafe port comes first. `place` is the interface,
@@ -358,6 +399,9 @@ impl<F: Family> ToStages<F> {
                 let decision = self.ask_stage(tables, (stage * 2 + out) as usize);
                 log |= word::decision_logs(decision);
                 if !word::decision_goes_on(decision) {
+                    if stage == 0 && stages & BEFORE != 0 && word::decision_allows(decision) {
+                        break;
+                    }
                     return word::with_log(decision, log);
                 }
             }

@@ -30,6 +30,7 @@
 //! see [`service`].
 
 pub mod azure;
+pub mod behind;
 mod beside;
 mod datagram;
 mod entry;

@@ -9,7 +9,8 @@
 //! | to the interface of the pod that sent it | `Hairpin` |
 //! | anywhere else | the pod's egress policy, with a flow of the translated addresses |
 //!
-//! A packet that nothing translated is judged by the address that it has.
+//! A packet that nothing translated is judged by the address that it has. For what came in by a host endpoint's interface see
+//! [`super::behind`].
 
 use super::datagram::{Known, know};
 use super::flow::{AtPod, track};
@@ -139,10 +140,10 @@ fn family<F: Family, P: Packet, T: Tables + FamilyTables<F>>(
     outcome
 }
 
-/// A packet as one of the pod that sent it: that is whom counters and records are about.
-struct Sent<'a, P: Packet> {
-    packet: &'a P,
-    sender: u32,
+/// A packet as one of the pod that sent it, or of the host endpoint's interface that it came in by: that is whom counters and records are about.
+pub(super) struct Sent<'a, P: Packet> {
+    pub(super) packet: &'a P,
+    pub(super) sender: u32,
 }
 
 impl<P: Packet> Sent<'_, P> {

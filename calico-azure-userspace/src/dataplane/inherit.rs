@@ -5,7 +5,9 @@ use std::os::fd::AsFd as _;
 use std::path::Path;
 
 use aya::maps::MapData;
-use calico_azure_ebpf::abi::{CtValue, EPOCH_MAX, LEG_IN, LEG_NONE, LEG_OUT, Pod as _, map};
+use calico_azure_ebpf::abi::{
+    CtValue, EPOCH_MAX, LEG_DEFERS, LEG_IN, LEG_NONE, LEG_OUT, LEG_SERVICE, Pod as _, leg_defers, map,
+};
 
 use super::maps::Maps;
 use super::pins::{PinError, Pins};
@@ -57,8 +59,11 @@ fn copy(from: &Path, name: &'static str, into: &Maps) -> Result<usize, PinError>
 fn age(flow: &mut CtValue) {
     for side in [0, 1] {
         for leg in [LEG_OUT, LEG_IN] {
-            if (LEG_NONE + 1..=EPOCH_MAX).contains(&flow.leg(side, leg)) {
-                flow.set_leg(side, leg, EPOCH_MAX);
+            let held = flow.leg(side, leg);
+            // Above these are those that no epoch ends.
+            if (LEG_NONE + 1..LEG_SERVICE).contains(&held) {
+                let defers = u32::from(leg_defers(held)) * LEG_DEFERS;
+                flow.set_leg(side, leg, EPOCH_MAX | defers);
             }
         }
     }
@@ -90,6 +95,9 @@ mod tests {
         flow.set_leg(0, LEG_IN, LEG_SERVICE);
         age(&mut flow);
         assert_eq!(flow.leg(0, LEG_IN), LEG_SERVICE);
+        flow.set_leg(1, LEG_IN, LEG_DEFERS | 7);
+        age(&mut flow);
+        assert_eq!(flow.leg(1, LEG_IN), LEG_DEFERS | EPOCH_MAX);
         assert_eq!((flow.last_seen, flow.seen), (5, 0x4040));
     }
 }

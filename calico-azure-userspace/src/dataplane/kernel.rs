@@ -5,17 +5,17 @@ use std::time::Duration;
 
 use aya::maps::{Map, MapError, ProgramArray};
 use aya::programs::{
-    CgroupSkb, ProgramError, SchedClassifier, TestRun as _, TestRunOptions, TestRunResult, Xdp,
+    CgroupSkb, ProgramError, ProgramFd, SchedClassifier, TestRun as _, TestRunOptions, TestRunResult, Xdp,
 };
 use aya::{Ebpf, EbpfError, EbpfLoader};
-use calico_azure_ebpf::abi::{calls, map, program};
+use calico_azure_ebpf::abi::{calls, map, program, socket_calls};
 
 use super::io::{Entries, MapIo, Table};
 use super::maps::{Maps, sizes_of, specs};
 use super::pins::{ExpectedMap, Fit, PinError, Pins};
 
 /// The programs of interfaces, in the order in which their pins are listed, and those that they call.
-pub const PROGRAMS: [&str; 14] = [
+pub const PROGRAMS: [&str; 16] = [
     program::FROM_WORKLOAD,
     program::TO_WORKLOAD,
     program::FROM_FABRIC,
@@ -30,13 +30,18 @@ pub const PROGRAMS: [&str; 14] = [
     program::FROM_WORKLOAD6,
     program::TO_WORKLOAD6,
     program::SERVICE6,
+    program::HOST_SERVICE4,
+    program::HOST_SERVICE6,
 ];
+
+/// The programs of control groups: the one that is attached, and those that it calls.
+pub const SOCKET_PROGRAMS: [&str; 3] = [program::TO_HOST, program::HOST_SOCKET4, program::HOST_SOCKET6];
 
 /// `XDP_PASS`.
 const XDP_PASS: u32 = 2;
 
 /// Programs that call each other by their place in `CALLS`.
-const CALLS: [(u32, &str); 12] = [
+const CALLS: [(u32, &str); 14] = [
     (calls::SERVICE, program::SERVICE),
     (calls::TO_WORKLOAD, program::TO_WORKLOAD),
     (calls::TO_FABRIC, program::TO_FABRIC),
@@ -49,6 +54,14 @@ const CALLS: [(u32, &str); 12] = [
     (calls::HOST_OUT6, program::HOST_OUT6),
     (calls::RESET4, program::RESET4),
     (calls::RESET6, program::RESET6),
+    (calls::HOST_SERVICE4, program::HOST_SERVICE4),
+    (calls::HOST_SERVICE6, program::HOST_SERVICE6),
+];
+
+/// As [`CALLS`], in `SOCKET_CALLS`.
+const SOCKET_CALLS: [(u32, &str); 2] = [
+    (socket_calls::HOST_SOCKET4, program::HOST_SOCKET4),
+    (socket_calls::HOST_SOCKET6, program::HOST_SOCKET6),
 ];
 
 /// The kernel refused something.
@@ -159,11 +172,14 @@ impl Kernel {
                     source: Box::new(source),
                 })?;
         }
-        let to_host: &mut CgroupSkb = host(&mut ebpf)?;
-        to_host.load().map_err(|source| KernelError::Program {
-            name: program::TO_HOST,
-            source: Box::new(source),
-        })?;
+        for name in SOCKET_PROGRAMS {
+            socket(&mut ebpf, name)?
+                .load()
+                .map_err(|source| KernelError::Program {
+                    name,
+                    source: Box::new(source),
+                })?;
+        }
         let untracked: &mut Xdp = untracked(&mut ebpf)?;
         untracked.load().map_err(|source| KernelError::Program {
             name: program::UNTRACKED,
@@ -188,7 +204,7 @@ impl Kernel {
     /// # Errors
     /// [`KernelError::Missing`].
     pub fn to_host(&mut self) -> Result<&mut CgroupSkb, KernelError> {
-        host(&mut self.ebpf)
+        socket(&mut self.ebpf, program::TO_HOST)
     }
 
     /// The XDP program.
@@ -281,7 +297,7 @@ impl Kernel {
     pub fn verified(&mut self, name: &'static str) -> Result<(u32, u32), KernelError> {
         let info = match name {
             program::UNTRACKED => self.untracked()?.info(),
-            program::TO_HOST => self.to_host()?.info(),
+            _ if SOCKET_PROGRAMS.contains(&name) => socket(&mut self.ebpf, name)?.info(),
             _ => classifier(&mut self.ebpf, name)?.info(),
         };
         let info = info.map_err(|source| KernelError::Program {
@@ -343,8 +359,7 @@ fn classifier<'a>(ebpf: &'a mut Ebpf, name: &'static str) -> Result<&'a mut Sche
     })
 }
 
-fn host(ebpf: &mut Ebpf) -> Result<&mut CgroupSkb, KernelError> {
-    let name = program::TO_HOST;
+fn socket<'a>(ebpf: &'a mut Ebpf, name: &'static str) -> Result<&'a mut CgroupSkb, KernelError> {
     let program = ebpf.program_mut(name).ok_or(KernelError::Missing {
         kind: "program",
         name,
@@ -367,22 +382,33 @@ fn untracked(ebpf: &mut Ebpf) -> Result<&mut Xdp, KernelError> {
     })
 }
 
-/// Fills `CALLS`. Programs of an earlier agent that share it call these from now on; the tables are the same.
+/// Fills the tables of programs. Those of an earlier agent that share them call these from now on; the other tables are the same.
 fn connect(ebpf: &mut Ebpf) -> Result<(), KernelError> {
-    let name = map::CALLS;
+    let mut programs = Vec::new();
+    for (place, name) in CALLS {
+        programs.push((place, cloned(name, classifier(ebpf, name)?.fd())?));
+    }
+    fill(ebpf, map::CALLS, programs)?;
+    let mut programs = Vec::new();
+    for (place, name) in SOCKET_CALLS {
+        programs.push((place, cloned(name, socket(ebpf, name)?.fd())?));
+    }
+    fill(ebpf, map::SOCKET_CALLS, programs)
+}
+
+fn cloned(name: &'static str, fd: Result<&ProgramFd, ProgramError>) -> Result<ProgramFd, KernelError> {
+    let fd = fd.and_then(|fd| Ok(fd.try_clone()?));
+    fd.map_err(|source| KernelError::Program {
+        name,
+        source: Box::new(source),
+    })
+}
+
+fn fill(ebpf: &mut Ebpf, name: &'static str, programs: Vec<(u32, ProgramFd)>) -> Result<(), KernelError> {
     let failed = |source: MapError| KernelError::Map {
         name,
         source: io::Error::other(source),
     };
-    let mut programs = Vec::new();
-    for (place, name) in CALLS {
-        let fd = classifier(ebpf, name)?.fd().and_then(|fd| Ok(fd.try_clone()?));
-        let fd = fd.map_err(|source| KernelError::Program {
-            name,
-            source: Box::new(source),
-        })?;
-        programs.push((place, fd));
-    }
     let table = ebpf
         .map_mut(name)
         .ok_or(KernelError::Missing { kind: "map", name })?;

@@ -10,7 +10,7 @@ use aya::maps::Map;
 use calico_azure_ebpf::abi::{
     Budget, CidrClass, Config, CounterKey, CounterValue, CtKey4, CtKey6, CtValue, Endpoint, FragKey4,
     FragKey6, FragValue, HostEndpoint, OwnerKey4, OwnerKey6, Pod, PolicyKey, PortKey, PrefixKey4, PrefixKey6,
-    ServiceKey4, ServiceKey6, TOTALS_LEN, calls, map,
+    ServiceKey4, ServiceKey6, TOTALS_LEN, calls, map, socket_calls,
 };
 
 use super::clock;
@@ -73,6 +73,7 @@ pub(super) fn specs(sizes: Sizes) -> Vec<Spec> {
         spec::<ServiceKey6, u32>(map::SERVICES6, HASH, 262_144),
         spec::<u32, u64>(map::MARKS, HASH, 4096),
         spec::<u32, u32>(map::CALLS, PROG_ARRAY, calls::LEN),
+        spec::<u32, u32>(map::SOCKET_CALLS, PROG_ARRAY, socket_calls::LEN),
         spec::<CtKey4, CtValue>(map::CT_EST4, LRU_HASH, conntrack),
         spec::<CtKey4, CtValue>(map::CT_HALF4, LRU_HASH, half_open),
         spec::<CtKey6, CtValue>(map::CT_EST6, LRU_HASH, conntrack),

@@ -8,7 +8,8 @@ use std::collections::BTreeMap;
 use std::net::IpAddr;
 
 use calico_azure_ebpf::abi::{
-    HOST_SETS, OwnerKey4, OwnerKey6, PolicyKey, PortKey, ServiceKey4, ServiceKey6, host_set, to_host,
+    HOST_SETS, MARK_HOST, OwnerKey4, OwnerKey6, PolicyKey, PortKey, ServiceKey4, ServiceKey6, host_set,
+    to_host,
 };
 
 /// An IPv4 prefix as the wire has it.
@@ -81,8 +82,8 @@ pub struct DesiredHost {
     pub sets: [u32; HOST_SETS],
 }
 
-/// The highest mark: the kernel's tables hold no more endpoints.
-pub const MARK_MAX: u32 = (1 << 12) - 1;
+/// The highest mark of an endpoint; the one above is taken.
+pub const MARK_MAX: u32 = MARK_HOST - 1;
 
 /// What a rule id stands for; shown wherever a verdict is shown.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]

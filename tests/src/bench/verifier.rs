@@ -9,7 +9,7 @@ use anyhow::{Context as _, Result, bail, ensure};
 use aya::programs::{CgroupSkb, ProgramError, SchedClassifier, Xdp};
 use aya::{EbpfLoader, VerifierLogLevel};
 use calico_azure_ebpf::abi::program;
-use calico_azure_userspace::dataplane::kernel::{Kernel, PROGRAMS, Sizes};
+use calico_azure_userspace::dataplane::kernel::{Kernel, PROGRAMS, SOCKET_PROGRAMS, Sizes};
 
 use super::output::machine;
 use crate::harness::object;
@@ -59,13 +59,16 @@ pub fn verified() -> Result<Vec<Verified>> {
     }
     let mut ebpf = loader.load(&object)?;
     let mut all = Vec::new();
-    for name in PROGRAMS.into_iter().chain([program::TO_HOST, program::UNTRACKED]) {
+    let programs = PROGRAMS.into_iter().chain(SOCKET_PROGRAMS);
+    for name in programs.chain([program::UNTRACKED]) {
         let program = ebpf
             .program_mut(name)
             .with_context(|| format!("no program {name}"))?;
         let room = Room::none()?;
         let result = match name {
-            program::TO_HOST => <&mut CgroupSkb>::try_from(program).and_then(CgroupSkb::load),
+            _ if SOCKET_PROGRAMS.contains(&name) => {
+                <&mut CgroupSkb>::try_from(program).and_then(CgroupSkb::load)
+            }
             program::UNTRACKED => <&mut Xdp>::try_from(program).and_then(Xdp::load),
             _ => <&mut SchedClassifier>::try_from(program).and_then(SchedClassifier::load),
         };

@@ -2,9 +2,9 @@
 
 use std::net::IpAddr;
 
-use calico_azure_ebpf::abi::{Reason, host_set, word};
+use calico_azure_ebpf::abi::{Reason, host_set, route, word};
 
-use super::{class_of, decided, entry};
+use super::{class_of, decided, entry, route_of};
 use crate::policy::reference::Stage;
 use crate::policy::{Desired, DesiredHost, Direction, Probe, Traffic};
 
@@ -30,7 +30,7 @@ enum Said {
     Decision(HostCompiled),
 }
 
-/// Judges a packet at a host endpoint. `original` is the packet before destination NAT.
+/// Judges a packet at a host endpoint. `original` is the packet before destination NAT, `traffic` what it is after that.
 #[must_use]
 pub fn host_verdict(
     desired: &Desired,
@@ -43,10 +43,35 @@ pub fn host_verdict(
     let ingress = direction == Direction::Ingress;
     let local = traffic == Traffic::Local;
     let own_interface = matches!(traffic, Traffic::Local | Traffic::Forwarded);
+    let was_local = if original == packet {
+        local
+    } else {
+        own_interface && route_of(desired, original.own) & route::LOCAL_HOST != 0
+    };
+    let set = |stage: usize| {
+        let set = host.sets.get(stage + usize::from(!ingress));
+        set.copied().filter(|set| *set != 0)
+    };
+    let is_open = |set| {
+        let said = ask(desired, set, Stage::Failsafe, original);
+        matches!(
+            said,
+            Said::Decision(HostCompiled {
+                reason: Reason::PolicyAllow,
+                ..
+            })
+        )
+    };
+    let open = was_local && set(host_set::FAILSAFE).is_some_and(is_open);
     let stages = [
-        (Stage::Failsafe, host_set::FAILSAFE, local, original),
-        (Stage::Untracked, host_set::UNTRACKED, own_interface, original),
-        (Stage::PreDnat, host_set::PRE_DNAT, ingress, original),
+        (
+            Stage::Untracked,
+            host_set::UNTRACKED,
+            own_interface && !open,
+            original,
+        ),
+        (Stage::PreDnat, host_set::PRE_DNAT, ingress && !open, original),
+        (Stage::Failsafe, host_set::FAILSAFE, local, packet),
         (
             Stage::Forward,
             host_set::FORWARD,
@@ -56,15 +81,10 @@ pub fn host_verdict(
         (Stage::Normal, host_set::NORMAL, local, packet),
     ];
     let mut logged = false;
-    for (stage, set, asked, packet) in stages {
-        let set = host
-            .sets
-            .get(set + usize::from(!ingress))
-            .copied()
-            .unwrap_or_default();
-        if !asked || set == 0 {
+    for (stage, place, asked, packet) in stages {
+        let Some(set) = set(place).filter(|_| asked) else {
             continue;
-        }
+        };
         match ask(desired, set, stage, packet) {
             Said::Nothing { log } => logged |= log,
             Said::Decision(decision) => {

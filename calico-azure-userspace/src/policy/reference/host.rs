@@ -98,7 +98,7 @@ impl<'a> Oracle<'a> {
     }
 
     /// Judges a packet at a host endpoint. `original` is the packet before destination NAT, which pre-DNAT and untracked
-    /// policies see.
+    /// policies see; `traffic` tells what it is after that.
     #[must_use]
     pub fn host(
         &self,
@@ -131,21 +131,29 @@ impl<'a> Oracle<'a> {
             self.tiers(sphere, &labels, direction, packet, tape)
         };
         let local = traffic == Traffic::Local;
-        if local && self.is_failsafe(&host.node, direction, original) {
-            let ingress = direction == Direction::Ingress;
-            return (Stage::Failsafe, (true, RuleRef::Failsafe { ingress }));
-        }
-        if matches!(traffic, Traffic::Local | Traffic::Forwarded) {
+        let own_interface = matches!(traffic, Traffic::Local | Traffic::Forwarded);
+        // Nobody closes a failsafe port of the host; but of what it is translated to, that says nothing.
+        let was_local = if original == packet {
+            local
+        } else {
+            own_interface && self.host_of(original.own) == Some(host.node.as_str())
+        };
+        let open = was_local && self.is_failsafe(&host.node, direction, original);
+        if own_interface && !open {
             if let Some(decided) = ask(Stage::Untracked, Sphere::Untracked, original, tape) {
                 return self.at(Point::UntrackedDecides, (Stage::Untracked, decided));
             }
             self.at(Point::UntrackedUndecided, ());
         }
-        if direction == Direction::Ingress {
+        if direction == Direction::Ingress && !open {
             if let Some(decided) = ask(Stage::PreDnat, Sphere::PreDnat, original, tape) {
                 return self.at(Point::PreDnatDecides, (Stage::PreDnat, decided));
             }
             self.at(Point::PreDnatUndecided, ());
+        }
+        if local && self.is_failsafe(&host.node, direction, packet) {
+            let ingress = direction == Direction::Ingress;
+            return (Stage::Failsafe, (true, RuleRef::Failsafe { ingress }));
         }
         if traffic == Traffic::PodToHost {
             return (Stage::EndpointToHost, (true, RuleRef::EndpointToHost));

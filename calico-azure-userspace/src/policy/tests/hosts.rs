@@ -7,7 +7,7 @@ use calico_azure_ebpf::abi::Reason;
 use crate::policy::generate::{self, HostCase, Shape, host_cases};
 use crate::policy::lookup::host_verdict;
 use crate::policy::reference::{Oracle, Stage};
-use crate::policy::{Compiler, Event, NodeFacts, Output, RuleRef, Store};
+use crate::policy::{Compiler, Direction, Event, NodeFacts, Output, RuleRef, Store};
 
 /// How often each stage decided, and how.
 #[derive(Default)]
@@ -33,8 +33,18 @@ impl Tally {
         } = *case;
         let oracle = Oracle::new(store);
         let host = store.host_endpoint(&case.host).unwrap();
-        let expected = oracle.host(host, direction, traffic, &probe, &probe);
-        let found = host_verdict(&output.desired, desired, direction, traffic, &probe, &probe);
+        // Of what comes in, half was for a load balancer before it was translated.
+        let mut original = probe;
+        if direction == Direction::Ingress && self.cases % 2 == 0 {
+            let lb = if probe.own.is_ipv4() {
+                "198.51.100.7"
+            } else {
+                "2001:db8:1b::7"
+            };
+            (original.own, original.dport) = (lb.parse().unwrap(), probe.dport ^ 1);
+        }
+        let expected = oracle.host(host, direction, traffic, &original, &probe);
+        let found = host_verdict(&output.desired, desired, direction, traffic, &original, &probe);
         let rule = match (found.stage, found.rule) {
             (Stage::Forward, 0) => Some(&RuleRef::Forwarded),
             (Stage::EndpointToHost, 0) => Some(&RuleRef::EndpointToHost),
