@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 
 use serde::Serialize;
 
+use super::preflight::Look;
 use super::{AgentConfig, AgentError, Found};
 use crate::dataplane::attach::Attached;
 
@@ -32,6 +33,8 @@ pub struct Status {
     pub last_operations: usize,
     pub endpoints: Vec<StatusEndpoint>,
     pub attached: Vec<Attached>,
+    /// What the last look at the node itself found.
+    pub preflight: Look,
     /// What is wrong, each with what to do.
     pub problems: Vec<String>,
 }
