@@ -6,6 +6,7 @@
 mod azures;
 mod bridge;
 mod named;
+mod routes;
 mod world;
 
 use std::time::Instant;
