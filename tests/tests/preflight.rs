@@ -7,7 +7,8 @@ use std::time::Duration;
 
 use calico_azure_tests::lab::probe::{self};
 use calico_azure_tests::lab::{
-    AgentSpec, Cluster, ClusterSpec, NetNs, Networking, PodManifest, Port, binary,
+    AgentSpec, Cluster, ClusterSpec, KubeProxy, NetNs, Networking, Plugin, PodManifest, Port, ServiceSpec,
+    binary,
 };
 use serde_json::Value;
 
@@ -42,11 +43,23 @@ fn reaches(cluster: &Cluster, v6: bool) -> bool {
     probe::tcp(&ns, to, WEB, NEVER).unwrap().reached()
 }
 
-/// Findings that are more than worth knowing, and the exit code.
-fn found(node: &NetNs, args: &[&str]) -> (Vec<Value>, i32) {
-    let mut command = node.command(binary().unwrap());
+/// Findings of node-1 that are more than worth knowing, and the exit code.
+fn found(cluster: &Cluster, args: &[&str]) -> (Vec<Value>, i32) {
+    let node = cluster.node("node-1").unwrap();
+    let mut command = node.ns().command(binary().unwrap());
     let output = command
-        .args(["preflight", "--interface-prefix", "veth", "-o", "json"])
+        .args([
+            "preflight",
+            "--interface-prefix",
+            "veth",
+            "-o",
+            "json",
+            "--node",
+            "node-1",
+            "--nodes",
+        ])
+        .arg(cluster.source.dir().join("nodes.yaml"))
+        .args(node.paths())
         .args(args)
         .output()
         .unwrap();
@@ -55,6 +68,7 @@ fn found(node: &NetNs, args: &[&str]) -> (Vec<Value>, i32) {
         panic!("{error}: {text}{}", String::from_utf8_lossy(&output.stderr));
     });
     assert_eq!(report["unread"], Value::Array(Vec::new()));
+    assert_eq!(report["node"], "node-1");
     let findings = report["findings"].as_array().unwrap().iter();
     let grave = findings
         .filter(|finding| finding["severity"] != "info")
@@ -63,28 +77,78 @@ fn found(node: &NetNs, args: &[&str]) -> (Vec<Value>, i32) {
     (grave, output.status.code().unwrap())
 }
 
-/// The only finding; its commands are run.
+/// The example in docs/azure.md is what is printed now.
 #[track_caller]
-fn mend(node: &NetNs, check: &str, evidence: &str) {
-    let (findings, code) = found(node, &[]);
-    let [only] = findings.as_slice() else {
-        panic!("{check}: {findings:#?}");
-    };
-    assert_eq!((only["check"].as_str().unwrap(), code), (check, 1));
-    assert!(only["evidence"].as_str().unwrap().contains(evidence), "{only:#}");
-    let commands = only["fix"].as_array().unwrap();
-    assert!(!commands.is_empty(), "{only:#}");
-    for command in commands {
-        node.exec("sh", &["-c", command.as_str().unwrap()]).unwrap();
+fn as_documented(cluster: &Cluster) {
+    let node = cluster.node("node-1").unwrap();
+    let mut command = node.ns().command(binary().unwrap());
+    command.args([
+        "preflight",
+        "--interface-prefix",
+        "veth",
+        "--node",
+        "node-1",
+        "--nodes",
+    ]);
+    let command = command.arg(cluster.source.dir().join("nodes.yaml"));
+    let output = command.args(node.paths()).output().unwrap();
+    let printed = String::from_utf8(output.stdout).unwrap();
+    let printed = printed.replace(node.networks().to_str().unwrap(), "/var/lib/cni/networks");
+    let page = include_str!("../../docs/azure.md");
+    assert!(
+        page.contains(&format!("```\n{printed}```")),
+        "not in docs/azure.md:\n{printed}"
+    );
+}
+
+/// What each finding is about, and its evidence.
+fn told(cluster: &Cluster) -> Vec<(String, String)> {
+    let text = |value: &Value| value.as_str().unwrap().to_owned();
+    let (findings, _) = found(cluster, &[]);
+    let told = findings.iter();
+    told.map(|finding| (text(&finding["check"]), text(&finding["evidence"])))
+        .collect()
+}
+
+/// Exactly these checks speak, with this evidence; their commands are run, and nothing is left to be said.
+#[track_caller]
+fn mend(cluster: &mut Cluster, expected: &[(&str, &str)]) {
+    let (findings, code) = found(cluster, &[]);
+    assert_eq!((findings.len(), code), (expected.len(), 1), "{findings:#?}");
+    for (check, evidence) in expected {
+        let here = |finding: &&Value| {
+            finding["check"] == *check && finding["evidence"].as_str().unwrap().contains(evidence)
+        };
+        assert_eq!(
+            findings.iter().filter(here).count(),
+            1,
+            "{check}: {evidence}: {findings:#?}"
+        );
     }
-    assert_eq!(found(node, &[]), (Vec::new(), 0));
+    for finding in &findings {
+        let commands = finding["fix"].as_array().unwrap();
+        assert!(!commands.is_empty(), "{finding:#}");
+        for command in commands {
+            run(cluster, command.as_str().unwrap());
+        }
+    }
+    assert_eq!(found(cluster, &[]), (Vec::new(), 0));
+}
+
+/// On the node, or by whoever may use kubectl.
+fn run(cluster: &mut Cluster, command: &str) {
+    if command.starts_with("kubectl ") {
+        cluster.kubectl(command).unwrap();
+    } else {
+        node(cluster).exec("sh", &["-c", command]).unwrap();
+    }
 }
 
 #[test]
 fn what_is_broken_on_a_node_is_found_and_its_commands_mend_it() {
-    let cluster = cluster(Networking::Udr);
+    let mut cluster = cluster(Networking::Udr);
     let node = node(&cluster);
-    assert_eq!(found(&node, &[]), (Vec::new(), 0));
+    assert_eq!(found(&cluster, &[]), (Vec::new(), 0));
     for (v6, key, evidence) in [
         (false, "ipv4/ip_forward", "net.ipv4.ip_forward is 0"),
         (
@@ -96,7 +160,7 @@ fn what_is_broken_on_a_node_is_found_and_its_commands_mend_it() {
         assert!(reaches(&cluster, v6));
         node.sysctl(&[(key, "0")]).unwrap();
         assert!(!reaches(&cluster, v6), "{key}");
-        mend(&node, "forwarding", evidence);
+        mend(&mut cluster, &[("forwarding", evidence)]);
         assert!(reaches(&cluster, v6), "{key}");
     }
     // Somebody's routing by marks.
@@ -111,7 +175,7 @@ fn what_is_broken_on_a_node_is_found_and_its_commands_mend_it() {
         "99",
     ])
     .unwrap();
-    let (findings, _) = found(&node, &[]);
+    let (findings, _) = found(&cluster, &[]);
     assert_eq!(findings.len(), 1, "{findings:#?}");
     assert_eq!(findings[0]["check"], "marks");
     assert!(
@@ -120,7 +184,7 @@ fn what_is_broken_on_a_node_is_found_and_its_commands_mend_it() {
             .unwrap()
             .contains("rule 99 chooses routes by mark 0x20000/0xf0000")
     );
-    assert_eq!(found(&node, &["--mark-mask", "0x00000fff"]), (Vec::new(), 0));
+    assert_eq!(found(&cluster, &["--mark-mask", "0x00000fff"]), (Vec::new(), 0));
 }
 
 #[test]
@@ -132,7 +196,7 @@ fn what_a_node_lacks_is_named() {
     .unwrap();
     let node = node(&cluster);
     let names = |args: &[&str]| -> Vec<String> {
-        let (findings, code) = found(&node, args);
+        let (findings, code) = found(&cluster, args);
         assert_eq!(code, i32::from(!findings.is_empty()));
         findings
             .iter()
@@ -157,91 +221,350 @@ fn what_a_node_lacks_is_named() {
     assert_eq!(names(&[]), ["other-dataplane"]);
 }
 
-/// Between nodes, of this many bytes with headers, unfragmented.
-fn fits(cluster: &Cluster, bytes: usize) -> bool {
-    let to = cluster.pod("a/far").unwrap().ip(false).unwrap().to_string();
-    let ns = cluster.pod("a/near").unwrap().net.ns().clone();
-    let payload = (bytes - 28).to_string();
-    ns.exec("ping", &["-c", "1", "-W", "1", "-M", "do", "-s", &payload, &to])
-        .is_ok()
-}
-
 #[test]
-fn a_tunnel_that_promises_more_than_it_carries_is_found() {
-    let cluster = cluster(Networking::Flannel);
+fn rules_of_others_about_our_marks_are_found() {
+    let cluster = cluster(Networking::Udr);
     let node = node(&cluster);
-    assert_eq!(found(&node, &[]), (Vec::new(), 0));
-    assert!(fits(&cluster, 1430));
-    // As after a change of the NIC's MTU, and where somebody set the plug-in's by hand.
-    let pod = cluster.pod("a/near").unwrap().net.ifname().to_owned();
-    let inside = cluster.pod("a/near").unwrap().net.ns().clone();
-    let set = |ns: &NetNs, device: &str, mtu: &str| ns.ip(&["link", "set", device, "mtu", mtu]).unwrap();
-    set(&node, "eth0", "1400");
-    set(&node, &pod, "1500");
-    set(&inside, "eth0", "1500");
-    assert!(!fits(&cluster, 1480), "what is too big gets through");
-    let (findings, _) = found(&node, &[]);
-    let evidence: Vec<&str> = findings
-        .iter()
-        .map(|finding| finding["evidence"].as_str().unwrap())
-        .collect();
+    // kube-proxy's are nobody's business, in either shape.
+    let service = ServiceSpec {
+        address: "10.96.0.10".parse().unwrap(),
+        port: Port::Tcp(80),
+        backend: "10.244.2.2:8080".parse().unwrap(),
+        masquerade: true,
+    };
+    KubeProxy::Nftables
+        .install(cluster.node("node-1").unwrap(), &[service])
+        .unwrap();
+    assert_eq!(told(&cluster), []);
+    node.nft(
+        "table inet theirs {
+        chain ch_seen { type filter hook prerouting priority 0; meta mark & 0x00100000 == 0x00100000 accept; }
+        chain ch_set { type filter hook postrouting priority 0; meta mark set meta mark or 0x00200000; }
+        chain ch_all { type filter hook output priority 0; meta mark set 5; }
+        chain ch_low { type filter hook output priority 0; meta mark & 0xff == 5 meta mark set meta mark & 0xffffff00; }
+    }",
+    )
+    .unwrap();
+    let findings = told(&cluster);
     for part in [
-        "flannel.1 has MTU 1450, and eth0 carries 1400".to_owned(),
-        format!("{pod} among them, have MTU 1500"),
+        "table theirs, chain ch_seen: a rule matches bits 0x100000 of",
+        "table theirs, chain ch_set: a rule writes bits 0x200000 of",
+        "table theirs, chain ch_all: a rule writes bits 0xffffffff of",
     ] {
         assert!(
-            evidence.iter().any(|evidence| evidence.contains(&part)),
-            "{part}: {evidence:#?}"
+            findings
+                .iter()
+                .any(|(check, evidence)| check == "marks" && evidence.contains(part)),
+            "{part}: {findings:#?}"
         );
     }
-    set(&node, "eth0", "1500");
-    set(&node, &pod, "1430");
-    set(&inside, "eth0", "1430");
-    assert_eq!(found(&node, &[]), (Vec::new(), 0));
-    assert!(fits(&cluster, 1430));
+    assert_eq!(findings.len(), 3, "{findings:#?}");
+    node.nft("delete table inet theirs").unwrap();
+    let mangle = |args: &[&str]| node.exec("iptables-nft", &[&["-t", "mangle"], args].concat());
+    mangle(&[
+        "-A",
+        "PREROUTING",
+        "-m",
+        "mark",
+        "--mark",
+        "0x80000/0x80000",
+        "-j",
+        "MARK",
+        "--set-xmark",
+        "0x40000/0x40000",
+    ])
+    .unwrap();
+    let findings = told(&cluster);
+    let part = "table mangle, chain PREROUTING: a rule matches bits 0x80000 and writes bits 0x40000 of";
+    assert!(
+        findings.len() == 1 && findings[0].1.contains(part),
+        "{findings:#?}"
+    );
+    mangle(&["-F"]).unwrap();
+    assert_eq!(told(&cluster), []);
+}
+
+/// Whether a packet as big as the pod may send arrives, unfragmented.
+fn carries(cluster: &Cluster, v6: bool) -> bool {
+    let to = cluster.pod("a/far").unwrap().ip(v6).unwrap().to_string();
+    let ns = cluster.pod("a/near").unwrap().net.ns().clone();
+    let link = ns.ip(&["-o", "link", "show", "eth0"]).unwrap();
+    let mut words = link.split_whitespace().skip_while(|word| *word != "mtu");
+    let mtu: usize = words.nth(1).unwrap().parse().unwrap();
+    let payload = (mtu - if v6 { 48 } else { 28 }).to_string();
+    let ping = ["-c", "1", "-W", "1", "-M", "do", "-s", &payload, &to];
+    ns.exec("ping", &ping).is_ok()
 }
 
 #[test]
-fn an_annotation_of_flannels_that_is_wrong_is_in_the_status() {
-    let cluster = cluster(Networking::Flannel);
-    let right = cluster.node("node-1").unwrap().manifest();
-    let mut wrong = right.clone();
-    let annotations = &mut wrong["metadata"]["annotations"];
-    annotations["flannel.alpha.coreos.com/public-ip"] = "10.240.0.99".into();
-    annotations["flannel.alpha.coreos.com/backend-data"] =
-        r#"{"VNI":1,"VtepMAC":"02:00:00:00:00:99"}"#.into();
+fn a_tunnel_that_promises_more_than_it_carries_is_mended() {
+    let mut cluster = cluster(Networking::Flannel);
+    assert_eq!(told(&cluster), []);
+    for v6 in [false, true] {
+        assert!(carries(&cluster, v6), "{v6}");
+    }
+    // The NIC carries less than it did when flannel's daemon made its devices.
+    for node in &cluster.nodes {
+        node.ns().ip(&["link", "set", "eth0", "mtu", "1400"]).unwrap();
+    }
+    assert!(!carries(&cluster, true), "what is too big gets through");
+    let pod = cluster.pod("a/near").unwrap().net.ifname().to_owned();
+    // The plug-in has its new MTU from subnet.env by then.
+    for node in &mut cluster.nodes {
+        node.mtu = Some(1330);
+    }
+    let tunnels = cluster.node("node-2").unwrap().ns().clone();
+    for (device, mtu) in [("flannel.1", "1350"), ("flannel-v6.1", "1330")] {
+        tunnels.ip(&["link", "set", device, "mtu", mtu]).unwrap();
+    }
+    std::fs::write(
+        cluster.node("node-1").unwrap().subnet_env(),
+        std::fs::read_to_string(cluster.node("node-1").unwrap().subnet_env())
+            .unwrap()
+            .replace("MTU=1430", "MTU=1330"),
+    )
+    .unwrap();
+    mend(
+        &mut cluster,
+        &[
+            (
+                "network",
+                "flannel.1 has MTU 1450, and eth0 carries 1400: what is bigger than 1350",
+            ),
+            (
+                "network",
+                "flannel-v6.1 has MTU 1430, and eth0 carries 1400: what is bigger than 1330",
+            ),
+            (
+                "network",
+                &format!("{pod} among them, have MTU 1430 or more, and flannel's tunnel carries 1330"),
+            ),
+        ],
+    );
+    cluster.wait_endpoints(SOON).unwrap();
+    for v6 in [false, true] {
+        assert!(carries(&cluster, v6), "{v6}");
+    }
+}
+
+/// Until the agent of node-1 names these problems and no others.
+#[track_caller]
+fn problems(cluster: &Cluster, parts: &[&str]) {
     let agent = cluster
         .agents
         .iter()
         .find(|agent| agent.node() == "node-1")
         .unwrap();
-    let told = |parts: &[&str]| {
-        let end = std::time::Instant::now() + SOON;
-        loop {
-            let problems = agent.status().unwrap().unwrap().problems;
-            let all = parts
-                .iter()
-                .all(|part| problems.iter().any(|problem| problem.contains(part)));
-            if all && problems.len() == parts.len() {
-                return;
-            }
-            assert!(std::time::Instant::now() < end, "{parts:?}: {problems:#?}");
-            std::thread::sleep(Duration::from_millis(20));
+    let end = std::time::Instant::now() + SOON;
+    loop {
+        let problems = agent.status().unwrap().unwrap().problems;
+        let all = parts
+            .iter()
+            .all(|part| problems.iter().any(|problem| problem.contains(part)));
+        if all && problems.len() == parts.len() {
+            return;
         }
+        assert!(std::time::Instant::now() < end, "{parts:?}: {problems:#?}");
+        std::thread::sleep(Duration::from_millis(20));
+    }
+}
+
+/// Pods of node-2 to those of node-1, whose annotations lead there.
+fn answers(cluster: &Cluster, v6: bool) -> bool {
+    let to = cluster.pod("a/near").unwrap().ip(v6).unwrap();
+    let ns = cluster.pod("a/far").unwrap().net.ns().clone();
+    probe::tcp(&ns, to, WEB, NEVER).unwrap().reached()
+}
+
+#[test]
+fn annotations_of_flannels_lead_packets_and_wrong_ones_are_mended() {
+    const PREFIX: &str = "flannel.alpha.coreos.com/";
+    let mut cluster = cluster(Networking::Flannel);
+    let right = cluster.objects().unwrap();
+    problems(&cluster, &[]);
+    let mac = r#"{"VNI":1,"VtepMAC":"02:00:00:00:00:99"}"#;
+    for (key, value, v6, evidence) in [
+        (
+            "public-ip",
+            "10.240.0.99",
+            false,
+            "ends at 10.240.0.99, which is no address",
+        ),
+        (
+            "public-ipv6",
+            "fd00:10:240::99",
+            true,
+            "ends at fd00:10:240::99, which is no address",
+        ),
+        (
+            "backend-data",
+            mac,
+            false,
+            "the address 02:00:00:00:00:99, and no flannel.* has it",
+        ),
+        (
+            "backend-v6-data",
+            mac,
+            true,
+            "the address 02:00:00:00:00:99, and no flannel.* has it",
+        ),
+    ] {
+        assert!(answers(&cluster, v6), "{key}");
+        let mut wrong = right.clone();
+        wrong[0]["metadata"]["annotations"][format!("{PREFIX}{key}")] = value.into();
+        cluster.write_objects(&wrong).unwrap();
+        assert!(!answers(&cluster, v6), "{key}");
+        problems(&cluster, &[evidence]);
+        if key == "public-ip" {
+            as_documented(&cluster);
+        }
+        mend(&mut cluster, &[("network", evidence)]);
+        assert!(answers(&cluster, v6), "{key}");
+        problems(&cluster, &[]);
+        assert_eq!(cluster.objects().unwrap(), right, "{key}");
+    }
+    let mut wrong = right.clone();
+    wrong[0]["metadata"]["annotations"] = serde_json::json!({});
+    cluster.write_objects(&wrong).unwrap();
+    assert!(!answers(&cluster, false) && !answers(&cluster, true));
+    let evidence = "has not flannel's annotations flannel.alpha.coreos.com/backend-type, public-ip, public-ipv6, backend-data or backend-v6-data";
+    problems(&cluster, &[evidence]);
+    mend(&mut cluster, &[("network", evidence)]);
+    assert!(answers(&cluster, false) && answers(&cluster, true));
+    problems(&cluster, &[]);
+}
+
+#[test]
+fn files_of_flannels_and_host_locals_that_are_wrong_are_found() {
+    let mut cluster = cluster(Networking::Flannel);
+    assert_eq!(told(&cluster), []);
+    let node = cluster.node("node-1").unwrap();
+    let (env, networks) = (node.subnet_env(), node.networks().join("lab"));
+    let text = std::fs::read_to_string(&env).unwrap();
+    for (from, to, evidence) in [
+        (
+            "10.244.1.1/24",
+            "10.244.9.1/24",
+            "FLANNEL_SUBNET=10.244.9.1/24; expected the node's podCIDR 10.244.1.0/24",
+        ),
+        (
+            "MTU=1430",
+            "MTU=1500",
+            "FLANNEL_MTU=1500, and flannel-v6.1 carries 1430",
+        ),
+    ] {
+        std::fs::write(&env, text.replace(from, to)).unwrap();
+        mend(&mut cluster, &[("subnet-env", evidence)]);
+    }
+    std::fs::remove_file(&env).unwrap();
+    mend(
+        &mut cluster,
+        &[(
+            "subnet-env",
+            "subnet.env is missing, and flannel's device is there",
+        )],
+    );
+    // A container that nobody took down in order. Its address is not given out again.
+    let leak = networks.join("10.244.1.77");
+    std::fs::write(&leak, "0123456789abcdef\r\neth0").unwrap();
+    assert_eq!(told(&cluster), [], "a plug-in may be at work");
+    run(
+        &mut cluster,
+        &format!("touch -d '-10 minutes' {}", leak.display()),
+    );
+    as_documented(&cluster);
+    mend(
+        &mut cluster,
+        &[(
+            "address-leaks",
+            "1 of 3 addresses for containers that are gone: 10.244.1.77 (container 0123456789abc)",
+        )],
+    );
+    assert!(!leak.exists());
+    let conf = cluster.node("node-1").unwrap().networks().with_file_name("net.d");
+    std::fs::create_dir_all(&conf).unwrap();
+    let range =
+        r#"{"name": "lab", "type": "ptp", "ipam": {"type": "host-local", "subnet": "10.244.0.0/16"}}"#;
+    std::fs::write(conf.join("10-lab.conf"), range).unwrap();
+    let findings = told(&cluster);
+    assert!(
+        findings.len() == 1
+            && findings[0]
+                .1
+                .contains("10-lab.conf: host-local of network lab gives out 10.244.0.0/16"),
+        "{findings:#?}"
+    );
+    std::fs::remove_dir_all(&conf).unwrap();
+    // The node's object was made anew, with another podCIDR.
+    let right = cluster.objects().unwrap();
+    let mut moved = right.clone();
+    moved[0]["spec"]["podCIDRs"][0] = "10.244.7.0/24".into();
+    cluster.write_objects(&moved).unwrap();
+    let evidence: Vec<String> = told(&cluster).into_iter().map(|(_, evidence)| evidence).collect();
+    for part in [
+        "(pod a/near) among them, are outside",
+        "gave out 1 addresses",
+        "expected the node's podCIDR 10.244.7.0/24",
+    ] {
+        assert!(
+            evidence.iter().any(|evidence| evidence.contains(part)),
+            "{part}: {evidence:#?}"
+        );
+    }
+    assert_eq!(evidence.len(), 3, "{evidence:#?}");
+}
+
+#[test]
+fn a_running_agent_looks_again_and_says_what_changed() {
+    let agent = AgentSpec::new()
+        .unwrap()
+        .env("CALICO_AZURE_PREFLIGHT_INTERVAL", "1");
+    let mut cluster = Cluster::start(&ClusterSpec {
+        nodes: 1,
+        plugin: Plugin::Bridge,
+        agents: Some(agent),
+        ..ClusterSpec::default()
+    })
+    .unwrap();
+    let namespace = "{apiVersion: v1, kind: Namespace, metadata: {name: a}}";
+    cluster.source.write("namespace.yaml", namespace).unwrap();
+    let pod = PodManifest::new("a", "near", "node-1", &[], &[Port::Tcp(WEB)]);
+    cluster.add_pod(pod).unwrap();
+    cluster.wait_endpoints(SOON).unwrap();
+    let node = node(&cluster);
+    let agent = cluster.agent("node-1").unwrap();
+    let has = |status: &calico_azure_tests::lab::AgentStatus, part: &str| {
+        let findings = status.preflight.findings.iter();
+        findings
+            .filter(|finding| finding["severity"] != "info")
+            .any(|finding| finding["evidence"].as_str().unwrap().contains(part))
     };
-    told(&[]);
-    let other = cluster.node("node-2").unwrap().manifest();
-    cluster
-        .source
-        .write_objects("nodes.yaml", &[wrong, other.clone()])
-        .unwrap();
-    told(&[
-        "ends at 10.240.0.99, which is no address",
-        "the address 02:00:00:00:00:99, and no flannel.* has it",
-    ]);
-    cluster
-        .source
-        .write_objects("nodes.yaml", &[right, other])
-        .unwrap();
-    told(&[]);
+    for (key, evidence) in [
+        ("ipv4/ip_forward", "net.ipv4.ip_forward is 0"),
+        ("ipv6/conf/all/forwarding", "net.ipv6.conf.all.forwarding is 0"),
+        (
+            "bridge/bridge-nf-call-iptables",
+            "net.bridge.bridge-nf-call-iptables is 0",
+        ),
+        (
+            "bridge/bridge-nf-call-ip6tables",
+            "net.bridge.bridge-nf-call-ip6tables is 0",
+        ),
+    ] {
+        agent
+            .wait_for("finds the node in order", SOON, |status| !has(status, evidence))
+            .unwrap();
+        node.sysctl(&[(key, "0")]).unwrap();
+        let status = agent
+            .wait_for(evidence, SOON, |status| has(status, evidence))
+            .unwrap();
+        assert_eq!(status.problems, Vec::<String>::new(), "the agent itself is well");
+        node.sysctl(&[(key, "1")]).unwrap();
+        agent
+            .wait_for("finds it mended", SOON, |status| !has(status, evidence))
+            .unwrap();
+        let log = std::fs::read_to_string(agent.log_path()).unwrap();
+        assert!(log.contains(evidence), "{log}");
+        assert!(log.contains(&format!("no longer so: {evidence}")), "{log}");
+    }
 }

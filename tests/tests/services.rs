@@ -311,7 +311,12 @@ fn egress_policy_judges_the_backend_and_the_answer_returns() {
             every_backend(Networking::Udr, Plugin::Ptp, attach, proxy);
         }
     }
-    for networking in [Networking::Flannel, Networking::AzureCni] {
+    for networking in [
+        Networking::HostLocal,
+        Networking::Flannel,
+        Networking::AzureCni,
+        Networking::AzureOverlay,
+    ] {
         every_backend(networking, Plugin::Ptp, "tcx", KubeProxy::Nftables);
     }
     for proxy in [KubeProxy::Iptables, KubeProxy::Nftables] {

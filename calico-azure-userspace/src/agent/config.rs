@@ -15,10 +15,11 @@ use super::cni::Plugin;
 use super::felix::{Felix, Told};
 use super::links::LinkNames;
 use super::networking::Choice;
+use super::preflight::{Options, Paths};
 use crate::dataplane::attach::Mode;
 use crate::dataplane::kernel::Sizes;
 use crate::dataplane::plan::Settings;
-use crate::model::{EndpointToHost, Failsafe, FelixConfiguration};
+use crate::model::{EndpointToHost, Failsafe, FelixConfiguration, Node};
 use crate::sources::kube::KubeConfig;
 
 /// Conntrack timeouts: Felix's defaults.
@@ -256,8 +257,10 @@ pub struct AgentConfig {
     pub fabric: FabricChoice,
     /// Bridges whose ports are pods' interfaces.
     pub bridges: Vec<String>,
-    /// Where the container runtime keeps what CNI plug-ins answered.
-    pub cni_results: PathBuf,
+    /// What CNI's plug-ins and flannel's daemon keep in files.
+    pub paths: Paths,
+    /// How often the node is looked at.
+    pub preflight_interval: Duration,
     pub networking: Choice,
     pub bpffs: PathBuf,
     /// Names the pin directory.
@@ -302,6 +305,17 @@ impl AgentConfig {
             prefixes: felix.interface_prefixes.clone(),
             fabric: self.fabric.clone(),
             bridges: self.bridges.clone(),
+        }
+    }
+
+    /// What the node is looked at for. `node`: its object, if it is known.
+    #[must_use]
+    pub fn preflight(&self, felix: &Felix, node: Option<&Node>) -> Options {
+        Options {
+            names: self.link_names(felix),
+            networking: self.networking.clone(),
+            mark_mask: felix.mark_mask,
+            node: node.cloned(),
         }
     }
 

@@ -8,6 +8,7 @@ use calico_azure_ebpf::abi::host_set;
 
 use super::events::SharedContext;
 use super::felix::Felix;
+use super::preflight::{Look, Seen, preflight};
 use super::problems::Problems;
 use super::protect::{self, SharedProtector};
 use super::serve::Server;
@@ -44,6 +45,8 @@ pub(super) struct Core {
     vitals: Arc<Vitals>,
     server: Server,
     felix: Felix,
+    /// What the node looked like last.
+    seen: Option<Seen>,
     /// A FelixConfiguration is not what it was.
     felix_changed: bool,
     /// Settings that were named in the log as without effect.
@@ -61,6 +64,8 @@ pub(super) struct Parts {
     pub(super) vitals: Arc<Vitals>,
     pub(super) server: Server,
     pub(super) felix: Felix,
+    /// The look at the start.
+    pub(super) look: Look,
 }
 
 impl Core {
@@ -72,11 +77,13 @@ impl Core {
             vitals,
             server,
             felix,
+            look,
         } = parts;
         let dataplane = Dataplane::open(maps)?;
         let compiler = Compiler::new(dataplane.reserved());
         let status = Status {
             node: config.node.clone(),
+            preflight: look,
             ..Status::default()
         };
         Ok(Self {
@@ -97,6 +104,7 @@ impl Core {
             vitals,
             server,
             felix,
+            seen: None,
             felix_changed: true,
             named: BTreeSet::new(),
             status,
@@ -165,6 +173,29 @@ impl Core {
         self.status.cni_plugin = Some(plugin);
     }
 
+    /// Takes in what the node looks like now.
+    pub(super) fn seen(&mut self, seen: Seen) {
+        self.seen = Some(seen);
+        self.judge_node();
+    }
+
+    /// What is in the way on the node.
+    fn judge_node(&mut self) {
+        // Without the node's object less can be said, and that would look like an end of what the last look found.
+        let Some(seen) = self.seen.as_ref().filter(|_| self.sources_in_sync) else {
+            return;
+        };
+        let node = self
+            .compiler
+            .store()
+            .nodes()
+            .find(|node| node.name == self.config.node);
+        let options = self.config.preflight(&self.felix, node);
+        self.status
+            .preflight
+            .renew(preflight(seen, &options), &seen.unread);
+    }
+
     /// The links are what they were, and what is known of them is not.
     fn look_again(&mut self) {
         if let Some(snapshot) = self.links.take() {
@@ -231,15 +262,19 @@ impl Core {
         }
         let ignored = self.ignores_pod_cidrs();
         tracing::info!(networking = found.networking.name(), evidence = ?found.evidence, "this node's network");
-        for problem in found
+        for problem in &found.problems {
+            let networking::Problem { text, fix, .. } = problem;
+            if !self.problems.networking.contains(text) {
+                tracing::warn!(?fix, "{text}");
+            }
+        }
+        self.problems.networking = found
             .problems
             .iter()
-            .filter(|problem| !self.problems.networking.contains(problem))
-        {
-            tracing::warn!("{problem}");
-        }
-        self.problems.networking.clone_from(&found.problems);
+            .map(|problem| problem.text.clone())
+            .collect();
         self.status.networking = Some(found);
+        self.judge_node();
         if ignored != self.ignores_pod_cidrs() {
             self.look_again();
         }

@@ -43,7 +43,6 @@ use std::time::Duration;
 use signal_hook::consts::{SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 
-use crate::azure::finding::Severity;
 use crate::dataplane::attach::AttachError;
 use crate::dataplane::kernel::{Kernel, KernelError, is_root};
 use crate::dataplane::pins::{PinError, Pins};
@@ -100,6 +99,8 @@ pub(crate) enum Message {
     Links(Result<Snapshot, LinksError>),
     Attachments(Vec<Attachment>),
     Plugin(StatusPlugin),
+    /// What the node looks like.
+    Seen(Result<Box<preflight::Seen>, LinksError>),
     Stop,
 }
 
@@ -112,6 +113,12 @@ impl From<Vec<Event>> for Message {
 impl From<Vec<Attachment>> for Message {
     fn from(said: Vec<Attachment>) -> Self {
         Self::Attachments(said)
+    }
+}
+
+impl From<Result<Box<preflight::Seen>, LinksError>> for Message {
+    fn from(seen: Result<Box<preflight::Seen>, LinksError>) -> Self {
+        Self::Seen(seen)
     }
 }
 
@@ -143,7 +150,8 @@ pub fn run(mut config: AgentConfig) -> Result<(), AgentError> {
         return Err(AgentError::NotRoot);
     }
     let _lock = lock(&config.run_dir, &config.pin_name, &config.node)?;
-    warn(&config);
+    let mut look = preflight::Look::default();
+    warn(&config, &mut look);
     let pins = Pins::new(&config.bpffs, &config.pin_name)?;
     let first = !pins.maps().exists() && pins.earlier_flows()?.is_empty();
     let mut kernel = Kernel::load(&config.object, Some(pins), config.sizes)?;
@@ -176,6 +184,7 @@ pub fn run(mut config: AgentConfig) -> Result<(), AgentError> {
     let server = Server::start(Arc::clone(&vitals), metrics)?;
     let (felix, _) = Felix::of(&config.told, std::iter::empty());
     server.listen(&felix.health, &felix.metrics);
+    let watch = watch(&config, &felix);
     let protector = Protector::new(kernel, &config, config.link_names(&felix)).shared();
     let parts = Parts {
         protector: Arc::clone(&protector),
@@ -184,8 +193,12 @@ pub fn run(mut config: AgentConfig) -> Result<(), AgentError> {
         vitals: Arc::clone(&vitals),
         server,
         felix,
+        look,
     };
-    let told = vec![config.cni_results.clone(), attachments_path(&config.run_dir)];
+    let told = vec![
+        config.paths.cni_results.clone(),
+        attachments_path(&config.run_dir),
+    ];
     attachments::watch(told, sender.clone()).map_err(AgentError::Start)?;
     if let Some(plugin) = config.plugin.clone() {
         cni::start(plugin, sender.clone()).map_err(AgentError::Start)?;
@@ -197,6 +210,7 @@ pub fn run(mut config: AgentConfig) -> Result<(), AgentError> {
             News::Snapshot(snapshot) => p.see(snapshot),
         });
     })?;
+    preflight::watch::start(watch, sender.clone()).map_err(AgentError::Start)?;
     match core.source() {
         Source::Dir(dir) => dir::watch(dir.clone(), sender.clone())?,
         Source::Kube(config) => {
@@ -243,6 +257,8 @@ pub fn run(mut config: AgentConfig) -> Result<(), AgentError> {
                 Message::Links(snapshot) => core.links(snapshot?),
                 Message::Attachments(said) => core.attachments(said),
                 Message::Plugin(plugin) => core.plugin(plugin),
+                Message::Seen(Ok(seen)) => core.seen(*seen),
+                Message::Seen(Err(error)) => tracing::warn!(%error, "cannot look at the node"),
             }
         }
         core.step(begun);
@@ -250,29 +266,26 @@ pub fn run(mut config: AgentConfig) -> Result<(), AgentError> {
     }
 }
 
+/// Where the node itself is looked at, and how often.
+fn watch(config: &AgentConfig, felix: &Felix) -> preflight::watch::Watch {
+    preflight::watch::Watch {
+        bpffs: config.bpffs.clone(),
+        paths: config.paths.clone(),
+        options: config.preflight(felix, None),
+        every: config.preflight_interval,
+    }
+}
+
 /// Says what is wrong with the node, before it is in the way.
-fn warn(config: &AgentConfig) {
+fn warn(config: &AgentConfig, look: &mut preflight::Look) {
     let (felix, _) = Felix::of(&config.told, std::iter::empty());
-    let options = preflight::Options {
-        names: config.link_names(&felix),
-        networking: config.networking.clone(),
-        mark_mask: felix.mark_mask,
+    let watch = watch(config, &felix);
+    let place = preflight::Place {
+        bpffs: &watch.bpffs,
+        paths: &watch.paths,
     };
-    let place = preflight::Place { bpffs: &config.bpffs };
-    match preflight::gather(&place, &options) {
-        Ok(seen) => {
-            let findings = preflight::preflight(&seen, &options).into_iter();
-            for finding in findings.filter(|finding| finding.severity != Severity::Info) {
-                let preflight::Finding {
-                    check,
-                    evidence,
-                    consequence,
-                    fix,
-                    ..
-                } = finding;
-                tracing::warn!(check = check.name(), ?fix, "{evidence}: {consequence}");
-            }
-        }
+    match preflight::gather(&place, &watch.options) {
+        Ok(seen) => look.renew(preflight::preflight(&seen, &watch.options), &seen.unread),
         Err(error) => tracing::warn!(%error, "cannot look at the node"),
     }
 }

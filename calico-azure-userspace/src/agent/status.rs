@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 use calico_azure_ebpf::abi::fnv;
 use serde::Serialize;
 
+use super::preflight::Look;
 use super::{AgentConfig, AgentError, Found};
 use crate::dataplane::attach::Attached;
 
@@ -40,6 +41,8 @@ pub struct Status {
     pub interface_prefixes: Vec<String>,
     pub endpoints: Vec<StatusEndpoint>,
     pub attached: Vec<Attached>,
+    /// What the last look at the node itself found.
+    pub preflight: Look,
     /// What is wrong, each with what to do.
     pub problems: Vec<String>,
 }

@@ -11,6 +11,7 @@ use ipnet::IpNet;
 
 use super::{Log, NodeArgs, OK, Outcome, object};
 use crate::agent::felix::{Told, ToldListener, ToldTimeouts, severity, source_spoofing};
+use crate::agent::preflight::Paths;
 use crate::agent::{
     AgentConfig, EstablishedFlows, FabricChoice, Failsafes, HostCgroup, Imds, LinkNames, LogFlows, MarkMask,
     Networking, NetworkingChoice, Source, UnknownInterfaces, Wireserver, endpoint_to_host, run,
@@ -66,14 +67,12 @@ pub(super) struct AgentArgs {
     /// Bridges whose ports are pods' interfaces, whatever those are called.
     #[arg(long, env = "CALICO_AZURE_POD_BRIDGES", value_delimiter = ',', default_values = LinkNames::BRIDGES, value_name = "NAME,…")]
     pod_bridges: Vec<String>,
-    /// Where the container runtime keeps what CNI plug-ins answered: whose interface is whose, where names and routes do not tell.
-    #[arg(
-        long,
-        env = "CALICO_AZURE_CNI_RESULTS",
-        default_value = "/var/lib/cni/results",
-        value_name = "DIR"
-    )]
-    cni_results: PathBuf,
+    #[command(flatten)]
+    paths: Paths,
+    /// How often the node itself is looked at, as `calico-azure preflight` does; what is found is in the log and in `calico-azure status`.
+    #[arg(long, env = "CALICO_AZURE_PREFLIGHT_INTERVAL", default_value_t = 60, value_name = "SECONDS",
+          value_parser = clap::value_parser!(u32).range(1..))]
+    preflight_interval: u32,
     /// How programs are attached.
     #[arg(long, env = "CALICO_AZURE_ATTACH", value_enum, default_value_t)]
     attach: Mode,
@@ -268,7 +267,8 @@ impl AgentArgs {
             source,
             fabric: self.fabric_interface,
             bridges: self.pod_bridges,
-            cni_results: self.cni_results,
+            paths: self.paths,
+            preflight_interval: Duration::from_secs(self.preflight_interval.into()),
             networking: NetworkingChoice {
                 use_pod_cidr: self.use_pod_cidr,
                 // An empty variable is none.

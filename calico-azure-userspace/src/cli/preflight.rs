@@ -8,9 +8,12 @@ use serde_json::json;
 
 use super::agent::networking;
 use super::{FINDING, Format, OK, Outcome};
-use crate::agent::preflight::{Finding, Options, Place, gather, preflight};
+use crate::agent::preflight::{Finding, Options, Paths, Place, gather, preflight};
 use crate::agent::{FabricChoice, LinkNames, MarkMask, NetworkingChoice};
 use crate::azure::finding::Severity;
+use crate::model::load::parse_text;
+use crate::model::{Node, Resource};
+use crate::sources::kube::{self, KubeConfig};
 
 /// Look at this node, and say what keeps the agent from working or clusters from networking, and how to mend it. Changes nothing. Flags and
 /// variables are the agent's.
@@ -52,10 +55,65 @@ pub(super) struct PreflightArgs {
     mark_mask: Option<MarkMask>,
     #[arg(short, long, value_enum, default_value_t)]
     output: Format,
+    #[command(flatten)]
+    paths: Paths,
+    /// This node's name; with its object podCIDRs and flannel's annotations are looked at, too.
+    #[arg(long, env = "NODENAME", value_name = "NAME")]
+    node: Option<String>,
+    /// Its object, among others, from a file that `kubectl get nodes -o json` (or yaml) has written.
+    #[arg(long, value_name = "FILE", requires = "node")]
+    nodes: Option<PathBuf>,
+    /// Its object from the API server, by a kubeconfig file, or several with colons between. In a pod as its service account.
+    #[arg(long, env = "KUBECONFIG", value_name = "FILE", conflicts_with = "nodes")]
+    kubeconfig: Option<PathBuf>,
+    /// A context of the kubeconfig file other than its current one.
+    #[arg(long, env = "CALICO_AZURE_KUBE_CONTEXT", value_name = "NAME")]
+    kube_context: Option<String>,
 }
 
 impl PreflightArgs {
+    /// This node's object; `None` if nobody said where it is.
+    fn object(&self) -> Result<Option<Node>, Box<dyn std::error::Error>> {
+        let Some(name) = &self.node else { return Ok(None) };
+        let kubeconfig = self.kubeconfig.clone().filter(|path| path.as_os_str() != "");
+        let (place, text) = if let Some(path) = &self.nodes {
+            let text =
+                std::fs::read_to_string(path).map_err(|error| format!("{}: {error}", path.display()))?;
+            (path.clone(), text)
+        } else if kubeconfig.is_some() || std::env::var_os("KUBERNETES_SERVICE_HOST").is_some() {
+            let nodes = kube::nodes(&KubeConfig {
+                kubeconfig,
+                context: self.kube_context.clone(),
+                ..KubeConfig::default()
+            })?;
+            let list = json!({"apiVersion": "v1", "kind": "List", "items": nodes});
+            (PathBuf::from("the API server's nodes"), list.to_string())
+        } else {
+            return Ok(None);
+        };
+        let read = parse_text(&place, &text).resources.into_iter();
+        let found = read
+            .filter_map(|resource| match resource {
+                Resource::Node(node) if node.name == *name => Some(node),
+                _ => None,
+            })
+            .next();
+        let missing = || format!("{}: there is no node {name}; say --node NAME", place.display());
+        Ok(Some(found.ok_or_else(missing)?))
+    }
+
     pub(super) fn run(self, out: &mut dyn Write) -> Outcome {
+        let mut unread = Vec::new();
+        let node = match self.object() {
+            Ok(node) => node,
+            // A file that was named must be right; an API server may be what this node does not reach.
+            Err(error) if self.nodes.is_some() => return Err(error),
+            Err(error) => {
+                unread.push(format!("this node's object: {error}"));
+                None
+            }
+        };
+        let known = node.is_some();
         let usual = Options::default();
         let options = Options {
             names: LinkNames {
@@ -65,17 +123,28 @@ impl PreflightArgs {
             },
             networking: self.networking,
             mark_mask: self.mark_mask.unwrap_or(usual.mark_mask),
+            node,
         };
-        let seen = gather(&Place { bpffs: &self.bpffs }, &options)?;
+        let place = Place {
+            bpffs: &self.bpffs,
+            paths: &self.paths,
+        };
+        let seen = gather(&place, &options)?;
+        unread.extend(seen.unread.iter().cloned());
         let findings = preflight(&seen, &options);
         if self.output == Format::Json {
-            let report = json!({"findings": findings, "unread": seen.unread});
+            let report = json!({"findings": findings, "unread": unread, "node": options.node.as_ref().map(|node| &node.name)});
             writeln!(out, "{report:#}")?;
         } else {
-            table(&findings, &seen.unread, out)?;
+            table(&findings, &unread, out)?;
+            if !known {
+                writeln!(
+                    out,
+                    "note: without this node's object (--node with --nodes or --kubeconfig) podCIDRs and flannel's annotations are not looked at"
+                )?;
+            }
         }
-        let fine =
-            findings.iter().all(|finding| finding.severity == Severity::Info) && seen.unread.is_empty();
+        let fine = findings.iter().all(|finding| finding.severity == Severity::Info) && unread.is_empty();
         Ok(if fine { OK } else { FINDING })
     }
 }

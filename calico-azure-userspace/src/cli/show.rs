@@ -74,6 +74,15 @@ fn table(status: &Value, out: &mut dyn Write) -> std::io::Result<()> {
             writeln!(out, "  {}", cells.join(" ").trim_end())?;
         }
     }
+    let findings = status["preflight"]["findings"].as_array().into_iter().flatten();
+    let grave: Vec<&Value> = findings.filter(|finding| finding["severity"] != "info").collect();
+    writeln!(out, "\nfindings on the node: {}", grave.len())?;
+    for finding in grave {
+        writeln!(out, "{}: {}", text(&finding["check"]), text(&finding["evidence"]))?;
+        for command in finding["fix"].as_array().into_iter().flatten() {
+            writeln!(out, "  $ {}", text(command))?;
+        }
+    }
     let problems = status["problems"]
         .as_array()
         .map(Vec::as_slice)

@@ -71,6 +71,13 @@ struct AnswerIp {
     address: IpNet,
 }
 
+/// All that a directory holds now; `None` if it cannot be read.
+#[must_use]
+pub fn held(dir: &Path) -> Option<Vec<Attachment>> {
+    fs::read_dir(dir).ok()?;
+    Some(Results::new(vec![dir.to_owned()]).scan())
+}
+
 /// Sends all that the directories hold at once, and again after each change, from a thread of its own, until the receiver is gone. A
 /// directory that does not exist holds nothing.
 ///

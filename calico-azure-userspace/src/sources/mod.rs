@@ -5,6 +5,7 @@ pub mod dir;
 pub mod filters;
 pub mod kube;
 pub mod links;
+pub mod nftables;
 pub(crate) mod notifications;
 
 use crate::model::{Key, Problem, Resource};

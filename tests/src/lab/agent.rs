@@ -100,7 +100,16 @@ pub struct AgentStatus {
     pub last_change_us: u64,
     pub endpoints: Vec<StatusEndpoint>,
     pub attached: Vec<Attachment>,
+    pub preflight: StatusPreflight,
     pub problems: Vec<String>,
+}
+
+/// What the agent's last look at its node found.
+#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
+#[serde(default)]
+pub struct StatusPreflight {
+    pub findings: Vec<serde_json::Value>,
+    pub unread: Vec<String>,
 }
 
 /// Which network the agent finds itself on.
@@ -144,7 +153,8 @@ pub struct Agent {
     run: PathBuf,
     log: PathBuf,
     flow_log: PathBuf,
-    results: PathBuf,
+    /// Where CNI's plug-ins and flannel's daemon keep things.
+    paths: Vec<OsString>,
     child: Option<Child>,
 }
 
@@ -161,7 +171,7 @@ impl Agent {
             run: dir.run(),
             log: dir.log().join(format!("{name}.agent.log")),
             flow_log: dir.log().join(format!("{name}.flows.jsonl")),
-            results: node.results(),
+            paths: node.paths(),
             child: None,
         };
         agent.spawn()?;
@@ -348,8 +358,7 @@ impl Agent {
             .arg(&self.run)
             .arg("--flow-log")
             .arg(&self.flow_log)
-            .arg("--cni-results")
-            .arg(&self.results);
+            .args(&self.paths);
         // Sockets of the whole machine are nobody's business here.
         let group = match &self.spec.host {
             Some((node, group)) if *node == self.node => group.as_path(),

@@ -8,8 +8,11 @@ use std::time::Duration;
 use super::probe::Server;
 use super::{
     Agent, AgentSpec, Fabric, Hold, Internet, LabDir, LabError, Networking, Node, Plugin, PodManifest,
-    PodNet, Port, Result, Source, networking, plan,
+    PodNet, Port, Result, Source, flannel, plan,
 };
+
+/// What Azure's wireserver answers on: HTTP, the guest agent's plug-in, DNS.
+const WIRESERVER: [Port; 4] = [Port::Tcp(80), Port::Tcp(32526), Port::Tcp(53), Port::Udp(53)];
 
 /// What to build.
 #[derive(Clone, Debug)]
@@ -75,6 +78,8 @@ pub struct Cluster {
     pub agents: Vec<Agent>,
     pub pods: BTreeMap<String, Pod>,
     outside: Server,
+    /// The wireserver and the instance metadata service.
+    azure: [Server; 2],
     pub nodes: Vec<Node>,
     pub fabric: Fabric,
     pub internet: Internet,
@@ -113,10 +118,15 @@ impl Cluster {
         ];
         let ports: BTreeSet<_> = serve.iter().copied().chain([Port::Tcp(443)]).collect();
         let outside = Server::start(&internet.ns, &outside, &ports.into_iter().collect::<Vec<_>>())?;
+        let azure = [
+            Server::start(fabric.ns(), &[plan::WIRESERVER.into()], &WIRESERVER)?,
+            Server::start(fabric.ns(), &[plan::IMDS.into()], &[Port::Tcp(80)])?,
+        ];
         let mut cluster = Self {
             agents: Vec::new(),
             pods: BTreeMap::new(),
             outside,
+            azure,
             nodes: Vec::new(),
             fabric,
             internet,
@@ -135,10 +145,10 @@ impl Cluster {
             )?);
         }
         if spec.networking == Networking::Flannel {
-            networking::mesh(&cluster.nodes)?;
+            flannel::devices(&cluster.nodes)?;
         }
         let nodes: Vec<_> = cluster.nodes.iter().map(Node::manifest).collect();
-        cluster.source.write_objects("nodes.yaml", &nodes)?;
+        cluster.write_objects(&nodes)?;
         progress("nodes");
         if let Some(agent) = &spec.agents {
             let mut agent = agent.clone();
@@ -272,6 +282,7 @@ impl Cluster {
     /// Ends this process's echo servers, so that others can take their place.
     pub fn stop_servers(&mut self) {
         self.outside.stop();
+        self.azure.iter_mut().for_each(Server::stop);
         for pod in self.pods.values_mut() {
             pod.server.stop();
         }

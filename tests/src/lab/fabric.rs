@@ -20,16 +20,19 @@ pub enum FabricDrop {
     Broadcast,
     /// Routed to the NIC, which takes only what is addressed to itself (IP forwarding disabled).
     NotForNic,
+    /// Between an overlay's domain and anything else.
+    Overlay,
 }
 
 impl FabricDrop {
     /// All of them.
-    pub const ALL: [Self; 5] = [
+    pub const ALL: [Self; 6] = [
         Self::UnknownSource,
         Self::Protocol,
         Self::Multicast,
         Self::Broadcast,
         Self::NotForNic,
+        Self::Overlay,
     ];
 
     /// The name of the reason in the names of counters.
@@ -41,6 +44,7 @@ impl FabricDrop {
             Self::Multicast => "multicast",
             Self::Broadcast => "broadcast",
             Self::NotForNic => "not_for_nic",
+            Self::Overlay => "overlay",
         }
     }
 }
@@ -94,6 +98,10 @@ impl Fabric {
         // Sources of the fabric's own ICMP errors.
         ns.ip(&["addr", "add", &format!("{}/32", plan::GATEWAY_V4), "dev", "lo"])?;
         ns.ip(&["addr", "add", &format!("{}/128", plan::GATEWAY_V6), "dev", "lo"])?;
+        // Azure's own, on every port.
+        for own in [plan::WIRESERVER, plan::IMDS] {
+            ns.ip(&["addr", "add", &format!("{own}/32"), "dev", "lo"])?;
+        }
         veth(&ns, "internet", &internet)?;
         for (ns, dev, addresses) in [
             (
@@ -201,6 +209,11 @@ impl Fabric {
             "onlink",
         ])?;
         self.known("add", number, prefix)
+    }
+
+    /// Gives `prefix` of an overlay's domain to `node`. The rules keep the domain apart from the virtual network.
+    pub(super) fn add_overlay(&self, prefix: IpNet, node: &Node) -> Result<()> {
+        self.add_configurations(prefix, node)
     }
 
     /// Removes the user-defined route to `prefix`, as someone with a portal and little time would.

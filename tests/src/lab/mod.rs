@@ -18,7 +18,9 @@ mod dir;
 mod error;
 mod exec;
 mod fabric;
+mod flannel;
 mod flowlog;
+mod kubectl;
 mod kubeproxy;
 mod manifests;
 mod netns;
@@ -29,7 +31,9 @@ pub mod probe;
 mod rules;
 mod transparent;
 
-pub use agent::{Agent, AgentSpec, AgentStatus, Attachment, StatusEndpoint, StatusNetworking, binary};
+pub use agent::{
+    Agent, AgentSpec, AgentStatus, Attachment, StatusEndpoint, StatusNetworking, StatusPreflight, binary,
+};
 pub use cgroup::Cgroup;
 pub use cluster::{Cluster, ClusterSpec, Pod};
 pub use cni::{Hold, Plugin, PodNet};

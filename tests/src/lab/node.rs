@@ -1,5 +1,6 @@
 //! A node: one NIC in the fabric, a podCIDR per family, and the CNI plugin's state.
 
+use std::ffi::OsString;
 use std::net::IpAddr;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicU8, Ordering};
@@ -7,7 +8,7 @@ use std::sync::atomic::{AtomicU8, Ordering};
 use ipnet::IpNet;
 
 use super::{
-    Fabric, Hold, LabDir, LabError, NetNs, Networking, Plugin, PodNet, Result, cni, networking, plan, rules,
+    Fabric, Hold, LabDir, LabError, NetNs, Networking, Plugin, PodNet, Result, cni, flannel, plan, rules,
     transparent,
 };
 
@@ -23,6 +24,8 @@ pub struct Node {
     plugin: Plugin,
     /// The plug-in behind it.
     pub hold: Option<Hold>,
+    /// The plug-in's `mtu`, if it is not the one that fits.
+    pub mtu: Option<u32>,
     /// Pods that Azure gave addresses to.
     addressed: AtomicU8,
 }
@@ -63,11 +66,11 @@ impl Node {
         ns.ip(&["route", "add", "default", "via", &gateway, "dev", "eth0"])?;
         ns.ip(&["addr", "add", &format!("{v6}/128"), "dev", "eth0", "nodad"])?;
         ns.ip(&["-6", "route", "add", "default", "via", "fe80::1", "dev", "eth0"])?;
-        let [pods_v4, pods_v6] = match networking {
-            Networking::Udr | Networking::HostLocal | Networking::Flannel => plan::pod_cidrs(number),
-            Networking::AzureCni => plan::azure_pods(number),
-        };
-        ns.nft(&rules::masquerade(&pods_v4.to_string(), &pods_v6.to_string()))?;
+        let pods = networking.pods(number);
+        match networking {
+            Networking::AzureOverlay => ns.nft(&rules::overlay(pods, plan::node_ips(number)))?,
+            _ => ns.nft(&rules::masquerade(&pods[0].to_string(), &pods[1].to_string()))?,
+        }
         let node = Self {
             ipam: dir.ipam().join(&name),
             lab: dir.id().to_owned(),
@@ -77,6 +80,7 @@ impl Node {
             networking,
             plugin,
             hold: None,
+            mtu: None,
             addressed: AtomicU8::new(0),
         };
         match networking {
@@ -90,6 +94,11 @@ impl Node {
             Networking::AzureCni => {
                 for net in plan::azure_pods(number) {
                     fabric.add_configurations(net, &node)?;
+                }
+            }
+            Networking::AzureOverlay => {
+                for net in plan::overlay_pods(number) {
+                    fabric.add_overlay(net, &node)?;
                 }
             }
         }
@@ -132,12 +141,38 @@ impl Node {
         self.ipam.join("results")
     }
 
+    /// Where flannel's daemon tells the plug-in what it gave the node.
+    #[must_use]
+    pub fn subnet_env(&self) -> PathBuf {
+        self.ipam.join("flannel/subnet.env")
+    }
+
+    /// Where host-local keeps what it gave out.
+    #[must_use]
+    pub fn networks(&self) -> PathBuf {
+        self.ipam.join("networks")
+    }
+
+    /// Flags that say where all that is.
+    #[must_use]
+    pub fn paths(&self) -> Vec<OsString> {
+        [
+            ("--cni-results", self.results()),
+            ("--cni-networks", self.networks()),
+            ("--cni-conf", self.ipam.join("net.d")),
+            ("--flannel-env", self.subnet_env()),
+        ]
+        .into_iter()
+        .flat_map(|(flag, path)| [OsString::from(flag), path.into_os_string()])
+        .collect()
+    }
+
     /// Makes a pod's network with the real plugins, as a container runtime would.
     pub fn add_pod(&self, namespace: &str, name: &str) -> Result<PodNet> {
         let container = format!("{}-{namespace}-{name}", self.lab);
-        if self.networking == Networking::AzureCni {
+        if self.networking.is_azures() {
             let place = self.addressed.fetch_add(1, Ordering::Relaxed);
-            let ips = plan::azure_pod(self.number, place);
+            let ips = plan::nth_pod(self.networking.pods(self.number), place);
             return transparent::add(self, &container, namespace, name, ips);
         }
         let attachment = cni::Attachment {
@@ -147,9 +182,9 @@ impl Node {
             plugin: self.plugin,
             config: cni::config(
                 self.plugin,
-                &self.ipam,
+                &self.networks(),
                 &self.pod_cidrs(),
-                self.networking.pod_mtu(),
+                self.mtu.unwrap_or(self.networking.pod_mtu()),
             ),
             hold: self.hold.clone().map(|hold| (self.name.clone(), hold)),
             results: self.results(),
@@ -177,8 +212,8 @@ impl Node {
         match self.networking {
             Networking::Udr => {}
             Networking::HostLocal => drop(node["spec"]["providerID"].take()),
-            Networking::Flannel => node["metadata"]["annotations"] = networking::annotations(self),
-            Networking::AzureCni => {
+            Networking::Flannel => node["metadata"]["annotations"] = flannel::annotations(self),
+            Networking::AzureCni | Networking::AzureOverlay => {
                 node["spec"] = serde_json::json!({"providerID": node["spec"]["providerID"]});
             }
         }

@@ -1,5 +1,9 @@
 //! The nftables rules that make a namespace behave like Azure's fabric, and a node like a node.
 
+use std::net::IpAddr;
+
+use ipnet::IpNet;
+
 use super::plan;
 
 /// The table in the fabric's namespace. Ports add their chains with [`port`].
@@ -44,6 +48,7 @@ pub(super) fn port(port: &str, v4: &str, v6: &str) -> String {
         counter {port}_multicast {{ }}
         counter {port}_broadcast {{ }}
         counter {port}_not_for_nic {{ }}
+        counter {port}_overlay {{ }}
         set {port}_v4 {{
             type ipv4_addr
             flags interval
@@ -63,6 +68,10 @@ pub(super) fn port(port: &str, v4: &str, v6: &str) -> String {
             ip6 daddr ff00::/8 counter name {port}_multicast drop
             ip saddr != @{port}_v4 counter name {port}_unknown_source drop
             ip6 saddr != @{port}_v6 counter name {port}_unknown_source drop
+            ip saddr {overlay_v4} ip daddr != {overlay_v4} counter name {port}_overlay drop
+            ip saddr != {overlay_v4} ip daddr {overlay_v4} counter name {port}_overlay drop
+            ip6 saddr {overlay_v6} ip6 daddr != {overlay_v6} counter name {port}_overlay drop
+            ip6 saddr != {overlay_v6} ip6 daddr {overlay_v6} counter name {port}_overlay drop
         }}
         chain {port}_in {{
             ip daddr != @{port}_v4 counter name {port}_not_for_nic drop
@@ -72,7 +81,34 @@ pub(super) fn port(port: &str, v4: &str, v6: &str) -> String {
     add element inet azure ports {{ \"{port}\" : jump {port}_out }}
     add element inet azure deliveries {{ \"{port}\" : jump {port}_in }}
     add element inet azure node_v4 {{ {v4} }}
-    add element inet azure node_v6 {{ {v6} }}\n"
+    add element inet azure node_v6 {{ {v6} }}\n",
+        overlay_v4 = plan::OVERLAY_V4,
+        overlay_v6 = plan::OVERLAY_V6,
+    )
+}
+
+/// What Azure's plug-in installs for an overlay: towards anything but pods these have the node's address; what is for DNS and for the
+/// instance metadata service has it by a chain of its own, before anybody else's.
+pub(super) fn overlay([pods_v4, pods_v6]: [IpNet; 2], [v4, v6]: [IpAddr; 2]) -> String {
+    format!(
+        "table inet swift {{
+        chain postrouting {{
+            type nat hook postrouting priority srcnat - 10; policy accept;
+            ip saddr {pods_v4} ip daddr {} meta l4proto {{ tcp, udp }} th dport 53 snat ip to {v4}
+            ip saddr {pods_v4} ip daddr {} tcp dport 80 snat ip to {v4}
+        }}
+    }}
+    table inet masq {{
+        chain postrouting {{
+            type nat hook postrouting priority srcnat; policy accept;
+            oifname \"eth0\" ip saddr {pods_v4} ip daddr != {} snat ip to {v4}
+            oifname \"eth0\" ip6 saddr {pods_v6} ip6 daddr != {} snat ip6 to {v6}
+        }}
+    }}\n",
+        plan::WIRESERVER,
+        plan::IMDS,
+        plan::OVERLAY_V4,
+        plan::OVERLAY_V6,
     )
 }
 

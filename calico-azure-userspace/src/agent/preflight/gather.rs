@@ -5,10 +5,13 @@ use std::fs;
 use std::path::Path;
 
 use super::Seen;
+use super::files::{self, Paths};
+use crate::agent::networking::is_flannel;
 use crate::agent::{LinkNames, MarkMask, NetworkingChoice};
 use crate::dataplane::{cgroup, others};
-use crate::sources::filters;
+use crate::model::Node;
 use crate::sources::links::{LinkKind, LinksError, snapshot};
+use crate::sources::{attachments, filters, nftables};
 
 /// What the agent is told, as far as it matters here.
 #[derive(Clone, Debug)]
@@ -17,6 +20,8 @@ pub struct Options {
     pub names: LinkNames,
     pub networking: NetworkingChoice,
     pub mark_mask: MarkMask,
+    /// The node's object, where it is known.
+    pub node: Option<Node>,
 }
 
 /// Where to look.
@@ -24,6 +29,7 @@ pub struct Options {
 pub struct Place<'a> {
     /// Where pins are to be.
     pub bpffs: &'a Path,
+    pub paths: &'a Paths,
 }
 
 /// Everything that can be seen from here, and what could not.
@@ -52,7 +58,28 @@ pub fn gather(place: &Place<'_>, options: &Options) -> Result<Seen, LinksError> 
                 .map(|(hook, name)| (interface.clone(), hook.to_owned(), name)),
         );
     }
+    let mark_rules = nftables::marks().unwrap_or_else(|error| {
+        unread.push(format!("rules of nftables: {error}"));
+        Vec::new()
+    });
+    unread.extend(legacy_tables());
     let bridges = links.links.values().any(|link| link.kind == LinkKind::Bridge);
+    let subnet_env = if links.links.values().any(is_flannel) {
+        let read = files::subnet_env(&place.paths.flannel_env);
+        read.map_err(|error| unread.push(error)).ok()
+    } else {
+        None
+    };
+    let answers = attachments::held(&place.paths.cni_results);
+    // A bridge's ports have no routes that tell whose they are.
+    let sees_pods = options.names.bridges(&links).is_empty() || answers.is_some();
+    if !sees_pods {
+        unread.push(format!(
+            "{}: cannot be read, so nothing can be said of which pods there are on bridges",
+            place.paths.cni_results.display()
+        ));
+    }
+    let calls = |name: &str| number(&format!("/proc/sys/net/bridge/{name}")).filter(|_| bridges);
     Ok(Seen {
         kernel: text("/proc/sys/kernel/osrelease").unwrap_or_default(),
         btf: Path::new("/sys/kernel/btf/vmlinux").exists(),
@@ -65,11 +92,35 @@ pub fn gather(place: &Place<'_>, options: &Options) -> Result<Seen, LinksError> 
             number("/proc/sys/net/ipv6/conf/all/forwarding"),
         ],
         rp_filter: reverse_path(),
-        bridge_calls: number("/proc/sys/net/bridge/bridge-nf-call-iptables").filter(|_| bridges),
+        bridge_calls: [
+            calls("bridge-nf-call-iptables"),
+            calls("bridge-nf-call-ip6tables"),
+        ],
+        subnet_env,
+        pools: files::pools(&place.paths.cni_networks, &mut unread),
+        ranges: files::ranges(&place.paths.cni_conf, &mut unread),
+        attachments: answers.unwrap_or_default(),
+        sees_pods,
+        mark_rules,
         links,
         rules,
         programs,
         unread,
+    })
+}
+
+/// iptables' own tables, which nftables does not tell of.
+fn legacy_tables() -> Option<String> {
+    let names = ["/proc/net/ip_tables_names", "/proc/net/ip6_tables_names"]
+        .map(|path| text(path).unwrap_or_default());
+    let mut names: Vec<&str> = names.iter().flat_map(|names| names.split_whitespace()).collect();
+    names.sort_unstable();
+    names.dedup();
+    (!names.is_empty()).then(|| {
+        format!(
+            "iptables' own tables ({}): only rules of nftables, iptables-nft's among them, are looked at for marks; iptables-legacy-save shows them",
+            names.join(", ")
+        )
     })
 }
 

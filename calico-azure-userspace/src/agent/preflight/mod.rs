@@ -1,17 +1,28 @@
 //! Whether a node can do what the agent needs of it, and what of it breaks clusters. Pure: what was seen in, findings out; [`gather`] looks.
 
+mod addresses;
+mod files;
 mod gather;
+mod subnet_env;
 #[cfg(test)]
 mod tests;
+pub(in crate::agent) mod watch;
 
+pub use files::Paths;
 pub use gather::{Options, Place, gather};
+pub use watch::Look;
+
+use std::net::IpAddr;
 
 use serde::Serialize;
 
-use super::networking::{self, Choice};
+use self::files::{Pool, Range, SubnetEnv};
+use super::networking::{self, Choice, Found, Networking};
 use super::{FabricChoice, LinkNames, MarkMask};
 use crate::azure::finding::Severity;
-use crate::sources::links::{LinkKind, Snapshot};
+use crate::sources::attachments::Attachment;
+use crate::sources::links::{Link, LinkKind, Snapshot};
+use crate::sources::nftables::MarkRule;
 
 /// What was seen of a node. `None`: it could not be read.
 #[derive(Clone, Debug, Default)]
@@ -31,8 +42,19 @@ pub struct Seen {
     pub forwarding: [Option<u32>; 2],
     /// `net.ipv4.conf.*.rp_filter` by interface, `all` among them.
     pub rp_filter: Vec<(String, u32)>,
-    /// `net.bridge.bridge-nf-call-iptables`; `None` without the module, or without bridges.
-    pub bridge_calls: Option<u32>,
+    /// `net.bridge.bridge-nf-call-iptables`, `…-ip6tables`; `None` without the module, or without bridges.
+    pub bridge_calls: [Option<u32>; 2],
+    /// What flannel's daemon tells its plug-in; `None` without flannel.
+    pub subnet_env: Option<SubnetEnv>,
+    /// What host-local gave out, and from what.
+    pub pools: Vec<Pool>,
+    pub ranges: Vec<Range>,
+    /// What CNI plug-ins answered.
+    pub attachments: Vec<Attachment>,
+    /// Every pod that is there can be seen.
+    pub sees_pods: bool,
+    /// Rules of nftables about packets' marks.
+    pub mark_rules: Vec<MarkRule>,
     pub links: Snapshot,
     /// Mark, mask and priority of routing rules.
     pub rules: Vec<(u32, u32, u32)>,
@@ -58,6 +80,9 @@ pub enum Check {
     PodInterfaces,
     VirtualFunction,
     Network,
+    SubnetEnv,
+    PodAddresses,
+    AddressLeaks,
     Marks,
     OtherPrograms,
     OtherDataplane,
@@ -81,8 +106,24 @@ pub struct Finding {
 pub fn preflight(seen: &Seen, options: &Options) -> Vec<Finding> {
     let mut findings = Vec::new();
     kernel(seen, &mut findings);
-    forwarding(seen, &mut findings);
+    forwarding(seen, options, &mut findings);
     interfaces(seen, options, &mut findings);
+    let found = networking::find(
+        &options.networking,
+        &options.names,
+        &seen.links,
+        options.node.as_ref(),
+    );
+    network(seen, &found, &mut findings);
+    match found.networking {
+        Networking::Flannel => {
+            subnet_env::check(seen, options, &mut findings);
+            addresses::check(seen, options, &mut findings);
+        }
+        Networking::Udr | Networking::HostLocal => addresses::check(seen, options, &mut findings),
+        // Azure gives addresses.
+        Networking::AzureCni => {}
+    }
     others(seen, options, &mut findings);
     findings.sort_by(|a, b| b.severity.cmp(&a.severity).then(a.check.cmp(&b.check)));
     findings
@@ -172,12 +213,17 @@ fn kernel(seen: &Seen, findings: &mut Vec<Finding>) {
     }
 }
 
-fn forwarding(seen: &Seen, findings: &mut Vec<Finding>) {
-    let dual = seen
-        .links
-        .links
-        .values()
-        .any(|link| link.host_routes.iter().any(std::net::IpAddr::is_ipv6));
+/// Whether pods have IPv6 addresses: behind routes to them, or behind a bridge, which has one of their network.
+fn dual(seen: &Seen, options: &Options) -> bool {
+    let v6 = |ips: &[IpAddr]| ips.iter().any(IpAddr::is_ipv6);
+    let bridge = |link: &Link| options.names.is_pods_bridge(link) && v6(&link.addresses);
+    let mut links = seen.links.links.values();
+    links.any(|link| v6(&link.host_routes) || bridge(link))
+        || seen.attachments.iter().any(|said| v6(&said.addresses))
+}
+
+fn forwarding(seen: &Seen, options: &Options, findings: &mut Vec<Finding>) {
+    let dual = dual(seen, options);
     let [v4, v6] = seen.forwarding;
     if v4 == Some(0) {
         findings.push(finding(
@@ -197,14 +243,19 @@ fn forwarding(seen: &Seen, findings: &mut Vec<Finding>) {
             &["sysctl -w net.ipv6.conf.all.forwarding=1"],
         ));
     }
-    if seen.bridge_calls == Some(0) {
-        findings.push(finding(
-            Check::BridgeCalls,
-            Severity::Warning,
-            "net.bridge.bridge-nf-call-iptables is 0, and there are bridges",
-            "what pods on a bridge say to each other by way of a service is not translated back",
-            &["sysctl -w net.bridge.bridge-nf-call-iptables=1"],
-        ));
+    for (value, name, concerns) in [
+        (seen.bridge_calls[0], "bridge-nf-call-iptables", true),
+        (seen.bridge_calls[1], "bridge-nf-call-ip6tables", dual),
+    ] {
+        if concerns && value == Some(0) {
+            findings.push(finding(
+                Check::BridgeCalls,
+                Severity::Warning,
+                format!("net.bridge.{name} is 0, and there are bridges"),
+                "what pods on a bridge say to each other by way of a service is not translated back",
+                &[&format!("sysctl -w net.bridge.{name}=1")],
+            ));
+        }
     }
 }
 
@@ -271,15 +322,26 @@ fn interfaces(seen: &Seen, options: &Options, findings: &mut Vec<Finding>) {
             ));
         }
     }
-    let found = networking::find(&options.networking, &options.names, &seen.links, None);
-    for problem in found.problems {
-        findings.push(finding(
-            Check::Network,
-            Severity::Error,
-            problem,
-            "packets between nodes are lost, or not validated",
-            &[],
-        ));
+}
+
+/// What contradicts it.
+fn network(seen: &Seen, found: &Found, findings: &mut Vec<Finding>) {
+    for networking::Problem { text, fix, anew } in &found.problems {
+        let pods = seen
+            .attachments
+            .iter()
+            .filter(|said| said.interfaces.iter().any(|(name, _)| anew.contains(name)));
+        let pods = pods.map(|said| addresses::anew(&format!("{}/{}", said.pod.0, said.pod.1)));
+        findings.push(Finding {
+            fix: fix.iter().cloned().chain(pods).collect(),
+            ..finding(
+                Check::Network,
+                Severity::Error,
+                text.clone(),
+                "packets between nodes are lost, or not validated",
+                &[],
+            )
+        });
     }
 }
 
@@ -291,6 +353,35 @@ fn others(seen: &Seen, options: &Options, findings: &mut Vec<Finding>) {
             Severity::Warning,
             format!("rule {priority} chooses routes by mark {mark:#x}/{mask:#x}, and bits of {ours:#010x} are ours"),
             "what pods send to services takes another way, or is not judged",
+            &["calico-azure agent --mark-mask MASK"],
+        ));
+    }
+    let mut rules: Vec<&MarkRule> = seen
+        .mark_rules
+        .iter()
+        .filter(|rule| (rule.matched | rule.written) & ours != 0)
+        .collect();
+    rules.sort_unstable();
+    rules.dedup();
+    for MarkRule {
+        place,
+        matched,
+        written,
+    } in rules
+    {
+        let what: Vec<String> = [("matches", matched), ("writes", written)]
+            .into_iter()
+            .filter(|(_, bits)| *bits & ours != 0)
+            .map(|(verb, bits)| format!("{verb} bits {bits:#x}"))
+            .collect();
+        findings.push(finding(
+            Check::Marks,
+            Severity::Warning,
+            format!(
+                "{place}: a rule {} of packets' marks, and bits of {ours:#010x} are ours",
+                what.join(" and ")
+            ),
+            "what pods send to services is taken for somebody else's, or is dropped as nobody's",
             &["calico-azure agent --mark-mask MASK"],
         ));
     }
@@ -351,6 +442,9 @@ impl Check {
             Self::PodInterfaces => "pod-interfaces",
             Self::VirtualFunction => "virtual-function",
             Self::Network => "network",
+            Self::SubnetEnv => "subnet-env",
+            Self::PodAddresses => "pod-addresses",
+            Self::AddressLeaks => "address-leaks",
             Self::Marks => "marks",
             Self::OtherPrograms => "other-programs",
             Self::OtherDataplane => "other-dataplane",
@@ -369,6 +463,7 @@ impl Default for Options {
             },
             networking: Choice::default(),
             mark_mask: MarkMask(0xffff_0000),
+            node: None,
         }
     }
 }

@@ -1,7 +1,11 @@
 //! Each thing that can be wrong with a node, and that nothing else is found then.
 
+use std::collections::BTreeMap;
+use std::time::{Duration, SystemTime};
+
+use super::files::Reservation;
 use super::*;
-use crate::sources::links::{Link, LinkKind};
+use crate::model::Node;
 
 fn link(name: &str) -> Link {
     Link {
@@ -76,7 +80,7 @@ fn each_thing_that_is_wrong_is_found_and_nothing_else() {
             Check::BridgeCalls,
             Severity::Warning,
             "bridge-nf-call",
-            |seen, _| seen.bridge_calls = Some(0),
+            |seen, _| seen.bridge_calls = [Some(0), Some(1)],
         ),
         (
             Check::FabricInterface,
@@ -173,4 +177,289 @@ fn each_thing_that_is_wrong_is_found_and_nothing_else() {
         ..fine()
     };
     assert_eq!(preflight(&seen, &Options::default()), []);
+}
+
+fn node(cidrs: &[&str]) -> Option<Node> {
+    Some(Node {
+        name: "n".into(),
+        pod_cidrs: cidrs.iter().map(|cidr| cidr.parse().unwrap()).collect(),
+        ..Node::default()
+    })
+}
+
+/// The only finding; its evidence has this.
+#[track_caller]
+fn only(seen: &Seen, options: &Options, check: Check, part: &str) -> Finding {
+    let found = preflight(seen, options);
+    let [only] = found.as_slice() else {
+        panic!("{check:?}: {found:#?}");
+    };
+    assert_eq!(only.check, check, "{only:?}");
+    assert!(only.evidence.contains(part), "{part}: {only:?}");
+    only.clone()
+}
+
+/// [`fine`], with what CNI plug-ins keep, on a node whose object is known.
+fn kept() -> (Seen, Options) {
+    let mut seen = fine();
+    seen.links.links.get_mut(&3).unwrap().name = "cali0123456789a".into();
+    seen.sees_pods = true;
+    seen.attachments = vec![Attachment {
+        pod: ("a".into(), "web".into()),
+        interfaces: vec![("cali0123456789a".into(), String::new())],
+        addresses: vec!["10.244.1.2".parse().unwrap(), "fd00::2".parse().unwrap()],
+        since: SystemTime::UNIX_EPOCH,
+    }];
+    let reserved = |address: &str| Reservation {
+        address: address.parse().unwrap(),
+        container: "0123456789abcdef".into(),
+        age: Duration::from_secs(600),
+    };
+    seen.pools = vec![
+        Pool {
+            name: "cbr0".into(),
+            dir: "/var/lib/cni/networks/cbr0".into(),
+            reserved: vec![reserved("10.244.1.2"), reserved("fd00::2")],
+        },
+        // Somebody else's containers.
+        Pool {
+            name: "podman".into(),
+            dir: "/var/lib/cni/networks/podman".into(),
+            reserved: vec![reserved("10.88.0.2")],
+        },
+    ];
+    seen.ranges = vec![Range {
+        file: "/etc/cni/net.d/10-cbr0.conflist".into(),
+        network: "cbr0".into(),
+        net: "10.244.1.0/24".parse().unwrap(),
+    }];
+    let options = Options {
+        node: node(&["10.244.1.0/24", "fd00::/64"]),
+        ..Options::default()
+    };
+    (seen, options)
+}
+
+#[test]
+fn addresses_that_are_not_the_nodes_and_addresses_that_nobody_has_are_found() {
+    let (seen, options) = kept();
+    assert_eq!(preflight(&seen, &options), []);
+
+    let mut leaked = seen.clone();
+    for (last, age) in [(9, 600), (10, 5)] {
+        leaked.pools[0].reserved.push(Reservation {
+            address: format!("10.244.1.{last}").parse().unwrap(),
+            container: "fedcba9876543210".into(),
+            age: Duration::from_secs(age),
+        });
+    }
+    let found = only(
+        &leaked,
+        &options,
+        Check::AddressLeaks,
+        "1 of 4 addresses for containers that are gone: 10.244.1.9",
+    );
+    assert_eq!(found.fix, ["rm -f /var/lib/cni/networks/cbr0/10.244.1.9"]);
+    // Where pods cannot be seen, nobody is said to be gone.
+    leaked.sees_pods = false;
+    assert_eq!(preflight(&leaked, &options), []);
+
+    let mut ranged = seen.clone();
+    ranged.ranges[0].net = "10.244.0.0/16".parse().unwrap();
+    only(
+        &ranged,
+        &options,
+        Check::PodAddresses,
+        "gives out 10.244.0.0/16; expected a part of",
+    );
+
+    // The node was made anew with another podCIDR, and its pods were not.
+    let moved = Options {
+        node: node(&["10.244.7.0/24", "fd00::/64"]),
+        ..Options::default()
+    };
+    let found = preflight(&seen, &moved);
+    let parts = [
+        "1 of pods' addresses, 10.244.1.2 (pod a/web) among them, are outside",
+        "gives out 10.244.1.0/24",
+        "gave out 1 addresses, 10.244.1.2 among them",
+    ];
+    assert_eq!(found.len(), 3, "{found:#?}");
+    for part in parts {
+        assert!(
+            found.iter().any(|finding| finding.evidence.contains(part)),
+            "{part}: {found:#?}"
+        );
+    }
+    assert_eq!(found[0].fix, ["kubectl delete pod -n a web"]);
+    // Under Azure's plug-in addresses are Azure's.
+    let azure = Options {
+        networking: Choice {
+            networking: Some(Networking::AzureCni),
+            ..Choice::default()
+        },
+        ..moved
+    };
+    assert_eq!(preflight(&seen, &azure), []);
+}
+
+#[test]
+fn subnet_env_is_held_against_the_node_and_the_device() {
+    let mut seen = kept().0;
+    let tunnel = Link {
+        kind: LinkKind::Vxlan {
+            port: 8472,
+            parent: 2,
+            v6: false,
+        },
+        mtu: 1450,
+        ..link("flannel.1")
+    };
+    let mac = tunnel.mac.clone();
+    seen.links.links.insert(4, tunnel);
+    seen.links.links.get_mut(&3).unwrap().mtu = 1450;
+    seen.links.host_ips.insert("10.240.0.4".parse().unwrap());
+    let options = Options {
+        node: node(&["10.244.1.0/24", "fd00::/64"]).map(|node| Node {
+            flannel_backend: "vxlan".into(),
+            tunnel_ips: vec!["10.240.0.4".parse().unwrap()],
+            tunnel_macs: vec![mac],
+            ..node
+        }),
+        ..Options::default()
+    };
+    let right = [
+        ("FLANNEL_NETWORK", "10.244.0.0/16"),
+        ("FLANNEL_SUBNET", "10.244.1.1/24"),
+        ("FLANNEL_IPV6_SUBNET", "fd00::1/64"),
+        ("FLANNEL_MTU", "1450"),
+    ];
+    let said = |wrong: &str, value: Option<&str>| {
+        let mut said: BTreeMap<String, String> = right
+            .map(|(key, value)| (key.to_owned(), value.to_owned()))
+            .into();
+        match value {
+            Some(value) => drop(said.insert(wrong.to_owned(), value.to_owned())),
+            None => drop(said.remove(wrong)),
+        }
+        Some(SubnetEnv {
+            path: "/run/flannel/subnet.env".into(),
+            said: Some(said),
+        })
+    };
+    seen.subnet_env = said("", None);
+    assert_eq!(preflight(&seen, &options), []);
+    for (key, value, told) in [
+        (
+            "FLANNEL_SUBNET",
+            Some("10.244.9.1/24"),
+            "FLANNEL_SUBNET=10.244.9.1/24; expected the node's podCIDR 10.244.1.0/24",
+        ),
+        ("FLANNEL_SUBNET", Some("x"), "FLANNEL_SUBNET=x; expected"),
+        ("FLANNEL_IPV6_SUBNET", None, "FLANNEL_IPV6_SUBNET is missing"),
+        (
+            "FLANNEL_NETWORK",
+            Some("10.96.0.0/12"),
+            "podCIDR 10.244.1.0/24 is not in it",
+        ),
+        (
+            "FLANNEL_MTU",
+            Some("1500"),
+            "FLANNEL_MTU=1500, and flannel.1 carries 1450",
+        ),
+        ("FLANNEL_MTU", None, "FLANNEL_MTU is missing"),
+        ("FLANNEL_MTU", Some("many"), "FLANNEL_MTU is many"),
+    ] {
+        seen.subnet_env = said(key, value);
+        let found = only(&seen, &options, Check::SubnetEnv, told);
+        assert!(found.fix[0].starts_with("kubectl -n kube-flannel "), "{found:?}");
+    }
+    seen.subnet_env = Some(SubnetEnv {
+        path: "/run/flannel/subnet.env".into(),
+        said: None,
+    });
+    only(&seen, &options, Check::SubnetEnv, "subnet.env is missing");
+}
+
+#[test]
+fn bridges_count_for_ipv6_and_have_two_switches() {
+    let (mut seen, options) = (fine(), Options::default());
+    let bridge = Link {
+        kind: LinkKind::Bridge,
+        addresses: vec!["10.244.1.1".parse().unwrap()],
+        ..link("cni0")
+    };
+    // Pods on a bridge have no routes of their own.
+    seen.links.links.get_mut(&3).unwrap().host_routes.clear();
+    seen.links.links.insert(4, bridge);
+    seen.forwarding[1] = Some(0);
+    seen.bridge_calls = [Some(1), Some(0)];
+    assert_eq!(preflight(&seen, &options), [], "nobody speaks IPv6");
+    let v6 = "fd00:10:244:1::1".parse().unwrap();
+    seen.links.links.get_mut(&4).unwrap().addresses.push(v6);
+    let found = preflight(&seen, &options);
+    let parts: Vec<(&str, &str)> = found
+        .iter()
+        .map(|finding| (finding.check.name(), finding.fix[0].as_str()))
+        .collect();
+    assert_eq!(
+        parts,
+        [
+            ("forwarding", "sysctl -w net.ipv6.conf.all.forwarding=1"),
+            ("bridge-calls", "sysctl -w net.bridge.bridge-nf-call-ip6tables=1"),
+        ]
+    );
+}
+
+#[test]
+fn rules_that_match_or_write_our_marks_are_named() {
+    let rule = |matched, written| MarkRule {
+        place: "table t, chain c".into(),
+        matched,
+        written,
+    };
+    for (rule, told) in [
+        (rule(0x10_0000, 0), Some("matches bits 0x100000 of")),
+        (rule(0, 0xffff_ffff), Some("writes bits 0xffffffff of")),
+        (
+            rule(0x1_0000, 0x2_0000),
+            Some("matches bits 0x10000 and writes bits 0x20000 of"),
+        ),
+        (rule(0x4000, 0xc000), None),
+    ] {
+        let seen = Seen {
+            mark_rules: vec![rule.clone(), rule],
+            ..fine()
+        };
+        match told {
+            Some(told) => drop(only(&seen, &Options::default(), Check::Marks, told)),
+            None => assert_eq!(preflight(&seen, &Options::default()), []),
+        }
+    }
+}
+
+#[test]
+fn pods_that_send_too_much_are_made_anew_by_name() {
+    let (mut seen, options) = kept();
+    let tunnel = Link {
+        kind: LinkKind::Vxlan {
+            port: 8472,
+            parent: 2,
+            v6: false,
+        },
+        mtu: 1450,
+        ..link("flannel.1")
+    };
+    seen.links.links.insert(4, tunnel);
+    let options = Options {
+        node: None,
+        ..options
+    };
+    let found = only(
+        &seen,
+        &options,
+        Check::Network,
+        "cali0123456789a among them, have MTU 1500",
+    );
+    assert_eq!(found.fix, ["kubectl delete pod -n a web"]);
 }

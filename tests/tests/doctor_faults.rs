@@ -1,0 +1,195 @@
+//! Faults of addresses and of the table's size: what they do to packets in the lab, what `calico-azure doctor` says of them, and that
+//! packets pass again once they are mended.
+
+#![expect(clippy::unwrap_used, reason = "in a test, a panic is the report")]
+
+use std::time::Duration;
+
+use calico_azure_tests::arm::{NETWORK, Said, TABLE, World};
+use calico_azure_tests::lab::{KubeProxy, Port, ServiceSpec};
+use serde_json::{Value, json};
+
+const SOON: Duration = Duration::from_secs(3);
+const NEVER: Duration = Duration::from_millis(300);
+
+fn drop_route(table: &mut Value, name: &str) {
+    let routes = table["properties"]["routes"].as_array_mut().unwrap();
+    routes.retain(|route| !route["name"].as_str().unwrap().starts_with(name));
+}
+
+/// Of a machine that is gone. Its address is another's, or nobody's.
+fn add_stale(table: &mut Value, name: &str, prefix: &str, hop: &str) {
+    let routes = table["properties"]["routes"].as_array_mut().unwrap();
+    routes.push(
+        json!({"name": name, "properties": {"addressPrefix": prefix, "nextHopType": "VirtualAppliance",
+        "nextHopIpAddress": hop}}),
+    );
+}
+
+fn checks(said: &Said) -> Vec<String> {
+    let mut checks: Vec<String> = said.checks().into_iter().map(|(check, _)| check).collect();
+    checks.sort();
+    checks
+}
+
+/// What is said of the check.
+fn evidence(said: &Said, check: &str) -> String {
+    let findings = said.json["findings"].as_array().unwrap();
+    let found = findings.iter().find(|finding| finding["check"] == check).unwrap();
+    found["evidence"].as_str().unwrap().to_owned()
+}
+
+#[test]
+fn a_stale_route_takes_a_nodes_packets_until_it_is_deleted() {
+    let mut world = World::start();
+    world.is_well();
+    world.change(TABLE, |table| {
+        add_stale(table, "node-9", "10.244.2.0/25", "10.240.0.4");
+    });
+    assert_eq!(world.reach(NEVER), [false, true]);
+    let said = world.doctor(&[]);
+    assert_eq!(checks(&said), ["route-overlap", "route-stale"], "{:#}", said.json);
+    assert!(evidence(&said, "route-stale").contains("there is no node node-9"));
+    for command in said.fixes() {
+        // Both say to delete it.
+        let _again = world.arm.az(&command);
+    }
+    world.follow();
+    world.is_well();
+}
+
+/// Runs what is printed; how many of these commands ARM would not take, because the table is full.
+fn refused(world: &World, args: &[&str]) -> usize {
+    let mut refused = 0;
+    for command in world.doctor(args).fixes() {
+        let full = {
+            let store = world.arm.store();
+            store.routes(TABLE).len() >= store.route_limit
+        };
+        if full && command.contains(" route create ") {
+            refused += 1;
+        } else {
+            world.arm.az(&command).unwrap();
+        }
+    }
+    refused
+}
+
+#[test]
+fn a_full_table_keeps_a_node_out_until_what_is_stale_is_deleted() {
+    let mut world = World::start();
+    world.arm.store().route_limit = 4;
+    world.change(TABLE, |table| {
+        drop_route(table, "node-2");
+        add_stale(table, "node-8", "10.244.8.0/24", "10.240.0.98");
+        add_stale(table, "node-9", "10.244.9.0/24", "10.240.0.99");
+    });
+    assert_eq!(world.reach(NEVER), [false; 2]);
+    let limited = ["--route-limit", "4"];
+    let said = world.doctor(&limited);
+    let all = [
+        "route-limit",
+        "route-missing",
+        "route-missing",
+        "route-stale",
+        "route-stale",
+    ];
+    assert_eq!(checks(&said), all, "{:#}", said.json);
+    assert!(evidence(&said, "route-limit").contains("4 routes, 6 with those that are missing, of 4"));
+    // The commands as they are printed, as often as they are needed.
+    assert_eq!(refused(&world, &limited), 2, "a full table takes nothing");
+    assert_eq!(refused(&world, &limited), 0);
+    world.follow();
+    assert_eq!(
+        checks(&world.doctor(&limited)),
+        ["route-limit"],
+        "it is still as full as it may be"
+    );
+    world.arm.store().route_limit = 1000;
+    world.is_well();
+}
+
+#[test]
+fn two_nodes_with_one_pod_cidr_are_found_and_the_second_is_reached_again_with_its_own() {
+    let mut world = World::start();
+    let own = world.nodes["items"][1]["spec"]["podCIDRs"].clone();
+    // Node IPAM gave node-1's prefix again, and the cloud controller deleted the route that is nobody's.
+    world.nodes["items"][1]["spec"]["podCIDRs"][0] = world.nodes["items"][0]["spec"]["podCIDRs"][0].clone();
+    world.change(TABLE, |table| drop_route(table, "node-2____1024420"));
+    assert_eq!(world.reach(NEVER), [false, true]);
+    let said = world.doctor(&[]);
+    assert!(
+        checks(&said).contains(&"pod-cidr-duplicate".to_owned()),
+        "{:#}",
+        said.json
+    );
+    let text = evidence(&said, "pod-cidr-duplicate");
+    assert!(
+        text.contains("10.244.1.0/24 and node node-2's 10.244.1.0/24 overlap"),
+        "{text}"
+    );
+    // The node joins anew.
+    world.nodes["items"][1]["spec"]["podCIDRs"] = own;
+    world.is_mended(&[("route-missing", "node/node-2")]);
+}
+
+#[test]
+fn pod_cidrs_outside_the_network_live_by_their_routes_alone() {
+    let mut world = World::start();
+    world.change(NETWORK, |network| {
+        network["properties"]["addressSpace"]["addressPrefixes"] = json!(["10.240.0.0/16", "fd00:10::/32"]);
+    });
+    assert_eq!(world.reach(SOON), [true; 2], "routes are enough");
+    let said = world.doctor(&[]);
+    assert_eq!(checks(&said), ["pod-cidr-outside-network"], "{:#}", said.json);
+    let text = evidence(&said, "pod-cidr-outside-network");
+    assert!(
+        text.contains("10.244.1.0/24") && text.contains("10.244.2.0/24"),
+        "{text}"
+    );
+    world.change(TABLE, |table| drop_route(table, "node-2____1024420"));
+    assert_eq!(world.reach(NEVER), [false, true]);
+    let said = world.doctor(&[]);
+    assert_eq!(
+        checks(&said),
+        ["pod-cidr-outside-network", "route-missing"],
+        "{:#}",
+        said.json
+    );
+    for command in said.fixes() {
+        world.arm.az(&command).unwrap();
+    }
+    world.follow();
+    assert_eq!(world.reach(SOON), [true; 2]);
+    world.change(NETWORK, |network| {
+        network["properties"]["addressSpace"]["addressPrefixes"] = json!(["10.240.0.0/12", "fd00:10::/32"]);
+    });
+    world.is_well();
+}
+
+#[test]
+fn services_with_pods_addresses_take_their_packets() {
+    let world = World::start();
+    let (node, two) = (
+        world.cluster.node("node-1").unwrap(),
+        world.cluster.pod("a/two").unwrap().ip(false).unwrap(),
+    );
+    // A cluster address that a pod has, too. Nobody is behind it.
+    let service = ServiceSpec {
+        address: two,
+        port: Port::Tcp(8080),
+        backend: "10.244.2.250:8080".parse().unwrap(),
+        masquerade: false,
+    };
+    KubeProxy::Nftables.install(node, &[service]).unwrap();
+    assert_eq!(world.reach(NEVER), [false, true]);
+    let said = world.doctor(&["--service-cidr", "10.244.2.0/26"]);
+    assert_eq!(checks(&said), ["pod-cidr-overlaps-services"], "{:#}", said.json);
+    let text = evidence(&said, "pod-cidr-overlaps-services");
+    assert!(
+        text.contains("10.244.2.0/24 and the services' 10.244.2.0/26 overlap"),
+        "{text}"
+    );
+    KubeProxy::Nftables.install(node, &[]).unwrap();
+    world.is_well();
+}
