@@ -247,3 +247,52 @@ fn a_leader_that_was_killed_is_followed_by_another_and_routes_are_managed() {
     drop_route(&arm, "vm1");
     wait("the route is back again", || arm.store().routes(TABLE).len() == 2);
 }
+
+#[test]
+fn who_may_not_write_tells_what_is_wrong_all_the_same() {
+    let (_server, kubeconfig, objects, arm) = cluster();
+    let dir = tempfile::tempdir().unwrap();
+    // A cloud controller says that it could make no route to a node, whose podCIDR holds the two others'.
+    let node = json!({"apiVersion": "v1", "kind": "Node", "metadata": {"name": "vm0"}, "spec": {"podCIDRs": ["10.244.0.0/22"]},
+        "status": {"addresses": [{"type": "InternalIP", "address": "10.240.0.3"}],
+            "conditions": [{"type": "NetworkUnavailable", "status": "True", "reason": "NoRouteCreated", "message": "412",
+                "lastHeartbeatTime": "2026-01-01T00:00:00Z", "lastTransitionTime": "2026-01-01T00:00:00Z"}]}});
+    objects.put(&node).unwrap();
+    objects.put_status(&node).unwrap();
+    arm.store().remaining = Some(321);
+    let doctor = Doctor::start(dir.path(), &arm, &kubeconfig, "one", &["--manage-routes=apply"]);
+    wait("a metric", || {
+        doctor.has(r#"calico_azure_doctor_findings{check="route-missing",severity="error"} 1"#)
+    });
+    assert!(doctor.has("calico_azure_doctor_unwritten 1"));
+    assert!(doctor.has(r#"calico_azure_doctor_arm_requests_remaining{kind="read"} 321"#));
+    let told = |wanted: &str| {
+        let all = events(&objects, "vm0").into_iter();
+        let mut messages: Vec<_> = all
+            .filter(|(reason, kind, _)| reason == wanted && kind == "Warning")
+            .map(|(.., message)| message)
+            .collect();
+        messages.sort();
+        messages
+    };
+    // Of two things of one kind that are wrong with one node, one does not hide the other.
+    wait("an event for each", || told("PodCidrDuplicate").len() == 2);
+    let messages = told("PodCidrDuplicate");
+    assert!(
+        messages[0].contains("node vm1's") && messages[1].contains("node vm2's"),
+        "{messages:?}"
+    );
+    wait("what Kubernetes says itself", || {
+        told("NetworkUnavailable").len() == 1
+    });
+    wait("several looks", || {
+        doctor.has("calico_azure_doctor_looks_total 4")
+    });
+    assert_eq!(
+        (told("RouteMissing").len(), told("PodCidrDuplicate").len()),
+        (1, 2)
+    );
+    assert_eq!(doctor.page("/readiness").unwrap().0, 200);
+    assert!(doctor.has("calico_azure_doctor_failures_total 0"));
+    assert_eq!(arm.store().routes(TABLE).len(), 2);
+}

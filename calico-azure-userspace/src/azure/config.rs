@@ -38,14 +38,23 @@ pub enum Auth {
         client: String,
         file: PathBuf,
     },
-    /// The machine's identity, or the one with this client id.
-    ManagedIdentity { client: Option<String> },
+    /// The machine's identity, or another one of its identities.
+    ManagedIdentity { identity: Option<Identity> },
     /// An application's password.
     ClientSecret {
         tenant: String,
         client: String,
         secret: Secret,
     },
+}
+
+/// How one of several identities of a machine is named.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Identity {
+    /// A client id.
+    Client(String),
+    /// The id of its resource.
+    Resource(String),
 }
 
 /// The file is of no use.
@@ -77,7 +86,8 @@ pub enum ConfigError {
     )]
     OtherTenant,
     #[error(
-        "does not say who we are: none of aadFederatedTokenFile, useManagedIdentityExtension, aadClientId with aadClientSecret is given"
+        "does not say who we are: none of useFederatedWorkloadIdentityExtension with aadFederatedTokenFile, useManagedIdentityExtension, aadClientId \
+         with aadClientSecret is given"
     )]
     NoAuth,
 }
@@ -165,11 +175,12 @@ fn auth(keys: &Keys, env: impl Fn(&str) -> Option<String>) -> Result<Auth, Confi
     let tenant = env("AZURE_TENANT_ID").map_or_else(|| keys.text("tenantId"), |tenant| Ok(Some(tenant)))?;
     let client =
         env("AZURE_CLIENT_ID").map_or_else(|| keys.text("aadClientId"), |client| Ok(Some(client)))?;
-    let file = env("AZURE_FEDERATED_TOKEN_FILE")
-        .map_or_else(|| keys.text("aadFederatedTokenFile"), |file| Ok(Some(file)))?;
     let tenant = || tenant.clone().ok_or(ConfigError::Missing("tenantId"));
     let application = || client.clone().ok_or(ConfigError::Missing("aadClientId"));
-    if file.is_some() || keys.flag("useFederatedWorkloadIdentityExtension")? {
+    // The webhook's variable says both which file and that it is to be used; the file's key alone says only which.
+    let injected = env("AZURE_FEDERATED_TOKEN_FILE");
+    if injected.is_some() || keys.flag("useFederatedWorkloadIdentityExtension")? {
+        let file = injected.map_or_else(|| keys.text("aadFederatedTokenFile"), |file| Ok(Some(file)))?;
         let file = file.ok_or(ConfigError::Missing("aadFederatedTokenFile"))?;
         return Ok(Auth::Federated {
             tenant: tenant()?,
@@ -178,8 +189,14 @@ fn auth(keys: &Keys, env: impl Fn(&str) -> Option<String>) -> Result<Auth, Confi
         });
     }
     if keys.flag("useManagedIdentityExtension")? {
-        let client = keys.text("userAssignedIdentityID")?;
-        return Ok(Auth::ManagedIdentity { client });
+        let identity = keys.text("userAssignedIdentityID")?.map(|id| {
+            if id.to_ascii_lowercase().contains("/subscriptions/") {
+                Identity::Resource(id)
+            } else {
+                Identity::Client(id)
+            }
+        });
+        return Ok(Auth::ManagedIdentity { identity });
     }
     let secret =
         env("AZURE_CLIENT_SECRET").map_or_else(|| keys.text("aadClientSecret"), |secret| Ok(Some(secret)))?;
@@ -270,17 +287,28 @@ mod tests {
     fn who_we_are_by_precedence() {
         let secret = r#","aadClientSecret":"hush""#;
         let managed = r#","useManagedIdentityExtension":true,"userAssignedIdentityID":"u""#;
-        let federated = r#","aadFederatedTokenFile":"/f""#;
+        // As cloud-provider-azure has it: a file that nobody has said to use is not used.
+        let unused = r#","aadFederatedTokenFile":"/f""#;
+        let federated = r#","useFederatedWorkloadIdentityExtension":true,"aadFederatedTokenFile":"/f""#;
         let of_secret = Auth::ClientSecret {
             tenant: "t".into(),
             client: "c".into(),
             secret: Secret::new("hush"),
         };
         assert_eq!(auth_of(secret, &[]), of_secret);
+        assert_eq!(auth_of(&format!("{secret}{unused}"), &[]), of_secret);
         let identity = Auth::ManagedIdentity {
-            client: Some("u".into()),
+            identity: Some(Identity::Client("u".into())),
         };
         assert_eq!(auth_of(&format!("{secret}{managed}"), &[]), identity);
+        assert_eq!(auth_of(&format!("{secret}{managed}{unused}"), &[]), identity);
+        let of =
+            "/subscriptions/s/resourcegroups/g/providers/Microsoft.ManagedIdentity/userAssignedIdentities/i";
+        let by_resource = format!(r#","useManagedIdentityExtension":true,"userAssignedIdentityID":"{of}""#);
+        let identity = Auth::ManagedIdentity {
+            identity: Some(Identity::Resource(of.into())),
+        };
+        assert_eq!(auth_of(&by_resource, &[]), identity);
         let token = |client: &str, file: &str| Auth::Federated {
             tenant: "t".into(),
             client: client.into(),
@@ -293,6 +321,12 @@ mod tests {
         let env = [("AZURE_CLIENT_ID", "e"), ("AZURE_FEDERATED_TOKEN_FILE", "/e")];
         assert_eq!(auth_of(managed, &env), token("e", "/e"));
         assert!(matches!(parse("", &[]), Err(ConfigError::NoAuth)));
+        assert!(matches!(parse(unused, &[]), Err(ConfigError::NoAuth)));
+        let without = r#","useFederatedWorkloadIdentityExtension":true"#;
+        assert!(matches!(
+            parse(without, &[]),
+            Err(ConfigError::Missing("aadFederatedTokenFile"))
+        ));
         let certificate = r#","aadClientCertPath":"/c""#;
         assert!(matches!(parse(certificate, &[]), Err(ConfigError::Certificate)));
         let tenant = |id: &str| {
@@ -310,7 +344,7 @@ mod tests {
         let managed = r#","useManagedIdentityExtension":"true","userAssignedIdentityID":"","unknown":[1],
             "RouteTableName":"rt","vnetName":"v","networkResourceSubscriptionID":"n","cloud":"AZURECHINACLOUD""#;
         let config = parse(managed, &[]).unwrap();
-        assert_eq!(config.auth, Auth::ManagedIdentity { client: None });
+        assert_eq!(config.auth, Auth::ManagedIdentity { identity: None });
         assert!(config.scale_sets);
         assert_eq!(
             config.cloud.resource_manager,

@@ -48,17 +48,22 @@ pub enum Check {
     PodCidrMissing,
     PodCidrDuplicate,
     PodCidrFamily,
+    PodCidrOutsideCluster,
     PodCidrOutsideNetwork,
     PodCidrOverlapsServices,
     PodCidrOverlapsSubnet,
+    NetworkUnavailable,
     NicMissing,
+    NicAddress,
+    NicPrimary,
     NicForwarding,
     NicState,
+    SecurityRule,
 }
 
 impl Check {
     /// All of them.
-    pub const ALL: [Self; 24] = [
+    pub const ALL: [Self; 29] = [
         Self::TableMissing,
         Self::TableState,
         Self::TableAssociation,
@@ -77,12 +82,17 @@ impl Check {
         Self::PodCidrMissing,
         Self::PodCidrDuplicate,
         Self::PodCidrFamily,
+        Self::PodCidrOutsideCluster,
         Self::PodCidrOutsideNetwork,
         Self::PodCidrOverlapsServices,
         Self::PodCidrOverlapsSubnet,
+        Self::NetworkUnavailable,
         Self::NicMissing,
+        Self::NicAddress,
+        Self::NicPrimary,
         Self::NicForwarding,
         Self::NicState,
+        Self::SecurityRule,
     ];
 
     /// Its name, as it is printed.
@@ -107,12 +117,17 @@ impl Check {
             Self::PodCidrMissing => "pod-cidr-missing",
             Self::PodCidrDuplicate => "pod-cidr-duplicate",
             Self::PodCidrFamily => "pod-cidr-family",
+            Self::PodCidrOutsideCluster => "pod-cidr-outside-cluster",
             Self::PodCidrOutsideNetwork => "pod-cidr-outside-network",
             Self::PodCidrOverlapsServices => "pod-cidr-overlaps-services",
             Self::PodCidrOverlapsSubnet => "pod-cidr-overlaps-subnet",
+            Self::NetworkUnavailable => "network-unavailable",
             Self::NicMissing => "nic-missing",
+            Self::NicAddress => "nic-address",
+            Self::NicPrimary => "nic-primary",
             Self::NicForwarding => "nic-forwarding",
             Self::NicState => "nic-state",
+            Self::SecurityRule => "security-rule",
         }
     }
 
@@ -132,6 +147,9 @@ impl Check {
             | Self::PodCidrDuplicate
             | Self::PodCidrOverlapsServices
             | Self::PodCidrOverlapsSubnet
+            | Self::NetworkUnavailable
+            | Self::NicAddress
+            | Self::SecurityRule
             | Self::NicForwarding => Severity::Error,
             Self::TableState
             | Self::RouteState
@@ -140,7 +158,9 @@ impl Check {
             | Self::RouteLimit
             | Self::DefaultRoute
             | Self::PodCidrFamily
+            | Self::PodCidrOutsideCluster
             | Self::NicMissing
+            | Self::NicPrimary
             | Self::NicState => Severity::Warning,
             Self::GatewayRoutes | Self::PodCidrOutsideNetwork => Severity::Info,
         }
@@ -175,17 +195,30 @@ impl Check {
             Self::GatewayRoutes => "routes that a gateway learns do not reach the nodes",
             Self::PodCidrMissing => "the node's pods get no addresses",
             Self::PodCidrDuplicate => {
-                "the route table has room for one of the nodes only; the other one's pods cannot be reached"
+                "packets to the prefix go to one of the nodes only; the other one's pods cannot be reached"
             }
             Self::PodCidrFamily => "a route leads to the first only",
+            Self::PodCidrOutsideCluster => {
+                "kube-proxy, and whoever else goes by the cluster's range, takes the node's pods for strangers"
+            }
             Self::PodCidrOutsideNetwork => {
                 "without its route the fabric drops the traffic, and network security groups may not count it as the network's"
             }
             Self::PodCidrOverlapsServices => "a pod and a service may have the same address",
             Self::PodCidrOverlapsSubnet => "machines of the subnet with such addresses cannot be reached",
+            Self::NetworkUnavailable => {
+                "the scheduler gives the node no pods, and those that it has may not be reached"
+            }
+            Self::NicAddress => {
+                "the fabric delivers what is sent to the node's address to nobody, and to its pods neither"
+            }
+            Self::NicPrimary => {
+                "cloud controllers make routes to the other address, and what the node sends may come from it"
+            }
             Self::NicMissing => "it cannot be told whether the fabric forwards to the node",
             Self::NicForwarding => "the fabric drops everything that the node's pods send and receive",
             Self::NicState => "the network interface may not be as ARM says",
+            Self::SecurityRule => "the fabric drops what pods of the one node send to pods of the other",
         }
     }
 
@@ -209,6 +242,9 @@ pub struct Finding {
     pub check: Check,
     /// What it is about: `node/vm1`, `route/vm1`, `subnet/…`.
     pub object: String,
+    /// Which of several things about it: a prefix, an address.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub part: String,
     /// What was seen.
     pub evidence: String,
     /// What it means for packets.
@@ -225,10 +261,18 @@ impl Finding {
             severity: check.severity(),
             check,
             object: object.into(),
+            part: String::new(),
             evidence: evidence.into(),
             consequence: check.consequence(),
             fix: Vec::new(),
         }
+    }
+
+    /// About this part of the object.
+    #[must_use]
+    pub fn part(mut self, part: impl fmt::Display) -> Self {
+        self.part = part.to_string();
+        self
     }
 
     /// With the commands that mend it.

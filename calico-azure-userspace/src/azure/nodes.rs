@@ -1,5 +1,6 @@
 //! Nodes as far as routes are concerned, from Kubernetes' JSON.
 
+use std::collections::BTreeMap;
 use std::net::IpAddr;
 
 use ipnet::IpNet;
@@ -18,6 +19,14 @@ pub struct NodeState {
     pub route_created: bool,
     /// The same condition is true for the reason `NoRouteCreated`: it says that it could not.
     pub route_refused: bool,
+    /// Why the same condition is true, and since when, if it is.
+    pub unavailable: Option<String>,
+    /// Its provider ID is Azure's.
+    pub in_azure: bool,
+    /// It has flannel's annotations.
+    pub flannel: bool,
+    /// It has the label that Azure's plug-in for pods' networks goes by.
+    pub azure_pods: bool,
 }
 
 impl NodeState {
@@ -42,7 +51,9 @@ struct Raw {
 struct Metadata {
     name: String,
     #[serde(default)]
-    labels: Option<std::collections::BTreeMap<String, String>>,
+    labels: Option<BTreeMap<String, String>>,
+    #[serde(default)]
+    annotations: Option<BTreeMap<String, String>>,
 }
 
 #[derive(Default, Deserialize)]
@@ -52,6 +63,8 @@ struct Spec {
     pod_cidr: Option<String>,
     #[serde(rename = "podCIDRs")]
     pod_cidrs: Option<Vec<String>>,
+    #[serde(rename = "providerID")]
+    provider_id: Option<String>,
 }
 
 #[derive(Default, Deserialize)]
@@ -75,7 +88,12 @@ struct Condition {
     status: String,
     #[serde(default)]
     reason: String,
+    #[serde(default)]
+    message: String,
 }
+
+/// What flannel writes on each node.
+const FLANNEL: &str = "/backend-type";
 
 /// A list of nodes cannot be read.
 #[derive(Debug, thiserror::Error)]
@@ -124,7 +142,13 @@ pub fn node(value: &Value) -> Result<NodeState, NodesError> {
             text,
         }),
     };
-    let pod_cidrs = texts.into_iter().map(prefix).collect::<Result<_, _>>()?;
+    let mut pod_cidrs: Vec<IpNet> = Vec::new();
+    for text in texts {
+        let net = prefix(text)?;
+        if !pod_cidrs.contains(&net) {
+            pod_cidrs.push(net);
+        }
+    }
     let addresses = raw.status.addresses.unwrap_or_default().into_iter();
     let internal = addresses.filter(|address| address.kind == "InternalIP");
     let conditions = raw.status.conditions.unwrap_or_default();
@@ -132,7 +156,13 @@ pub fn node(value: &Value) -> Result<NodeState, NodesError> {
         let mut conditions = conditions.iter();
         conditions.any(|one| one.kind == "NetworkUnavailable" && one.status == status && one.reason == reason)
     };
+    let unavailable = conditions
+        .iter()
+        .find(|one| one.kind == "NetworkUnavailable" && one.status == "True")
+        .map(|one| format!("{} {}", one.reason, one.message).trim().to_owned());
     let labels = raw.metadata.labels.unwrap_or_default();
+    let annotations = raw.metadata.annotations.unwrap_or_default();
+    let provider = raw.spec.provider_id.unwrap_or_default();
     Ok(NodeState {
         pod_cidrs,
         internal_ips: internal
@@ -143,6 +173,13 @@ pub fn node(value: &Value) -> Result<NodeState, NodesError> {
             .is_none_or(|managed| !managed.eq_ignore_ascii_case("false")),
         route_created: has("False", "RouteCreated"),
         route_refused: has("True", "NoRouteCreated"),
+        unavailable,
+        in_azure: provider.starts_with("azure://"),
+        // Flannel's prefix is a setting; what comes after it is not.
+        flannel: annotations
+            .keys()
+            .any(|key| key.contains("flannel") && key.ends_with(FLANNEL)),
+        azure_pods: labels.contains_key("kubernetes.azure.com/podnetwork-type"),
         name,
     })
 }
@@ -155,8 +192,9 @@ mod tests {
 
     #[test]
     fn as_kubectl_prints_them() {
-        let node = json!({"kind": "Node", "metadata": {"name": "vm1", "labels": {"kubernetes.azure.com/managed": "false"}},
-            "spec": {"podCIDR": "10.244.1.0/24", "podCIDRs": ["10.244.1.0/24", "fd00::/64"]},
+        let node = json!({"kind": "Node", "metadata": {"name": "vm1", "labels": {"kubernetes.azure.com/managed": "false"},
+                "annotations": {"flannel.alpha.coreos.com/backend-type": "vxlan"}},
+            "spec": {"providerID": "azure:///subscriptions/s", "podCIDR": "10.244.1.0/24", "podCIDRs": ["10.244.1.0/24", "fd00::/64", "10.244.1.7/24"]},
             "status": {"addresses": [{"type": "Hostname", "address": "vm1"}, {"type": "InternalIP", "address": "10.240.0.4"}],
                 "conditions": [{"type": "NetworkUnavailable", "status": "False", "reason": "RouteCreated"}]}});
         let read = read(&json!({"kind": "List", "items": [node]})).unwrap();
@@ -166,7 +204,9 @@ mod tests {
             internal_ips: vec!["10.240.0.4".parse().unwrap()],
             managed: false,
             route_created: true,
-            route_refused: false,
+            in_azure: true,
+            flannel: true,
+            ..NodeState::default()
         };
         assert_eq!(read, [expected]);
         assert_eq!(read[0].address(&"::/0".parse().unwrap()), None);

@@ -4,9 +4,9 @@
 use serde::Serialize;
 use serde_json::{Value, json};
 
-use super::audit::leftover;
-use super::resource::{Id, Route, VIRTUAL_APPLIANCE};
-use super::snapshot::{Snapshot, Wanted, named_node};
+use super::owner::{Names, is_abandoned, is_nodes, is_removable, leftover};
+use super::resource::{Id, RouteTable, VIRTUAL_APPLIANCE};
+use super::snapshot::{Snapshot, Wanted};
 
 /// One change to the table.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -18,6 +18,13 @@ pub enum Change {
         next_hop: String,
     },
     Update {
+        name: String,
+        prefix: String,
+        next_hop: String,
+    },
+    /// Another node's route to the prefix goes, and this one comes.
+    Replace {
+        old: String,
         name: String,
         prefix: String,
         next_hop: String,
@@ -44,20 +51,23 @@ pub struct Plan {
 }
 
 impl Plan {
-    /// Without deletions: beside a cloud controller, which removes what it thinks is stale.
+    /// Without removing anything: beside a cloud controller, which removes what it thinks is stale, or where not all nodes may be known.
     #[must_use]
-    pub fn without_deletions(self) -> Self {
-        self.deleting_only(&[])
-    }
-
-    /// Without deletions of other routes than these: what is new in the table may be of a node that is new.
-    #[must_use]
-    pub fn deleting_only(mut self, names: &[String]) -> Self {
-        let stays = |change: &Change| match change {
-            Change::Delete { name, .. } => names.contains(name),
+    pub fn without_deletions(mut self) -> Self {
+        let (changes, taken): (Vec<_>, Vec<_>) = self.changes.into_iter().partition(|change| match change {
             Change::Create { .. } | Change::Update { .. } => true,
-        };
-        self.changes.retain(stays);
+            Change::Replace { .. } | Change::Delete { .. } => false,
+        });
+        self.changes = changes;
+        for change in taken {
+            let (Change::Replace { old: name, .. } | Change::Delete { name, .. }) = change else {
+                continue;
+            };
+            self.left.push(Left {
+                object: format!("route/{name}"),
+                why: "it was a node's that there is no more, and nothing is deleted here".to_owned(),
+            });
+        }
         self
     }
 }
@@ -74,95 +84,123 @@ pub fn others_at_work(snapshot: &Snapshot) -> Vec<&str> {
 #[must_use]
 pub fn plan(snapshot: &Snapshot) -> Plan {
     let mut plan = Plan::default();
+    let network = snapshot.networking.network;
+    if !network.needs_routes() {
+        plan.left.push(Left {
+            object: "cluster".to_owned(),
+            why: format!(
+                "networking is {}, which needs no routes of Azure's",
+                network.name()
+            ),
+        });
+        return plan;
+    }
     let Some(table) = &snapshot.table else {
         return plan;
     };
     let all = snapshot.wanted();
-    let mut room = snapshot.settings.route_limit.saturating_sub(table.routes.len());
+    let mut planning = Planning {
+        snapshot,
+        table,
+        names: Names::of(table),
+        room: snapshot.settings.route_limit.saturating_sub(table.routes.len()),
+        used: Vec::new(),
+    };
     for wanted in &all {
-        let of_node = |why: String| Left {
-            object: format!("node/{}", wanted.node),
-            why,
-        };
-        let Some(hop) = wanted.hop else {
-            let why = format!("it has no address of the family of {}", wanted.prefix);
-            plan.left.push(of_node(why));
-            continue;
-        };
-        if let Some(rival) = all
-            .iter()
-            .find(|other| *other != wanted && other.prefix == wanted.prefix)
-        {
-            let why = format!("node {} has {}, too", rival.node, wanted.prefix);
-            plan.left.push(of_node(why));
-            continue;
-        }
-        let (prefix, next_hop) = (wanted.prefix.to_string(), hop.to_string());
-        match table
-            .routes
-            .iter()
-            .find(|route| route.net() == Some(wanted.prefix))
-        {
-            Some(route) if route.kind == VIRTUAL_APPLIANCE && route.hop() == Some(hop) => {}
-            Some(route) if is_nodes(route, wanted) => {
-                let name = route.name.clone();
-                plan.changes.push(Change::Update {
-                    name,
-                    prefix,
-                    next_hop,
-                });
-            }
-            Some(route) => {
-                let why = format!("route {} to {prefix} is none of ours by its name", route.name);
-                plan.left.push(of_node(why));
-            }
-            None => {
-                let same_name = |route: &&Route| route.name.eq_ignore_ascii_case(&wanted.name);
-                match table.routes.iter().find(same_name) {
-                    // What the node had before.
-                    Some(old) if removable(snapshot, old) => {
-                        let name = old.name.clone();
-                        plan.changes.push(Change::Update {
-                            name,
-                            prefix,
-                            next_hop,
-                        });
-                    }
-                    _ if room == 0 => {
-                        let why = format!("the table is full: {} routes", snapshot.settings.route_limit);
-                        plan.left.push(of_node(why));
-                    }
-                    _ => {
-                        room -= 1;
-                        let name = wanted.free_name(table);
-                        plan.changes.push(Change::Create {
-                            name,
-                            prefix,
-                            next_hop,
-                        });
-                    }
-                }
-            }
+        match planning.of_node(wanted, &all) {
+            Ok(change) => plan.changes.extend(change),
+            Err(why) => plan.left.push(Left {
+                object: format!("node/{}", wanted.node),
+                why,
+            }),
         }
     }
-    delete(snapshot, &all, &mut plan);
+    let used = planning.used;
+    delete(snapshot, &all, &used, &mut plan);
     plan
 }
 
+struct Planning<'a> {
+    snapshot: &'a Snapshot,
+    table: &'a RouteTable,
+    names: Names,
+    /// Routes that may be added.
+    room: usize,
+    /// Routes that are nodes' no more and have become another's.
+    used: Vec<&'a str>,
+}
+
+impl Planning<'_> {
+    /// What to change for a node's route, or why it is not for us to do.
+    fn of_node(&mut self, wanted: &Wanted, all: &[Wanted]) -> Result<Option<Change>, String> {
+        let Some(hop) = wanted.hop else {
+            return Err(format!("it has no address of the family of {}", wanted.prefix));
+        };
+        let rival = all
+            .iter()
+            .find(|other| *other != wanted && other.prefix == wanted.prefix);
+        if let Some(rival) = rival {
+            return Err(format!("node {} has {}, too", rival.node, wanted.prefix));
+        }
+        let (prefix, next_hop) = (wanted.prefix.to_string(), hop.to_string());
+        let mut routes = self.table.routes.iter();
+        match routes.find(|route| route.net() == Some(wanted.prefix)) {
+            Some(route) if route.kind == VIRTUAL_APPLIANCE && route.hop() == Some(hop) => Ok(None),
+            Some(route) if is_nodes(route, wanted) => Ok(Some(Change::Update {
+                name: route.name.clone(),
+                prefix,
+                next_hop,
+            })),
+            // The prefix was given to another node after the one that had it was gone.
+            Some(route) if is_abandoned(self.snapshot, route) => {
+                self.used.push(&route.name);
+                Ok(Some(Change::Replace {
+                    old: route.name.clone(),
+                    name: self.names.take(wanted),
+                    prefix,
+                    next_hop,
+                }))
+            }
+            Some(route) => Err(format!(
+                "route {} to {prefix} is none of ours by its name",
+                route.name
+            )),
+            None => {
+                let old = self.table.routes.iter().find(|route| {
+                    route.name.eq_ignore_ascii_case(&wanted.name)
+                        && !self.used.contains(&route.name.as_str())
+                        && is_removable(self.snapshot, route)
+                });
+                // What the node had before.
+                if let Some(old) = old {
+                    self.used.push(&old.name);
+                    return Ok(Some(Change::Update {
+                        name: old.name.clone(),
+                        prefix,
+                        next_hop,
+                    }));
+                }
+                if self.room == 0 {
+                    let limit = self.snapshot.settings.route_limit;
+                    return Err(format!("the table is full: {limit} routes"));
+                }
+                self.room -= 1;
+                Ok(Some(Change::Create {
+                    name: self.names.take(wanted),
+                    prefix,
+                    next_hop,
+                }))
+            }
+        }
+    }
+}
+
 /// Routes that nodes left. A list of nodes that is empty or short of many would take the cluster's network away.
-fn delete(snapshot: &Snapshot, all: &[Wanted], plan: &mut Plan) {
+fn delete(snapshot: &Snapshot, all: &[Wanted], used: &[&str], plan: &mut Plan) {
     let routes = snapshot.table.iter().flat_map(|table| &table.routes);
-    let reused: Vec<String> = plan
-        .changes
-        .iter()
-        .filter_map(|change| match change {
-            Change::Update { name, .. } => Some(name.clone()),
-            Change::Create { .. } | Change::Delete { .. } => None,
-        })
-        .collect();
     let (mut gone, mut doubtful) = (Vec::new(), Vec::new());
-    for route in routes.filter(|route| !reused.contains(&route.name)) {
-        if removable(snapshot, route) {
+    for route in routes.filter(|route| !used.contains(&route.name.as_str())) {
+        if is_removable(snapshot, route) {
             gone.push(route);
         } else if let Some(why) = leftover(snapshot, route) {
             doubtful.push((
@@ -189,22 +227,9 @@ fn delete(snapshot: &Snapshot, all: &[Wanted], plan: &mut Plan) {
     }));
 }
 
-/// Whether the route has a name that says it is this node's.
-fn is_nodes(route: &Route, wanted: &Wanted) -> bool {
-    let (node, _) = named_node(&route.name, Some(&wanted.prefix));
-    node.eq_ignore_ascii_case(&wanted.node)
-}
-
-/// Whether it was made for a node and is one's no more, for certain: its prefix is in its name, or its name is a node's and its
-/// prefix the cluster's.
-fn removable(snapshot: &Snapshot, route: &Route) -> bool {
-    let Some(net) = route.net() else { return false };
-    let (node, certain) = named_node(&route.name, Some(&net));
-    let mut nodes = snapshot.nodes.iter();
-    let known = nodes.any(|other| other.name.eq_ignore_ascii_case(node));
-    let mut cluster = snapshot.settings.cluster_cidrs.iter();
-    let was_one = certain || known && cluster.any(|cidr| cidr.contains(&net));
-    route.kind == VIRTUAL_APPLIANCE && was_one && leftover(snapshot, route).is_some()
+fn made(name: &str, prefix: &str, next_hop: &str) -> Value {
+    json!({"name": name, "properties": {
+        "addressPrefix": prefix, "nextHopType": VIRTUAL_APPLIANCE, "nextHopIpAddress": next_hop}})
 }
 
 /// The table's body with the changes in it, all else as it was.
@@ -227,8 +252,16 @@ pub fn applied(mut body: Value, changes: &[Change]) -> Value {
                 name,
                 prefix,
                 next_hop,
-            } => routes.push(json!({"name": name, "properties": {
-                "addressPrefix": prefix, "nextHopType": VIRTUAL_APPLIANCE, "nextHopIpAddress": next_hop}})),
+            } => routes.push(made(name, prefix, next_hop)),
+            Change::Replace {
+                old,
+                name,
+                prefix,
+                next_hop,
+            } => {
+                routes.retain(|route| !of(route, old));
+                routes.push(made(name, prefix, next_hop));
+            }
             Change::Update {
                 name,
                 prefix,
@@ -250,8 +283,8 @@ pub fn applied(mut body: Value, changes: &[Change]) -> Value {
 #[must_use]
 pub fn commands(table: &Id, changes: &[Change]) -> Vec<String> {
     use super::audit::{route_create, route_delete, route_update};
+    let to = |prefix: &str, hop: &str| Some((prefix.parse().ok()?, hop.parse().ok()?));
     let command = |change: &Change| {
-        let to = |prefix: &str, hop: &str| Some((prefix.parse().ok()?, hop.parse().ok()?));
         Some(match change {
             Change::Create {
                 name,
@@ -259,7 +292,7 @@ pub fn commands(table: &Id, changes: &[Change]) -> Vec<String> {
                 next_hop,
             } => {
                 let (prefix, hop) = to(prefix, next_hop)?;
-                route_create(table, name, &prefix, hop)
+                vec![route_create(table, name, &prefix, hop)]
             }
             Change::Update {
                 name,
@@ -267,10 +300,20 @@ pub fn commands(table: &Id, changes: &[Change]) -> Vec<String> {
                 next_hop,
             } => {
                 let (prefix, hop) = to(prefix, next_hop)?;
-                route_update(table, name, &prefix, hop)
+                vec![route_update(table, name, &prefix, hop)]
             }
-            Change::Delete { name, .. } => route_delete(table, name),
+            // Azure has room for one route to a prefix: first the one goes, then the other comes.
+            Change::Replace {
+                old,
+                name,
+                prefix,
+                next_hop,
+            } => {
+                let (prefix, hop) = to(prefix, next_hop)?;
+                vec![route_delete(table, old), route_create(table, name, &prefix, hop)]
+            }
+            Change::Delete { name, .. } => vec![route_delete(table, name)],
         })
     };
-    changes.iter().filter_map(command).collect()
+    changes.iter().filter_map(command).flatten().collect()
 }

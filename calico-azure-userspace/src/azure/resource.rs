@@ -204,6 +204,7 @@ pub struct Subnet {
     pub id: Id,
     pub prefixes: Vec<IpNet>,
     pub route_table: Option<Id>,
+    pub security_group: Option<Id>,
 }
 
 /// `Microsoft.Network/virtualNetworks`.
@@ -249,6 +250,7 @@ struct RawSubnetProperties {
     address_prefix: Option<String>,
     address_prefixes: Vec<String>,
     route_table: Option<Reference>,
+    network_security_group: Option<Reference>,
 }
 
 impl VirtualNetwork {
@@ -267,6 +269,7 @@ impl VirtualNetwork {
                 id: subnet.id,
                 prefixes: nets(&prefixes),
                 route_table: properties.route_table.map(|table| table.id),
+                security_group: properties.network_security_group.map(|group| group.id),
             }
         });
         Ok(Self {
@@ -287,6 +290,9 @@ pub struct Nic {
     pub primary: bool,
     /// The machine that has it.
     pub machine: Option<Id>,
+    /// Its place among the interfaces of its scale set's model, if that is known.
+    pub place: Option<usize>,
+    pub security_group: Option<Id>,
     pub configurations: Vec<IpConfiguration>,
 }
 
@@ -314,6 +320,7 @@ struct RawNicProperties {
     forwarding: bool,
     primary: bool,
     virtual_machine: Option<Reference>,
+    network_security_group: Option<Reference>,
     ip_configurations: Vec<RawConfiguration>,
 }
 
@@ -357,14 +364,83 @@ impl Nic {
             forwarding: properties.forwarding,
             primary: properties.primary,
             machine: properties.virtual_machine.map(|machine| machine.id),
+            place: None,
+            security_group: properties.network_security_group.map(|group| group.id),
             configurations: configurations.collect(),
         })
+    }
+
+    /// Its first address of the family: for IPv4 that of its primary configuration; IPv6 has none that is called so.
+    #[must_use]
+    pub fn first(&self, v4: bool) -> Option<IpAddr> {
+        let of_family = |c: &&IpConfiguration| c.address.is_some_and(|address| address.is_ipv4() == v4);
+        let mut configurations = self.configurations.iter().filter(of_family);
+        let primary = configurations.clone().find(|c| c.primary);
+        primary.or_else(|| configurations.next())?.address
     }
 
     /// Whether it has the address.
     #[must_use]
     pub fn has(&self, address: IpAddr) -> bool {
         self.configurations.iter().any(|c| c.address == Some(address))
+    }
+}
+
+/// What a scale set's model says of its machines' network interfaces: their names, in order.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct ScaleSet {
+    interfaces: Vec<String>,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+struct RawSet {
+    properties: RawSetProperties,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+struct RawSetProperties {
+    virtual_machine_profile: RawProfile,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+struct RawProfile {
+    network_profile: RawNetworkProfile,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+struct RawNetworkProfile {
+    network_interface_configurations: Vec<RawInterface>,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(default)]
+struct RawInterface {
+    name: String,
+}
+
+impl ScaleSet {
+    /// Reads ARM's answer.
+    ///
+    /// # Errors
+    /// If a field is of another type than ARM's.
+    pub fn read(body: &Value) -> Result<Self, serde_json::Error> {
+        let profile = RawSet::deserialize(body)?.properties.virtual_machine_profile;
+        let interfaces = profile.network_profile.network_interface_configurations;
+        Ok(Self {
+            interfaces: interfaces.into_iter().map(|interface| interface.name).collect(),
+        })
+    }
+
+    /// Where the interface of this name is in the model; machines' interfaces are called as they are there.
+    #[must_use]
+    pub fn place(&self, name: &str) -> Option<usize> {
+        self.interfaces
+            .iter()
+            .position(|other| other.eq_ignore_ascii_case(name))
     }
 }
 

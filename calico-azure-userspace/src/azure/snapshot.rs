@@ -5,8 +5,10 @@ use std::net::IpAddr;
 
 use ipnet::IpNet;
 
+use super::network::{Found, Network};
 use super::nodes::NodeState;
 use super::resource::{EffectiveRoute, Id, Nic, RouteTable, Subnet, VirtualNetwork};
+use super::security::SecurityGroup;
 
 /// Routes of one table, unless Azure was asked for more (since May 2026; 400 for years before).
 pub const ROUTE_LIMIT: usize = 1000;
@@ -15,6 +17,8 @@ pub const ROUTE_LIMIT: usize = 1000;
 #[derive(Clone, Debug, Default)]
 pub struct Snapshot {
     pub nodes: Vec<NodeState>,
+    /// Who carries pods' packets; where it is not Azure's routes, there is no table here.
+    pub networking: Found,
     /// The table that the cluster is configured with.
     pub table_id: Id,
     /// Where it would be made.
@@ -24,6 +28,8 @@ pub struct Snapshot {
     pub networks: Vec<VirtualNetwork>,
     /// `None`: nobody may or could read them.
     pub nics: Option<Vec<Nic>>,
+    /// Security groups of the nodes' interfaces and subnets, where they matter; those that may not be read are not here.
+    pub security: BTreeMap<Id, SecurityGroup>,
     /// By network interface, where asked for.
     pub effective: BTreeMap<Id, Vec<EffectiveRoute>>,
     pub settings: Settings,
@@ -37,6 +43,8 @@ pub struct Settings {
     /// `--service-cluster-ip-range` of the API server.
     pub service_cidrs: Vec<IpNet>,
     pub route_limit: usize,
+    /// `None`: the one that is found.
+    pub network: Option<Network>,
 }
 
 impl Default for Settings {
@@ -45,6 +53,7 @@ impl Default for Settings {
             cluster_cidrs: Vec::new(),
             service_cidrs: Vec::new(),
             route_limit: ROUTE_LIMIT,
+            network: None,
         }
     }
 }
@@ -60,28 +69,13 @@ pub struct Wanted {
     pub hop: Option<IpAddr>,
 }
 
-impl Wanted {
-    /// A name for a new route that no other route has: else the other one would be overwritten.
-    #[must_use]
-    pub fn free_name(&self, table: &RouteTable) -> String {
-        let taken = |name: &str| {
-            table
-                .routes
-                .iter()
-                .any(|route| route.name.eq_ignore_ascii_case(name))
-        };
-        if taken(&self.name) {
-            route_name(&self.node, Some(&self.prefix))
-        } else {
-            self.name.clone()
-        }
-    }
-}
-
 impl Snapshot {
     /// The routes of all nodes that have routes made for them.
     #[must_use]
     pub fn wanted(&self) -> Vec<Wanted> {
+        if !self.networking.network.needs_routes() {
+            return Vec::new();
+        }
         let both = self.nodes.iter().any(|node| {
             let v4 = |net: &&IpNet| matches!(net, IpNet::V4(_));
             let fours = node.pod_cidrs.iter().filter(v4).count();
@@ -107,11 +101,34 @@ impl Snapshot {
         subnets.find(|subnet| subnet.id == *id)
     }
 
-    /// The interface that has one of the node's addresses.
+    /// The node's interface: the one that has the first of its addresses that any has.
     #[must_use]
     pub fn nic(&self, node: &NodeState) -> Option<&Nic> {
-        let mut nics = self.nics.iter().flatten();
-        nics.find(|nic| node.internal_ips.iter().any(|ip| nic.has(*ip)))
+        let mut nics = node.internal_ips.iter().filter_map(|ip| self.nic_with(*ip));
+        nics.next()
+    }
+
+    /// The security groups that decide about the node's packets: its interface's and its subnet's.
+    #[must_use]
+    pub fn security_of(&self, node: &NodeState) -> Vec<&Id> {
+        let Some(nic) = self.nic(node) else {
+            return Vec::new();
+        };
+        let subnets = nic
+            .configurations
+            .iter()
+            .filter_map(|c| self.subnet(c.subnet.as_ref()?));
+        let mut groups: Vec<&Id> = nic.security_group.iter().collect();
+        groups.extend(subnets.filter_map(|subnet| subnet.security_group.as_ref()));
+        groups.sort();
+        groups.dedup();
+        groups
+    }
+
+    /// The interface that has the address.
+    #[must_use]
+    pub fn nic_with(&self, ip: IpAddr) -> Option<&Nic> {
+        self.nics.iter().flatten().find(|nic| nic.has(ip))
     }
 }
 

@@ -88,6 +88,21 @@ pub(super) fn run(store: &mut Store, command: &str) -> Result<(), String> {
                 nic["properties"]["enableIPForwarding"] = json!(on);
             })
         }
+        ["az", "vmss", update @ ("update" | "update-instances")] => {
+            let of = "Microsoft.Compute/virtualMachineScaleSets";
+            let set = format!("{}/{of}/{}", provider()?, option("--name")?);
+            if *update == "update" {
+                let (path, value) = option("--set")?
+                    .split_once('=')
+                    .ok_or_else(|| format!("--set without a value in {command}"))?;
+                let value: Value = serde_json::from_str(value).map_err(|error| error.to_string())?;
+                let mut done = Err(String::new());
+                store.change(&set, |set| done = assign(set, path, value))?;
+                done
+            } else {
+                bring_in_line(store, &set, option("--instance-ids")?)
+            }
+        }
         ["az", "network", "vnet", "subnet", "update"] => {
             let (subnet, table) = (option("--ids")?.to_owned(), option("--route-table")?.to_owned());
             let network = subnet.split("/subnets/").next().unwrap_or_default().to_owned();
@@ -112,6 +127,52 @@ pub(super) fn run(store: &mut Store, command: &str) -> Result<(), String> {
     }
 }
 
+/// As `--set a.b[0].c=value` does, which shows resources without their `properties`: what it leads to has to be there, in this spelling.
+fn assign(value: &mut Value, path: &str, new: Value) -> Result<(), String> {
+    let mut at = value;
+    for step in path.split('.') {
+        let (name, place) = match step.split_once('[') {
+            None => (step, None),
+            Some((name, rest)) => {
+                let place = rest
+                    .strip_suffix(']')
+                    .and_then(|place| place.parse::<usize>().ok());
+                (
+                    name,
+                    Some(place.ok_or_else(|| format!("{step} is no place in a list"))?),
+                )
+            }
+        };
+        if at.get(name).is_none() {
+            at = &mut at["properties"];
+        }
+        at = at
+            .get_mut(name)
+            .ok_or_else(|| format!("there is no {name} in {path}"))?;
+        if let Some(place) = place {
+            at = at
+                .get_mut(place)
+                .ok_or_else(|| format!("{name} has no element {place}"))?;
+        }
+    }
+    *at = new;
+    Ok(())
+}
+
+/// A machine's interfaces become what the model's of the same name are.
+fn bring_in_line(store: &mut Store, set: &str, instance: &str) -> Result<(), String> {
+    let body = store.get(set).ok_or_else(|| format!("there is no {set}"))?;
+    let profile = &body["properties"]["virtualMachineProfile"]["networkProfile"];
+    let model = profile["networkInterfaceConfigurations"].clone();
+    for interface in model.as_array().into_iter().flatten() {
+        let name = interface["name"].as_str().unwrap_or_default();
+        let nic = format!("{set}/virtualMachines/{instance}/networkInterfaces/{name}");
+        let on = interface["properties"]["enableIPForwarding"].clone();
+        store.change(&nic, |nic| nic["properties"]["enableIPForwarding"] = on)?;
+    }
+    Ok(())
+}
+
 /// As a shell takes a line apart: words between blanks, what is between single quotes as it is, the rest as it is but for `\'`.
 fn words(line: &str) -> Result<Vec<String>, String> {
     let mut words = Vec::new();
@@ -131,6 +192,9 @@ fn words(line: &str) -> Result<Vec<String>, String> {
                 }
             }
             '\\' => word.get_or_insert_default().extend(chars.next()),
+            '[' | ']' | '*' | '?' | '$' | '&' | ';' | '|' | '(' | ')' | '<' | '>' => {
+                return Err(format!("a shell would not take {c} as it is in {line}"));
+            }
             c => word.get_or_insert_default().push(c),
         }
     }

@@ -2,11 +2,12 @@
 //! operations that take a while, error codes), and misbehaves on demand.
 
 mod az;
+mod follower;
 mod server;
 mod store;
 mod world;
 
-use std::io;
+use std::io::{self, Read as _, Write as _};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -15,7 +16,7 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
-pub use store::{Fault, Store};
+pub use store::{Fault, Results, Store};
 pub use world::{Said, World};
 
 /// Ids of the resources that a stand-in begins with.
@@ -28,10 +29,20 @@ pub const NETWORK: &str =
 /// A password, which must be seen nowhere.
 pub const PASSWORD: &str = "correct-horse-battery-staple";
 
+/// What a stand-in holds, for several threads.
+#[derive(Clone)]
+pub struct Shared(Arc<Mutex<Store>>);
+
+impl Shared {
+    pub fn lock(&self) -> MutexGuard<'_, Store> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
 /// A stand-in that ends when it is dropped.
 pub struct FakeArm {
     address: SocketAddr,
-    store: Arc<Mutex<Store>>,
+    store: Shared,
     stop: Arc<AtomicBool>,
     thread: Option<JoinHandle<()>>,
 }
@@ -57,8 +68,9 @@ impl FakeArm {
                 "subnets": [{"id": subnet, "name": "nodes", "properties": {"addressPrefix": "10.240.0.0/16",
                     "routeTable": {"id": TABLE}}}]}}),
         );
-        let (store, stop) = (Arc::new(Mutex::new(store)), Arc::new(AtomicBool::new(false)));
-        let (served, stopped) = (Arc::clone(&store), Arc::clone(&stop));
+        let store = Shared(Arc::new(Mutex::new(store)));
+        let stop = Arc::new(AtomicBool::new(false));
+        let (served, stopped) = (Arc::clone(&store.0), Arc::clone(&stop));
         let thread = std::thread::Builder::new()
             .name("arm".into())
             .spawn(move || server::serve(&listener, &served, &stopped))?;
@@ -78,7 +90,13 @@ impl FakeArm {
 
     /// What it holds, and what goes wrong.
     pub fn store(&self) -> MutexGuard<'_, Store> {
-        self.store.lock().unwrap_or_else(PoisonError::into_inner)
+        self.store.lock()
+    }
+
+    /// The same, for another thread.
+    #[must_use]
+    pub fn shared(&self) -> Shared {
+        self.store.clone()
     }
 
     /// An `azure.json` for it. `auth` are the keys that say who asks.
@@ -105,6 +123,26 @@ impl FakeArm {
                 "ipConfigurations": [{"name": "ipconfig1", "properties": {"privateIPAddress": address,
                     "privateIPAddressVersion": version, "primary": true, "subnet": {"id": format!("{NETWORK}/subnets/nodes")}}}]}}),
         );
+    }
+
+    /// Writes a resource as a client of ARM would, whose answer's status this is.
+    ///
+    /// # Errors
+    /// If nobody answers.
+    pub fn put(&self, id: &str, body: &Value) -> io::Result<u16> {
+        let token = "somebody's";
+        self.store().tokens.push(token.to_owned());
+        let body = body.to_string();
+        let mut stream = std::net::TcpStream::connect(self.address)?;
+        let head = format!(
+            "PUT {id}?api-version=2024-05-01 HTTP/1.1\r\nhost: arm\r\nauthorization: Bearer {token}\r\ncontent-length: {}\r\n\r\n",
+            body.len()
+        );
+        stream.write_all(format!("{head}{body}").as_bytes())?;
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer)?;
+        let status = answer.split(' ').nth(1).and_then(|status| status.parse().ok());
+        status.ok_or_else(|| io::Error::other("no status in the answer"))
     }
 
     /// Runs a command of the `az` command line, as far as our findings print any.

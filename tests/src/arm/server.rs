@@ -72,9 +72,19 @@ fn exchange(stream: &TcpStream, store: &Mutex<Store>) -> io::Result<()> {
                 status: answer.as_ref().map_or(0, |answer| answer.status),
             });
         }
-        answer
+        answer.map(|answer| (answer, store.remaining))
     };
-    let Some(answer) = answer else { return Ok(()) };
+    let Some((mut answer, remaining)) = answer else {
+        return Ok(());
+    };
+    if let Some(left) = remaining {
+        let kind = if request.method == "PUT" {
+            "x-ms-ratelimit-remaining-subscription-writes"
+        } else {
+            "x-ms-ratelimit-remaining-subscription-reads"
+        };
+        answer.headers.push((kind, left.to_string()));
+    }
     let body = if answer.body.is_null() {
         Vec::new()
     } else {
@@ -180,12 +190,41 @@ fn answer(store: &mut Store, request: &Request) -> Option<Answer> {
             "api-version is missing",
         ));
     }
+    if !knows_version(request) {
+        let message = format!("No registered resource provider found for {path} and this api-version");
+        return Some(Answer::error(400, "NoRegisteredProviderFound", &message));
+    }
+    if !store.has_group(path) {
+        let message = format!("the resource group of {path} could not be found");
+        return Some(Answer::error(404, "ResourceGroupNotFound", &message));
+    }
     match request.method.as_str() {
         "GET" => Some(get(store, request)),
         "PUT" => put(store, request),
         "POST" => Some(post(store, path)),
         _ => Some(Answer::error(405, "MethodNotAllowed", "not here")),
     }
+}
+
+/// Each provider has versions of its own, and scale sets' network interfaces have one only.
+fn knows_version(request: &Request) -> bool {
+    let path = request.path.to_ascii_lowercase();
+    let known: &[&str] = if path.contains("/providers/microsoft.network/") {
+        &["2023-09-01", "2024-05-01"]
+    } else if path.contains("/microsoft.compute/virtualmachinescalesets/")
+        && path.contains("/networkinterfaces")
+    {
+        &["2018-10-01"]
+    } else if path.contains("/providers/microsoft.compute/") {
+        &["2024-03-01", "2024-07-01"]
+    } else {
+        &[]
+    };
+    let version = request
+        .query
+        .split('&')
+        .find_map(|part| part.strip_prefix("api-version="));
+    version.is_some_and(|version| known.contains(&version))
 }
 
 fn get(store: &mut Store, request: &Request) -> Answer {
@@ -226,7 +265,12 @@ fn get(store: &mut Store, request: &Request) -> Answer {
     let end = skip.saturating_add(store.page);
     let mut body = json!({"value": value});
     if end < children.len() {
-        let next = format!("{}{path}?api-version=2024-05-01&$skiptoken={end}", store.base);
+        let version = request
+            .query
+            .split('&')
+            .find(|part| part.starts_with("api-version="));
+        let version = version.unwrap_or_default();
+        let next = format!("{}{path}?{version}&$skiptoken={end}", store.base);
         body["nextLink"] = json!(next);
     }
     Answer::new(200, body)
@@ -304,11 +348,22 @@ fn post(store: &mut Store, path: &str) -> Answer {
         return Answer::error(404, "NotFound", "no such action");
     };
     let routes = store.effective.get(nic).cloned().unwrap_or_else(|| json!([]));
-    let name = store.begin(None, json!({"value": routes}));
-    let at = format!("{}/results/{name}", store.base);
-    Answer::new(202, Value::Null)
-        .with("location", at)
-        .with("retry-after", "0".into())
+    let result = if store.results.whole {
+        json!({"value": routes})
+    } else {
+        json!({"status": "Succeeded"})
+    };
+    let name = store.begin(None, result);
+    let mut answer = Answer::new(202, Value::Null).with("retry-after", "0".into());
+    if store.results.operation {
+        let at = format!("{}/operations/{name}", store.base);
+        answer = answer.with("azure-asyncoperation", at);
+    }
+    if store.results.location {
+        let at = format!("{}/results/{name}", store.base);
+        answer = answer.with("location", at);
+    }
+    answer
 }
 
 fn grant(store: &mut Store, strings: bool) -> Answer {
@@ -335,6 +390,7 @@ fn of_machine(store: &mut Store, request: &Request) -> Answer {
     if let Some(status) = store.read_faults.pop_front() {
         return Answer::new(status, Value::Null);
     }
+    store.identities.push(request.query.clone());
     if request.query.contains("client_id=unknown") {
         return Answer::new(
             400,

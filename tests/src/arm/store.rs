@@ -38,6 +38,16 @@ struct Operation {
     result: Value,
 }
 
+/// What an answer to a question that takes a while says, and what its result is.
+#[derive(Clone, Copy, Debug)]
+pub struct Results {
+    /// It has `Azure-AsyncOperation`, and `Location`. ARM's own has both.
+    pub operation: bool,
+    pub location: bool,
+    /// The result is what was asked for.
+    pub whole: bool,
+}
+
 /// Everything that the stand-in knows.
 pub struct Store {
     pub(super) base: String,
@@ -64,6 +74,11 @@ pub struct Store {
     pub effective: BTreeMap<String, Value>,
     /// What the cluster's token says, that is exchanged.
     pub assertion: String,
+    pub results: Results,
+    /// What the metadata service was asked, each time.
+    pub identities: Vec<String>,
+    /// Requests that it will still take, as its answers say.
+    pub remaining: Option<u64>,
 }
 
 impl Store {
@@ -84,6 +99,13 @@ impl Store {
             granted: 0,
             effective: BTreeMap::new(),
             assertion: "assertion".into(),
+            results: Results {
+                operation: true,
+                location: true,
+                whole: true,
+            },
+            identities: Vec::new(),
+            remaining: None,
         }
     }
 
@@ -111,6 +133,22 @@ impl Store {
     #[must_use]
     pub fn get(&self, id: &str) -> Option<&Value> {
         self.resources.get(&id.to_ascii_lowercase())
+    }
+
+    /// Whether there is a resource in the group that the path is in.
+    pub(super) fn has_group(&self, path: &str) -> bool {
+        let path = path.to_ascii_lowercase();
+        let Some((group, _)) = path.split_once("/providers/") else {
+            return false;
+        };
+        let group = format!("{group}/");
+        self.resources.keys().any(|id| id.starts_with(&group))
+    }
+
+    /// Changes with everything that is written.
+    #[must_use]
+    pub fn version(&self) -> u64 {
+        self.version
     }
 
     /// Whether an operation is going on that will have written it.

@@ -5,25 +5,27 @@
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::process::Command;
-use std::time::Duration;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
 
-use ipnet::IpNet;
 use serde_json::{Value, json};
 
+use super::follower::Follower;
 use super::{FakeArm, GROUP, NETWORK, PASSWORD, TABLE};
 use crate::lab::{Cluster, ClusterSpec, FabricDrop, PodManifest, Port, binary, probe};
 
 const SOON: Duration = Duration::from_secs(3);
+/// How long Azure's fabric takes to do what Resource Manager holds.
+const SETTLES: Duration = Duration::from_millis(100);
 const NODES: [&str; 2] = ["node-1", "node-2"];
 
-/// A cluster, what Azure says of it, and what the fabric does by now.
+/// A cluster, what Azure says of it, and a fabric that does so a while later. Fields go in order, the follower first.
 pub struct World {
-    pub cluster: Cluster,
+    follower: Follower,
+    pub cluster: Arc<Cluster>,
     pub arm: FakeArm,
     /// Node objects.
     pub nodes: Value,
-    /// Which node the fabric sends a prefix to.
-    routed: BTreeMap<IpNet, String>,
     dir: tempfile::TempDir,
 }
 
@@ -47,6 +49,12 @@ impl Said {
         let fixes = findings.flat_map(|f| f["fix"].as_array().unwrap());
         fixes.map(|fix| fix.as_str().unwrap().to_owned()).collect()
     }
+}
+
+/// The id of a node's interface if its machine is a scale set's.
+pub(super) fn set_nic(node: &str) -> String {
+    let set = format!("{GROUP}/Microsoft.Compute/virtualMachineScaleSets/pool");
+    format!("{set}/virtualMachines/3/networkInterfaces/nic-{node}")
 }
 
 impl World {
@@ -81,11 +89,13 @@ impl World {
                 "status": {"addresses": addresses, "conditions": []}}),
             );
         }
+        let cluster = Arc::new(cluster);
+        let follower = Follower::start(Arc::clone(&cluster), arm.shared(), &NODES, routed, SETTLES);
         let mut world = Self {
+            follower,
             cluster,
             arm,
             nodes: json!({"kind": "List", "items": objects}),
-            routed,
             dir: tempfile::tempdir().unwrap(),
         };
         world.change(TABLE, |table| table["properties"]["routes"] = json!(routes));
@@ -96,53 +106,47 @@ impl World {
         world
     }
 
+    /// Changes a resource, and waits until the fabric does so.
     pub fn change(&mut self, id: &str, change: impl FnOnce(&mut Value)) {
         self.arm.store().change(id, change).unwrap();
         self.follow();
     }
 
-    /// The fabric does what the table says, where the subnet uses it.
-    pub fn follow(&mut self) {
-        let (table, network) = {
-            let store = self.arm.store();
-            (store.get(TABLE).cloned(), store.get(NETWORK).cloned().unwrap())
-        };
-        let used = network["properties"]["subnets"][0]["properties"]["routeTable"]["id"].is_string();
-        let routes = table
-            .filter(|_| used)
-            .map(|table| table["properties"]["routes"].clone());
-        let mut wanted = BTreeMap::new();
-        for route in routes.iter().flat_map(|routes| routes.as_array().unwrap()) {
-            let properties = &route["properties"];
-            let prefix: IpNet = properties["addressPrefix"].as_str().unwrap().parse().unwrap();
-            let hop = properties["nextHopIpAddress"].as_str().unwrap_or_default();
-            let owner = NODES.iter().find(|name| {
-                let ips = self.cluster.node(name).unwrap().ips();
-                ips.iter().any(|ip| ip.to_string() == hop)
-            });
-            if let Some(owner) = owner.filter(|_| properties["nextHopType"] == "VirtualAppliance") {
-                wanted.insert(prefix, (*owner).to_owned());
-            }
+    /// Waits until the fabric does what Azure holds now.
+    pub fn follow(&self) {
+        let version = self.arm.store().version();
+        let end = Instant::now() + SOON * 10;
+        while !self.follower.has(version) {
+            assert!(Instant::now() < end, "the fabric is still doing something else");
+            std::thread::sleep(SETTLES / 10);
         }
-        for (prefix, node) in &self.routed {
-            if wanted.get(prefix) != Some(node) {
-                let node = self.cluster.node(node).unwrap();
-                self.cluster.fabric.remove_route(*prefix, node).unwrap();
-            }
+    }
+
+    /// The node's machine is one of a scale set's, whose model has another interface before this one's.
+    pub fn move_to_scale_set(&mut self, node: &str) {
+        let (nic, set) = (
+            format!("{GROUP}/Microsoft.Network/networkInterfaces/nic-{node}"),
+            format!("{GROUP}/Microsoft.Compute/virtualMachineScaleSets/pool"),
+        );
+        let interface = |name: String| json!({"name": name, "properties": {"enableIPForwarding": true}});
+        let interfaces = [interface("mgmt".into()), interface(format!("nic-{node}"))];
+        {
+            let mut store = self.arm.store();
+            let body = store.get(&nic).cloned().unwrap();
+            store.remove(&nic);
+            store.put(&set_nic(node), body);
+            let other = set_nic(node).replace(&format!("/nic-{node}"), "/mgmt");
+            store.put(
+                &other,
+                json!({"properties": {"enableIPForwarding": true, "ipConfigurations": []}}),
+            );
+            store.put(
+                &set,
+                json!({"location": "westeurope", "properties": {"virtualMachineProfile": {
+                    "networkProfile": {"networkInterfaceConfigurations": interfaces}}}}),
+            );
         }
-        for (prefix, node) in &wanted {
-            if self.routed.get(prefix) != Some(node) {
-                let node = self.cluster.node(node).unwrap();
-                self.cluster.fabric.add_route(*prefix, node).unwrap();
-            }
-        }
-        self.routed = wanted;
-        for name in NODES {
-            let nic = format!("{GROUP}/Microsoft.Network/networkInterfaces/nic-{name}");
-            let on = self.arm.store().get(&nic).unwrap()["properties"]["enableIPForwarding"] == true;
-            let node = self.cluster.node(name).unwrap();
-            self.cluster.fabric.set_ip_forwarding(node, on).unwrap();
-        }
+        self.follow();
     }
 
     /// Whether pods of the two nodes reach each other, over IPv4 and IPv6.

@@ -3,26 +3,32 @@
 use std::time::{Duration, Instant};
 
 use http::{Method, Request};
-use serde::Deserialize;
 use serde_json::Value;
 use tokio::sync::Mutex;
 use tokio::time::sleep;
 
 use super::http::{Answer, Http, body};
+use super::limits::{Limits, Remaining};
 use super::token::{IMDS, Source, Token, encoded};
+use super::wire::{Ask, EffectiveRoutes, Operation, Page, is_group_missing, refused, version};
 use super::{ArmError, Timing};
 use crate::azure::cloud::Cloud;
 use crate::azure::config::{Auth, CloudConfig};
-use crate::azure::resource::{EffectiveRoute, Id, Nic, RouteTable, VirtualNetwork};
+use crate::azure::resource::{EffectiveRoute, Id, Nic, RouteTable, ScaleSet, VirtualNetwork};
 use crate::azure::secret::Secret;
+use crate::azure::security::SecurityGroup;
 
-/// Versions of ARM's interface.
-const NETWORK: &str = "2024-05-01";
-const SCALE_SETS: &str = "2024-07-01";
-/// Scale sets' network interfaces have this one only (`vmssNetworkInterface.json`).
-const SCALE_SET_NICS: &str = "2018-10-01";
 /// Times that a question is asked again.
 const RETRIES: u32 = 3;
+
+/// What is wanted of an operation.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Outcome {
+    /// That it is over.
+    Done,
+    /// What it was asked.
+    Result,
+}
 
 /// A client of ARM.
 pub struct Arm {
@@ -34,65 +40,7 @@ pub struct Arm {
     token: Mutex<Option<Token>>,
     /// Until when ARM wants no reads, and no writes.
     holds: Mutex<[Option<Instant>; 2]>,
-}
-
-#[derive(Default, Deserialize)]
-#[serde(default)]
-struct Problem {
-    error: ProblemDetail,
-}
-
-#[derive(Default, Deserialize)]
-#[serde(default)]
-struct ProblemDetail {
-    code: String,
-    message: String,
-}
-
-#[derive(Default, Deserialize)]
-#[serde(default)]
-struct Operation {
-    status: String,
-    error: ProblemDetail,
-}
-
-#[derive(Default, Deserialize)]
-#[serde(default, rename_all = "camelCase")]
-struct Page {
-    value: Vec<Value>,
-    next_link: Option<String>,
-}
-
-/// A request: to what, and how.
-struct Ask<'a> {
-    method: Method,
-    url: String,
-    body: Option<&'a Value>,
-    if_match: Option<&'a str>,
-}
-
-impl Ask<'_> {
-    fn get(url: String) -> Self {
-        Self {
-            method: Method::GET,
-            url,
-            body: None,
-            if_match: None,
-        }
-    }
-
-    /// For messages: without what is asked for.
-    fn what(&self) -> String {
-        let path = self.url.split('?').next().unwrap_or_default();
-        let path = path
-            .split_once("://")
-            .and_then(|(_, rest)| rest.find('/').map(|at| rest.split_at(at).1));
-        format!("{} {}", self.method, path.unwrap_or(&self.url))
-    }
-
-    fn is_write(&self) -> bool {
-        self.method == Method::PUT
-    }
+    limits: Limits,
 }
 
 impl Arm {
@@ -122,6 +70,7 @@ impl Arm {
             timing,
             token: Mutex::new(None),
             holds: Mutex::new([None, None]),
+            limits: Limits::default(),
         })
     }
 
@@ -130,7 +79,7 @@ impl Arm {
     /// # Errors
     /// [`ArmError`].
     pub async fn route_table(&self, id: &Id) -> Result<Option<RouteTable>, ArmError> {
-        let Some(body) = self.found(&self.url(id.as_str(), NETWORK)).await? else {
+        let Some(body) = self.found(&self.url(id.as_str())).await? else {
             return Ok(None);
         };
         RouteTable::read(body)
@@ -145,12 +94,17 @@ impl Arm {
     pub async fn put_route_table(&self, id: &Id, body: &Value, etag: &str) -> Result<(), ArmError> {
         let ask = Ask {
             method: Method::PUT,
-            url: self.url(id.as_str(), NETWORK),
+            url: self.url(id.as_str()),
             body: Some(body),
             if_match: Some(etag),
         };
+        if etag.is_empty() {
+            let why = "it has no etag, so that what others change could be lost".to_owned();
+            let what = ask.what();
+            return Err(ArmError::Garbled { what, why });
+        }
         let answer = self.send(&ask).await?;
-        self.done(&ask.what(), answer).await.map(drop)
+        self.done(&ask.what(), answer, Outcome::Done).await.map(drop)
     }
 
     /// The virtual network with its subnets; `None` if there is none.
@@ -158,10 +112,23 @@ impl Arm {
     /// # Errors
     /// [`ArmError`].
     pub async fn network(&self, id: &Id) -> Result<Option<VirtualNetwork>, ArmError> {
-        let Some(body) = self.found(&self.url(id.as_str(), NETWORK)).await? else {
+        let Some(body) = self.found(&self.url(id.as_str())).await? else {
             return Ok(None);
         };
         VirtualNetwork::read(&body)
+            .map(Some)
+            .map_err(|error| garbled(id, &error))
+    }
+
+    /// The security group; `None` if there is none.
+    ///
+    /// # Errors
+    /// [`ArmError`].
+    pub async fn security_group(&self, id: &Id) -> Result<Option<SecurityGroup>, ArmError> {
+        let Some(body) = self.found(&self.url(id.as_str())).await? else {
+            return Ok(None);
+        };
+        SecurityGroup::read(&body)
             .map(Some)
             .map_err(|error| garbled(id, &error))
     }
@@ -172,19 +139,29 @@ impl Arm {
     /// [`ArmError`].
     pub async fn nics(&self, subscription: &str, group: &str) -> Result<Vec<Nic>, ArmError> {
         let group = format!("/subscriptions/{subscription}/resourceGroups/{group}/providers");
-        let list = self.url(&format!("{group}/Microsoft.Network/networkInterfaces"), NETWORK);
-        let mut bodies = self.list(list).await?;
-        let sets = self.url(
-            &format!("{group}/Microsoft.Compute/virtualMachineScaleSets"),
-            SCALE_SETS,
-        );
+        let read = |bodies: Vec<Value>| {
+            let nics = bodies.iter().map(Nic::read).collect::<Result<Vec<_>, _>>();
+            nics.map_err(|error| garbled(&Id::new(&group), &error))
+        };
+        let list = self.url(&format!("{group}/Microsoft.Network/networkInterfaces"));
+        let mut nics = read(self.list(list).await?)?;
+        let sets = self.url(&format!("{group}/Microsoft.Compute/virtualMachineScaleSets"));
         for set in self.list(sets).await? {
             let id = set.get("id").and_then(Value::as_str).unwrap_or_default();
-            let list = self.url(&format!("{id}/networkInterfaces"), SCALE_SET_NICS);
-            bodies.extend(self.list(list).await?);
+            let bodies = match self.list(self.url(&format!("{id}/networkInterfaces"))).await {
+                Ok(bodies) => bodies,
+                // It has gone since it was listed.
+                Err(ArmError::Refused { status: 404, .. }) => continue,
+                Err(error) => return Err(error),
+            };
+            let model = ScaleSet::read(&set).map_err(|error| garbled(&Id::new(id), &error))?;
+            let mut of_set = read(bodies)?;
+            for nic in &mut of_set {
+                nic.place = model.place(nic.id.name());
+            }
+            nics.extend(of_set);
         }
-        let nics = bodies.iter().map(Nic::read).collect::<Result<_, _>>();
-        nics.map_err(|error| garbled(&Id::new(group), &error))
+        Ok(nics)
     }
 
     /// What the fabric does with what the interface sends: the only truth there is. Takes seconds; its machine must run.
@@ -194,20 +171,24 @@ impl Arm {
     pub async fn effective_routes(&self, nic: &Id) -> Result<Vec<EffectiveRoute>, ArmError> {
         let ask = Ask {
             method: Method::POST,
-            url: self.url(&format!("{nic}/effectiveRouteTable"), NETWORK),
+            url: self.url(&format!("{nic}/effectiveRouteTable")),
             body: None,
             if_match: None,
         };
         let answer = self.send(&ask).await?;
-        let body = self.done(&ask.what(), answer).await?;
-        let page: Page = serde_json::from_slice(&body).map_err(|error| garbled(nic, &error))?;
-        let routes = page.value.into_iter().map(serde_json::from_value);
-        routes
-            .collect::<Result<_, _>>()
-            .map_err(|error| garbled(nic, &error))
+        let body = self.done(&ask.what(), answer, Outcome::Result).await?;
+        let routes: EffectiveRoutes = serde_json::from_slice(&body).map_err(|error| garbled(nic, &error))?;
+        Ok(routes.value)
     }
 
-    fn url(&self, path: &str, version: &str) -> String {
+    /// Requests that ARM will still take, by the last answers that said so.
+    #[must_use]
+    pub fn remaining(&self) -> Remaining {
+        self.limits.remaining()
+    }
+
+    fn url(&self, path: &str) -> String {
+        let version = version(path);
         // Names of resource groups may hold spaces, brackets, and any alphabet's letters.
         let path = path.split('/').map(encoded).collect::<Vec<_>>().join("/");
         format!("{}{path}?api-version={version}", self.cloud.resource_manager)
@@ -234,7 +215,9 @@ impl Arm {
                     what: ask.what(),
                     why: error.to_string(),
                 }),
-            Err(ArmError::Refused { status: 404, .. }) => Ok(None),
+            Err(ArmError::Refused {
+                status: 404, code, ..
+            }) if !is_group_missing(&code) => Ok(None),
             Err(error) => Err(error),
         }
     }
@@ -253,11 +236,11 @@ impl Arm {
                     why: format!("leads away from {}", self.cloud.resource_manager),
                 });
             }
-            let Some(body) = self.found(&url).await? else {
-                return Ok(all);
-            };
-            let page: Page = serde_json::from_value(body).map_err(|error| ArmError::Garbled {
-                what: Ask::get(url).what(),
+            // A list that is not there is not an empty one.
+            let ask = Ask::get(url);
+            let answer = self.send(&ask).await?;
+            let page: Page = serde_json::from_slice(&answer.body).map_err(|error| ArmError::Garbled {
+                what: ask.what(),
                 why: error.to_string(),
             })?;
             all.extend(page.value);
@@ -266,59 +249,65 @@ impl Arm {
         Ok(all)
     }
 
-    /// Waits for what a request began; the last answer's body.
-    async fn done(&self, what: &str, mut answer: Answer) -> Result<Vec<u8>, ArmError> {
+    /// Waits for what a request began. The result is where `Location` says; `Azure-AsyncOperation`, if there is both, only says when.
+    async fn done(&self, what: &str, answer: Answer, outcome: Outcome) -> Result<Vec<u8>, ArmError> {
         let begun = Instant::now();
-        let link = |answer: &Answer, name: &str| answer.header(name).map(str::to_owned);
-        let operation = link(&answer, "azure-asyncoperation");
-        let location = link(&answer, "location").filter(|_| answer.status == 202);
-        let Some(at) = operation.clone().or(location) else {
-            return Ok(answer.body);
-        };
-        if !self.is_ours(&at) {
-            return Err(ArmError::Garbled {
-                what: what.to_owned(),
-                why: format!("its operation leads away from {}", self.cloud.resource_manager),
-            });
-        }
-        loop {
-            let pause = answer.retry_after().unwrap_or(self.timing.pause);
-            if begun.elapsed() + pause > self.timing.operation {
-                return Err(ArmError::Late {
+        let link = |name: &str| answer.header(name).map(str::to_owned);
+        let operation = link("azure-asyncoperation");
+        let location = link("location").filter(|_| answer.status == 202);
+        for at in [&operation, &location].into_iter().flatten() {
+            if !self.is_ours(at) {
+                return Err(ArmError::Garbled {
                     what: what.to_owned(),
-                    after: begun.elapsed(),
+                    why: format!("its operation leads away from {}", self.cloud.resource_manager),
                 });
             }
-            sleep(pause).await;
-            answer = self.send(&Ask::get(at.clone())).await?;
-            if operation.is_none() {
-                if answer.status != 202 {
-                    return Ok(answer.body);
+        }
+        let mut pause = answer.retry_after();
+        if let Some(at) = &operation {
+            loop {
+                self.pause(what, begun, pause).await?;
+                let seen = self.send(&Ask::get(at.clone())).await?;
+                pause = seen.retry_after();
+                if Operation::is_over(what, &seen)? {
+                    break;
                 }
-                continue;
-            }
-            let seen: Operation =
-                serde_json::from_slice(&answer.body).map_err(|error| ArmError::Garbled {
-                    what: what.to_owned(),
-                    why: error.to_string(),
-                })?;
-            match seen.status.as_str() {
-                "Succeeded" => return Ok(answer.body),
-                "Failed" | "Canceled" => {
-                    return Err(ArmError::Refused {
-                        what: what.to_owned(),
-                        status: answer.status,
-                        code: if seen.error.code.is_empty() {
-                            seen.status
-                        } else {
-                            seen.error.code
-                        },
-                        message: seen.error.message,
-                    });
-                }
-                _ => {}
             }
         }
+        match (location, outcome) {
+            (Some(at), _) if operation.is_none() || outcome == Outcome::Result => {
+                // What an operation that is over has made is there.
+                let mut waits = operation.is_none();
+                loop {
+                    if waits {
+                        self.pause(what, begun, pause).await?;
+                    }
+                    let seen = self.send(&Ask::get(at.clone())).await?;
+                    if seen.status != 202 {
+                        return Ok(seen.body);
+                    }
+                    (waits, pause) = (true, seen.retry_after());
+                }
+            }
+            (None, Outcome::Result) if operation.is_some() => Err(ArmError::Garbled {
+                what: what.to_owned(),
+                why: "its operation does not say by Location where the result is".to_owned(),
+            }),
+            _ => Ok(answer.body),
+        }
+    }
+
+    /// Before the next look at an operation that was begun then.
+    async fn pause(&self, what: &str, begun: Instant, asked: Option<Duration>) -> Result<(), ArmError> {
+        let pause = asked.unwrap_or(self.timing.pause);
+        if begun.elapsed() + pause > self.timing.operation {
+            return Err(ArmError::Late {
+                what: what.to_owned(),
+                after: begun.elapsed(),
+            });
+        }
+        sleep(pause).await;
+        Ok(())
     }
 
     /// Sends, when ARM takes it; questions again if the answer says nothing.
@@ -334,6 +323,11 @@ impl Arm {
             let wait = match &sent {
                 Ok(answer) => match answer.status {
                     200..=299 => return sent,
+                    // Nothing was done; who writes has to look again before.
+                    401 if ask.is_write() => {
+                        *self.token.lock().await = None;
+                        return Err(ArmError::Expired { what: ask.what() });
+                    }
                     // Rotated, or revoked.
                     401 if !renewed => {
                         renewed = true;
@@ -371,13 +365,20 @@ impl Arm {
         }
     }
 
-    /// ARM has said when it will take such requests again.
+    /// ARM has said when it will take such requests again. What is to be written does not wait: it would be old by then.
     async fn hold(&self, ask: &Ask<'_>, begun: Instant) -> Result<(), ArmError> {
         let until = self.holds.lock().await[usize::from(ask.is_write())];
-        let wait = until.map_or(Duration::ZERO, |until| {
+        let mut wait = until.map_or(Duration::ZERO, |until| {
             until.saturating_duration_since(Instant::now())
         });
-        if begun.elapsed() + wait > self.timing.operation {
+        if ask.is_write() && wait.is_zero() {
+            return Ok(());
+        }
+        // Before ARM has to say so.
+        if !ask.is_write() && self.limits.is_low() {
+            wait = wait.max(self.timing.pause);
+        }
+        if ask.is_write() || begun.elapsed() + wait > self.timing.operation {
             return Err(ArmError::Throttled {
                 what: ask.what(),
                 wait,
@@ -388,7 +389,14 @@ impl Arm {
     }
 
     async fn once(&self, ask: &Ask<'_>) -> Result<Answer, ArmError> {
-        let token = self.bearer().await?;
+        let token = if ask.is_write() {
+            // That of the reading before: getting another takes a while.
+            let known = self.token.lock().await;
+            let known = known.as_ref().map(|token| token.secret.clone());
+            known.ok_or_else(|| ArmError::Expired { what: ask.what() })?
+        } else {
+            self.bearer().await?
+        };
         let mut request = Request::builder()
             .method(ask.method.clone())
             .uri(&ask.url)
@@ -412,7 +420,9 @@ impl Arm {
             .body(body(bytes))
             .map_err(|error| lost(error.to_string()))?;
         let sent = self.http.send(request, self.timing.answer, true).await;
-        sent.map_err(lost)
+        let answer = sent.map_err(lost)?;
+        self.limits.note(&answer);
+        Ok(answer)
     }
 
     async fn bearer(&self) -> Result<Secret, ArmError> {
@@ -431,25 +441,6 @@ impl Arm {
         let secret = new.secret.clone();
         *token = Some(new);
         Ok(secret)
-    }
-}
-
-fn refused(ask: &Ask<'_>, answer: &Answer) -> ArmError {
-    if answer.status == 412 {
-        return ArmError::Changed { what: ask.what() };
-    }
-    const LONGEST: usize = 300;
-    let problem: Problem = serde_json::from_slice(&answer.body).unwrap_or_default();
-    let mut message = problem.error.message;
-    if message.is_empty() {
-        let text = String::from_utf8_lossy(&answer.body);
-        message = text.trim().chars().take(LONGEST).collect();
-    }
-    ArmError::Refused {
-        what: ask.what(),
-        status: answer.status,
-        code: problem.error.code,
-        message,
     }
 }
 

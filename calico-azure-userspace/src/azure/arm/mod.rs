@@ -5,11 +5,16 @@
 
 mod client;
 mod http;
+mod limits;
 mod session;
 mod token;
+mod wire;
+mod write;
 
 pub use client::Arm;
-pub use session::{Gathered, Session, SessionError, Written};
+pub use limits::Remaining;
+pub use session::{Gathered, Session, SessionError};
+pub use write::{Writing, Written};
 
 use std::time::Duration;
 
@@ -50,8 +55,10 @@ pub enum ArmError {
     },
     #[error("{what}: somebody else changed it meanwhile")]
     Changed { what: String },
-    #[error("{what}: ARM asks to wait {} s, longer than there is time", .wait.as_secs())]
+    #[error("{what}: ARM asks to wait {} s", .wait.as_secs())]
     Throttled { what: String, wait: Duration },
+    #[error("{what}: ARM does not know the token any more")]
+    Expired { what: String },
     #[error("{what}: not done after {} s", .after.as_secs())]
     Late { what: String, after: Duration },
     #[error("{what}: the answer is not what ARM says: {why}")]
@@ -65,7 +72,11 @@ impl ArmError {
     #[must_use]
     pub fn passes(&self) -> bool {
         match self {
-            Self::Lost { .. } | Self::Changed { .. } | Self::Throttled { .. } | Self::Late { .. } => true,
+            Self::Lost { .. }
+            | Self::Changed { .. }
+            | Self::Throttled { .. }
+            | Self::Expired { .. }
+            | Self::Late { .. } => true,
             Self::Refused { status, .. } => matches!(status, 408 | 409 | 429 | 500..=599),
             Self::Token { .. } | Self::Garbled { .. } | Self::Tls(_) => false,
         }

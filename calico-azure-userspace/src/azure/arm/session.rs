@@ -1,26 +1,24 @@
-//! ARM for those without an event loop: reads a snapshot, brings the table in step.
+//! ARM for those without an event loop: reads a snapshot.
 
-use std::time::{Duration, Instant};
+use std::collections::BTreeSet;
+use std::time::Duration;
 
 use tokio::runtime::{Builder, Runtime};
-use tokio::time::sleep;
 
-use super::{Arm, ArmError, Timing};
+use super::{Arm, ArmError, Remaining, Timing};
 use crate::azure::config::CloudConfig;
+use crate::azure::network::{Found, Network, find};
 use crate::azure::nodes::NodeState;
-use crate::azure::plan::{Change, Plan, applied, plan};
 use crate::azure::resource::Id;
+use crate::azure::security::SecurityGroup;
 use crate::azure::snapshot::{Settings, Snapshot};
-
-/// Somebody else changed the table between our reading and writing it, so often in a row: they are at work, and we are in their way.
-const CONTESTED: u32 = 8;
 
 /// A client and the loop that it runs on.
 pub struct Session {
-    arm: Arm,
-    runtime: Runtime,
+    pub(super) arm: Arm,
+    pub(super) runtime: Runtime,
+    pub(super) timing: Timing,
     config: CloudConfig,
-    timing: Timing,
 }
 
 /// What cannot be looked at, or written.
@@ -38,6 +36,15 @@ pub enum SessionError {
     Contested(u32),
     #[error("the route table is not in step after {} s; the last failure: {last}", .after.as_secs())]
     Late { after: Duration, last: String },
+    #[error("nodes: {0}")]
+    Nodes(String),
+    #[error(
+        "a cloud controller makes this cluster's routes: node {0} has the condition NetworkUnavailable for the reason RouteCreated or \
+         NoRouteCreated. Two writers would undo each other's work; with --beside-cloud-controller only what is missing or wrong is written"
+    )]
+    Others(String),
+    #[error("stopped: {0}")]
+    Stopped(String),
     #[error("cannot start an event loop: {0}")]
     Start(#[from] std::io::Error),
 }
@@ -48,18 +55,6 @@ pub struct Gathered {
     pub snapshot: Snapshot,
     /// In words: what, and why.
     pub unread: Vec<String>,
-}
-
-/// What writing came to.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Written {
-    /// What was changed, as far as we did it, in order.
-    pub changes: Vec<Change>,
-    /// What was not ours to change.
-    pub left: Plan,
-    /// Writes that ARM took, and those that did not get through.
-    pub writes: u32,
-    pub failures: u32,
 }
 
 impl Session {
@@ -80,131 +75,96 @@ impl Session {
         })
     }
 
-    /// Reads all that an audit looks at. `effective`: nodes at whose interfaces the fabric is asked what it does.
+    /// Reads all that an audit looks at: the route table first, then the nodes. So a node that a route of the table was made for is among
+    /// them, or gone. `effective`: nodes at whose interfaces the fabric is asked what it does.
     ///
     /// # Errors
-    /// If the route table cannot be read. What else cannot be is named in the answer.
+    /// If the route table, where there has to be one, or the nodes cannot be read. What else cannot be is named in the answer.
     pub fn gather(
         &self,
-        nodes: Vec<NodeState>,
+        nodes: impl FnOnce() -> Result<Vec<NodeState>, String>,
         settings: Settings,
         effective: &[String],
     ) -> Result<Gathered, SessionError> {
-        self.runtime.block_on(async {
-            let config = &self.config;
-            let table_id = config.route_table_id().ok_or(SessionError::NoTable)?;
-            let mut unread = Vec::new();
-            let mut snapshot = Snapshot {
-                nodes,
-                table: self.arm.route_table(&table_id).await?,
-                table_id,
-                location: config.location.clone(),
-                settings,
-                ..Snapshot::default()
-            };
-            match config.vnet_id() {
-                None => unread.push("the virtual network: vnetName is missing".to_owned()),
-                Some(id) => match self.arm.network(&id).await {
-                    Ok(Some(network)) => snapshot.networks.push(network),
-                    Ok(None) => unread.push(format!("the virtual network: there is no {id}")),
-                    Err(error) => unread.push(format!("the virtual network: {error}")),
-                },
-            }
-            match self.arm.nics(&config.subscription, &config.resource_group).await {
-                Ok(nics) => snapshot.nics = Some(nics),
-                Err(error) => unread.push(format!("network interfaces: {error}")),
-            }
-            for name in effective {
-                let node = snapshot.nodes.iter().find(|node| node.name == *name);
-                let Some(nic) = node.and_then(|node| snapshot.nic(node)) else {
-                    unread.push(format!(
-                        "effective routes of node {name}: no such node, or no interface of it"
-                    ));
-                    continue;
-                };
-                let id = nic.id.clone();
-                match self.arm.effective_routes(&id).await {
-                    Ok(routes) => drop(snapshot.effective.insert(id, routes)),
-                    Err(error) => unread.push(format!("effective routes of node {name}: {error}")),
-                }
-            }
-            Ok(Gathered { snapshot, unread })
-        })
+        let named = settings.network.map(Found::named);
+        let table_id = self.config.route_table_id();
+        let may_need = named.as_ref().is_none_or(|found| found.network.needs_routes());
+        // Whether it matters that it cannot be read, the nodes say.
+        let table = table_id.as_ref().filter(|_| may_need);
+        let table = table.map(|id| self.runtime.block_on(self.arm.route_table(id)));
+        let nodes = nodes().map_err(SessionError::Nodes)?;
+        let networking = named.unwrap_or_else(|| find(&nodes, table_id.as_ref().map(Id::name)));
+        let mut snapshot = Snapshot {
+            nodes,
+            networking,
+            location: self.config.location.clone(),
+            settings,
+            ..Snapshot::default()
+        };
+        if snapshot.networking.network.needs_routes() {
+            snapshot.table_id = table_id.ok_or(SessionError::NoTable)?;
+            snapshot.table = table.transpose()?.flatten();
+        }
+        let mut unread = Vec::new();
+        self.runtime
+            .block_on(self.interfaces(&mut snapshot, effective, &mut unread));
+        Ok(Gathered { snapshot, unread })
     }
 
-    /// Writes what the plan says, reads the table again, and so on until there is nothing to write. Each write is of the whole
-    /// table and only if nobody else has changed it since it was read; one that was not answered is not repeated, but looked for.
-    ///
-    /// # Errors
-    /// [`SessionError`]; what was written until then stays.
-    pub fn reconcile(
-        &self,
-        mut snapshot: Snapshot,
-        deletions: bool,
-        patience: Duration,
-    ) -> Result<Written, SessionError> {
-        self.runtime.block_on(async {
-            let begun = Instant::now();
-            let id = snapshot.table_id.clone();
-            // The nodes are those of the beginning; what others add for newer ones is not stale.
-            let first = snapshot.table.iter().flat_map(|table| &table.routes);
-            let first: Vec<String> = first
-                .map(|route| route.name.clone())
-                .filter(|_| deletions)
-                .collect();
-            let mut written = Written::default();
-            let mut contested = 0;
-            let mut last = "none".to_owned();
-            loop {
-                let failed = match self.arm.route_table(&id).await {
-                    Ok(table) => {
-                        let table = table.ok_or_else(|| SessionError::TableGone(id.clone()))?;
-                        snapshot.table = Some(table.clone());
-                        let now = plan(&snapshot).deleting_only(&first);
-                        if now.changes.is_empty() {
-                            written.left = now;
-                            return Ok(written);
-                        }
-                        let body = applied(table.body, &now.changes);
-                        match self.arm.put_route_table(&id, &body, &table.etag).await {
-                            Ok(()) => {
-                                written.writes += 1;
-                                contested = 0;
-                                written.changes.extend(now.changes);
-                                None
-                            }
-                            Err(error) => Some(error),
-                        }
-                    }
-                    Err(error) => Some(error),
-                };
-                if let Some(error) = failed {
-                    written.failures += 1;
-                    if !error.passes() {
-                        return Err(error.into());
-                    }
-                    contested = match error {
-                        ArmError::Changed { .. } => contested + 1,
-                        _ => contested,
-                    };
-                    if contested == CONTESTED {
-                        return Err(SessionError::Contested(CONTESTED));
-                    }
-                    last = error.to_string();
-                    let wait = match error {
-                        ArmError::Throttled { wait, .. } => wait,
-                        ArmError::Changed { .. } => self.timing.pause / 4,
-                        _ => self.timing.pause,
-                    };
-                    sleep(wait).await;
-                }
-                if begun.elapsed() > patience {
-                    return Err(SessionError::Late {
-                        after: begun.elapsed(),
-                        last,
-                    });
-                }
+    /// Requests that ARM will still take, by its last answers.
+    #[must_use]
+    pub fn remaining(&self) -> Remaining {
+        self.arm.remaining()
+    }
+
+    async fn interfaces(&self, snapshot: &mut Snapshot, effective: &[String], unread: &mut Vec<String>) {
+        let config = &self.config;
+        match config.vnet_id() {
+            None => unread.push("the virtual network: vnetName is missing".to_owned()),
+            Some(id) => match self.arm.network(&id).await {
+                Ok(Some(network)) => snapshot.networks.push(network),
+                Ok(None) => unread.push(format!("the virtual network: there is no {id}")),
+                Err(error) => unread.push(format!("the virtual network: {error}")),
+            },
+        }
+        match self.arm.nics(&config.subscription, &config.resource_group).await {
+            Ok(nics) => snapshot.nics = Some(nics),
+            Err(error) => unread.push(format!("network interfaces: {error}")),
+        }
+        if snapshot.networking.network == Network::Flannel {
+            self.security(snapshot, unread).await;
+        }
+        for name in effective {
+            let node = snapshot.nodes.iter().find(|node| node.name == *name);
+            let Some(nic) = node.and_then(|node| snapshot.nic(node)) else {
+                unread.push(format!(
+                    "effective routes of node {name}: no such node, or no interface of it"
+                ));
+                continue;
+            };
+            let id = nic.id.clone();
+            match self.arm.effective_routes(&id).await {
+                Ok(routes) => drop(snapshot.effective.insert(id, routes)),
+                Err(error) => unread.push(format!("effective routes of node {name}: {error}")),
             }
-        })
+        }
+    }
+
+    /// Only tunnels are judged by them.
+    async fn security(&self, snapshot: &mut Snapshot, unread: &mut Vec<String>) {
+        let of_nodes = snapshot.nodes.iter().flat_map(|node| snapshot.security_of(node));
+        let ids: BTreeSet<Id> = of_nodes.cloned().collect();
+        for id in ids {
+            match self.arm.security_group(&id).await {
+                // Others may write its id in another case.
+                Ok(Some(group)) => drop(
+                    snapshot
+                        .security
+                        .insert(id.clone(), SecurityGroup { id, ..group }),
+                ),
+                Ok(None) => unread.push(format!("security group {}: there is none", id.name())),
+                Err(error) => unread.push(format!("security group {}: {error}", id.name())),
+            }
+        }
     }
 }

@@ -8,7 +8,7 @@ use serde::Deserialize;
 use super::http::{Answer, Body, Http, body};
 use super::{ArmError, Timing};
 use crate::azure::cloud::Cloud;
-use crate::azure::config::Auth;
+use crate::azure::config::{Auth, Identity};
 use crate::azure::secret::Secret;
 
 /// The instance metadata service, for whom nobody names another one.
@@ -63,14 +63,16 @@ impl Source<'_> {
     pub(super) async fn token(&self) -> Result<Token, ArmError> {
         let audience = &self.cloud.resource_manager;
         match self.auth {
-            Auth::ManagedIdentity { client } => {
+            Auth::ManagedIdentity { identity } => {
                 let mut url = format!(
                     "{}/metadata/identity/oauth2/token?api-version=2018-02-01&resource={}",
                     self.imds,
                     encoded(&format!("{audience}/"))
                 );
-                if let Some(client) = client {
-                    url.push_str(&format!("&client_id={}", encoded(client)));
+                match identity {
+                    None => {}
+                    Some(Identity::Client(id)) => url.push_str(&format!("&client_id={}", encoded(id))),
+                    Some(Identity::Resource(id)) => url.push_str(&format!("&msi_res_id={}", encoded(id))),
                 }
                 self.of_machine(&url).await
             }

@@ -68,14 +68,16 @@ pub(super) fn associate(subnet: &Id, table: &Id) -> String {
     )
 }
 
-/// Of a scale set's machine it is the scale set that says so, and the machine has to be brought in line.
-pub(super) fn forwarding(nic: &Nic) -> Vec<String> {
+/// Of a scale set's machine it is the scale set that says so, and the machine has to be brought in line. `None`: which of the scale
+/// set's interfaces it is, is not known, and another one would be changed.
+pub(super) fn forwarding(nic: &Nic) -> Option<Vec<String>> {
     let Some(set) = nic.id.part("virtualMachineScaleSets") else {
-        return vec![format!(
+        return Some(vec![format!(
             "az network nic update --ids {} --ip-forwarding true",
             quoted(nic.id.as_str())
-        )];
+        )]);
     };
+    let place = nic.place?;
     let part = |kind| quoted(nic.id.part(kind).unwrap_or_default());
     let of = format!(
         "--subscription {} --resource-group {} --name {}",
@@ -83,15 +85,16 @@ pub(super) fn forwarding(nic: &Nic) -> Vec<String> {
         part("resourceGroups"),
         quoted(set)
     );
-    vec![
-        format!(
-            "az vmss update {of} --set virtualMachineProfile.networkProfile.networkInterfaceConfigurations[0].enableIpForwarding=true"
-        ),
+    let property = format!(
+        "virtualMachineProfile.networkProfile.networkInterfaceConfigurations[{place}].enableIPForwarding=true"
+    );
+    Some(vec![
+        format!("az vmss update {of} --set {}", quoted(&property)),
         format!(
             "az vmss update-instances {of} --instance-ids {}",
             part("virtualMachines")
         ),
-    ]
+    ])
 }
 
 /// A shell's word.

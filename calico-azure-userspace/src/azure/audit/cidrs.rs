@@ -7,6 +7,10 @@ use crate::azure::finding::{Check, Finding};
 use crate::azure::snapshot::Snapshot;
 
 pub(super) fn check(snapshot: &Snapshot, findings: &mut Vec<Finding>) {
+    let network = snapshot.networking.network;
+    if !network.has_pod_cidrs() {
+        return;
+    }
     let mut outside: Vec<IpNet> = Vec::new();
     let networks: Vec<IpNet> = snapshot
         .networks
@@ -31,14 +35,16 @@ pub(super) fn check(snapshot: &Snapshot, findings: &mut Vec<Finding>) {
                     of_family.len(),
                     some_of(&of_family)
                 );
-                findings.push(Finding::new(Check::PodCidrFamily, &object, evidence));
+                let family = if v4 { "IPv4" } else { "IPv6" };
+                findings.push(Finding::new(Check::PodCidrFamily, &object, evidence).part(family));
             }
         }
         for cidr in &node.pod_cidrs {
             for other in snapshot.nodes.iter().skip(place + 1) {
                 for theirs in other.pod_cidrs.iter().filter(|theirs| overlap(cidr, theirs)) {
                     let evidence = format!("{cidr} and node {}'s {theirs} overlap", other.name);
-                    findings.push(Finding::new(Check::PodCidrDuplicate, &object, evidence));
+                    let part = format!("{cidr} {}", other.name);
+                    findings.push(Finding::new(Check::PodCidrDuplicate, &object, evidence).part(part));
                 }
             }
             for services in snapshot
@@ -48,15 +54,30 @@ pub(super) fn check(snapshot: &Snapshot, findings: &mut Vec<Finding>) {
                 .filter(|net| overlap(cidr, net))
             {
                 let evidence = format!("{cidr} and the services' {services} overlap");
-                findings.push(Finding::new(Check::PodCidrOverlapsServices, &object, evidence));
+                findings.push(Finding::new(Check::PodCidrOverlapsServices, &object, evidence).part(cidr));
+            }
+            let of_family = |net: &&IpNet| net.addr().is_ipv4() == cidr.addr().is_ipv4();
+            let cluster: Vec<&IpNet> = snapshot.settings.cluster_cidrs.iter().filter(of_family).collect();
+            if !snapshot.settings.cluster_cidrs.is_empty() && !cluster.iter().any(|net| net.contains(cidr)) {
+                let evidence = if cluster.is_empty() {
+                    format!("{cidr} is in no --cluster-cidr: none is of its family")
+                } else {
+                    format!("{cidr} is not in --cluster-cidr {}", some_of(&cluster))
+                };
+                findings.push(Finding::new(Check::PodCidrOutsideCluster, &object, evidence).part(cidr));
             }
             for subnet in snapshot.networks.iter().flat_map(|network| &network.subnets) {
                 for prefix in subnet.prefixes.iter().filter(|net| overlap(cidr, net)) {
                     let evidence = format!("{cidr} and subnet {}'s {prefix} overlap", subnet.id.name());
-                    findings.push(Finding::new(Check::PodCidrOverlapsSubnet, &object, evidence));
+                    let part = format!("{cidr} {prefix}");
+                    findings.push(Finding::new(Check::PodCidrOverlapsSubnet, &object, evidence).part(part));
                 }
             }
-            if !networks.is_empty() && !networks.iter().any(|net| net.contains(cidr)) {
+            // Flannel's packets have nodes' addresses on the outside.
+            if network.needs_forwarding()
+                && !networks.is_empty()
+                && !networks.iter().any(|net| net.contains(cidr))
+            {
                 outside.push(*cidr);
             }
         }

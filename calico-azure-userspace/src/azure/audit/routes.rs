@@ -4,16 +4,18 @@ use ipnet::IpNet;
 
 use super::{az, some_of};
 use crate::azure::finding::{Check, Finding};
+use crate::azure::owner::{Names, is_abandoned, is_nodes, is_removable, leftover};
 use crate::azure::resource::{Route, RouteTable, SUCCEEDED, VIRTUAL_APPLIANCE};
-use crate::azure::snapshot::{Snapshot, Wanted, named_node};
+use crate::azure::snapshot::{Snapshot, Wanted};
 
 pub(super) fn check(snapshot: &Snapshot, findings: &mut Vec<Finding>) {
     effective(snapshot, findings);
     names(snapshot, findings);
     let Some(table) = &snapshot.table else { return };
     let wanted = snapshot.wanted();
+    let mut names = Names::of(table);
     for one in &wanted {
-        node(snapshot, table, &wanted, one, findings);
+        node(snapshot, table, &wanted, one, &mut names, findings);
     }
     stale(snapshot, table, findings);
 }
@@ -23,6 +25,7 @@ fn node(
     table: &RouteTable,
     all: &[Wanted],
     wanted: &Wanted,
+    names: &mut Names,
     findings: &mut Vec<Finding>,
 ) {
     let Wanted {
@@ -48,30 +51,51 @@ fn node(
             (Check::RouteMissing, "")
         };
         let evidence = format!("route table {} has no route to {prefix}{seen}", table.name);
-        let name = wanted.free_name(table);
-        let fix = hop.map(|hop| az::route_create(&snapshot.table_id, &name, prefix, hop));
-        findings.push(Finding::new(check, &object, evidence).fix(fix));
+        let fix = hop.map(|hop| az::route_create(&snapshot.table_id, &names.take(wanted), prefix, hop));
+        findings.push(Finding::new(check, &object, evidence).part(prefix).fix(fix));
     }
     // Of those who share a prefix one can have the route; that they do is another finding.
     let owners = all.iter().filter(|other| other.prefix == *prefix);
     let hops: Vec<_> = owners.map(|other| other.hop).collect();
     for route in same {
-        let update = hop.map(|hop| az::route_update(&snapshot.table_id, &route.name, prefix, hop));
+        let mut mend = || match hop {
+            None => (Vec::new(), ""),
+            Some(hop) if is_nodes(route, wanted) => {
+                let update = az::route_update(&snapshot.table_id, &route.name, prefix, *hop);
+                (vec![update], "")
+            }
+            Some(hop) if is_abandoned(snapshot, route) => {
+                let delete = az::route_delete(&snapshot.table_id, &route.name);
+                let create = az::route_create(&snapshot.table_id, &names.take(wanted), prefix, *hop);
+                (vec![delete, create], "")
+            }
+            Some(_) => (Vec::new(), UNCERTAIN),
+        };
         let seen = |what: String| format!("route {} to {prefix} {what}", route.name);
         if route.kind != VIRTUAL_APPLIANCE {
-            let evidence = seen(format!("is of kind {}, not {VIRTUAL_APPLIANCE}", route.kind));
-            findings.push(Finding::new(Check::RouteKind, &object, evidence).fix(update));
+            let (fix, why) = mend();
+            let evidence = seen(format!("is of kind {}, not {VIRTUAL_APPLIANCE}{why}", route.kind));
+            findings.push(
+                Finding::new(Check::RouteKind, &object, evidence)
+                    .part(prefix)
+                    .fix(fix),
+            );
         } else if !hops.contains(&route.hop()) {
             let leads = route.next_hop.as_deref().unwrap_or("no address");
+            let (fix, why) = mend();
             let evidence = match hop {
-                Some(hop) => seen(format!("leads to {leads}, the node is {hop}")),
+                Some(hop) => seen(format!("leads to {leads}, the node is {hop}{why}")),
                 None => seen(format!("leads to {leads}, the node has no address of the family")),
             };
-            findings.push(Finding::new(Check::RouteNextHop, &object, evidence).fix(update));
+            findings.push(
+                Finding::new(Check::RouteNextHop, &object, evidence)
+                    .part(prefix)
+                    .fix(fix),
+            );
         }
         if !route.state.is_empty() && route.state != SUCCEEDED {
             let evidence = seen(format!("has provisioningState {}", route.state));
-            findings.push(Finding::new(Check::RouteState, &object, evidence));
+            findings.push(Finding::new(Check::RouteState, &object, evidence).part(prefix));
         }
     }
     for route in &table.routes {
@@ -80,12 +104,16 @@ fn node(
         // Where nodes' own prefixes overlap, that is the finding.
         if inside && route.hop() != *hop && !all.iter().any(|other| other.prefix == net) {
             let leads = route.next_hop.as_deref().unwrap_or(&route.kind);
+            let (fix, why) = remove(snapshot, route);
             let evidence = format!(
-                "route {} to {net}, a part of {prefix}, leads to {leads}",
+                "route {} to {net}, a part of {prefix}, leads to {leads}{why}",
                 route.name
             );
-            let fix = az::route_delete(&snapshot.table_id, &route.name);
-            findings.push(Finding::new(Check::RouteOverlap, &object, evidence).fix([fix]));
+            findings.push(
+                Finding::new(Check::RouteOverlap, &object, evidence)
+                    .part(net)
+                    .fix(fix),
+            );
         }
     }
 }
@@ -96,41 +124,27 @@ fn stale(snapshot: &Snapshot, table: &RouteTable, findings: &mut Vec<Finding>) {
         let Some(why) = leftover(snapshot, route) else {
             continue;
         };
+        let (fix, uncertain) = remove(snapshot, route);
         let evidence = format!(
-            "it leads to {} by {}: {why}",
+            "it leads to {} by {}: {why}{uncertain}",
             route.prefix,
             route.next_hop.as_deref().unwrap_or(&route.kind)
         );
-        let fix = az::route_delete(&snapshot.table_id, &route.name);
-        findings.push(Finding::new(Check::RouteStale, format!("route/{}", route.name), evidence).fix([fix]));
+        findings.push(Finding::new(Check::RouteStale, format!("route/{}", route.name), evidence).fix(fix));
     }
 }
 
-/// Why the route is a node's no more, if it ever was one's.
-pub(in crate::azure) fn leftover(snapshot: &Snapshot, route: &Route) -> Option<String> {
-    let net = route.net()?;
-    if snapshot.nodes.iter().any(|node| node.pod_cidrs.contains(&net)) {
-        return None;
+/// A command that changes or takes away what is somebody's is worse than none.
+const UNCERTAIN: &str =
+    "; by its name it may be somebody's own, so ask who made it before it is changed: no command is given";
+
+/// The command that removes it, or why there is none.
+fn remove(snapshot: &Snapshot, route: &Route) -> (Option<String>, &'static str) {
+    if is_removable(snapshot, route) {
+        (Some(az::route_delete(&snapshot.table_id, &route.name)), "")
+    } else {
+        (None, UNCERTAIN)
     }
-    let (name, certain) = named_node(&route.name, Some(&net));
-    let node = snapshot
-        .nodes
-        .iter()
-        .find(|node| node.name.eq_ignore_ascii_case(name));
-    let inside = snapshot.settings.cluster_cidrs.iter().any(|c| c.contains(&net));
-    if let Some(node) = node {
-        let cidrs: Vec<&IpNet> = node.pod_cidrs.iter().collect();
-        let has = if cidrs.is_empty() {
-            "none".to_owned()
-        } else {
-            some_of(&cidrs)
-        };
-        return Some(format!("node {name} has {has}"));
-    }
-    if certain || inside {
-        return Some(format!("there is no node {name}"));
-    }
-    None
 }
 
 /// Cloud controllers with cloud-provider-azure's pull request 8427 remove a node's routes by the beginning of their names.

@@ -4,7 +4,8 @@ mod watch;
 
 use std::io::Write;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::thread;
+use std::time::{Duration, Instant};
 
 use clap::{Args, ValueEnum};
 use ipnet::IpNet;
@@ -13,10 +14,11 @@ use serde_json::Value;
 
 use self::watch::WatchArgs;
 use super::{FINDING, Format, OK, Outcome};
-use crate::azure::arm::{Gathered, Session, Timing};
+use crate::azure::arm::{Gathered, Session, SessionError, Timing, Writing};
 use crate::azure::audit::audit;
 use crate::azure::config::CloudConfig;
 use crate::azure::finding::{Check, Finding, Severity};
+use crate::azure::network::{Found, Network};
 use crate::azure::nodes::{self, NodeState};
 use crate::azure::plan::{Change, Plan, commands, others_at_work, plan};
 use crate::azure::resource::Id;
@@ -43,6 +45,10 @@ pub(super) struct DoctorArgs {
     /// Nodes from a file that `kubectl get nodes -o json` (or yaml) has written, instead of from the API server.
     #[arg(long, value_name = "FILE")]
     nodes: Option<PathBuf>,
+    /// What carries pods' packets; only with user-defined routes is the route table looked at. `auto` goes by the nodes.
+    #[arg(long, env = "CALICO_AZURE_NETWORKING", value_name = "auto|udr|flannel|azure-cni|host-local", default_value = "auto",
+          value_parser = networking)]
+    networking: Networking,
     /// What the controller manager's --cluster-cidr is; routes inside it that are no node's are stale.
     #[arg(long, value_name = "CIDR", value_delimiter = ',')]
     cluster_cidr: Vec<IpNet>,
@@ -66,7 +72,7 @@ pub(super) struct DoctorArgs {
     #[arg(long, requires = "manage_routes")]
     beside_cloud_controller: bool,
     /// How long writing may take, in seconds.
-    #[arg(long, default_value_t = 600, value_name = "SECONDS")]
+    #[arg(long, default_value_t = 600, value_name = "SECONDS", value_parser = clap::value_parser!(u64).range(1..=86_400))]
     patience: u64,
     #[arg(short, long, value_enum, default_value_t)]
     output: Format,
@@ -80,6 +86,20 @@ enum Manage {
     Apply,
 }
 
+/// `None`: the one that is found.
+#[derive(Clone, Copy, Debug)]
+struct Networking(Option<Network>);
+
+fn networking(text: &str) -> Result<Networking, String> {
+    if text == "auto" {
+        return Ok(Networking(None));
+    }
+    let network = Network::from_str(text, false);
+    network
+        .map(|network| Networking(Some(network)))
+        .map_err(|_| "expected auto, udr, flannel, azure-cni or host-local".to_owned())
+}
+
 fn check(name: &str) -> Result<Check, String> {
     let known = || Check::ALL.map(Check::name).join(", ");
     Check::named(name).ok_or_else(|| format!("no such check; there are: {}", known()))
@@ -87,6 +107,8 @@ fn check(name: &str) -> Result<Check, String> {
 
 #[derive(Serialize)]
 struct Report<'a> {
+    #[serde(flatten)]
+    networking: &'a Found,
     nodes: usize,
     routes: usize,
     findings: &'a [Finding],
@@ -96,6 +118,9 @@ struct Report<'a> {
     plan: Option<&'a Plan>,
     #[serde(skip_serializing_if = "Option::is_none")]
     written: Option<&'a [Change]>,
+    /// Why the table is not in step.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    unwritten: Option<&'a str>,
 }
 
 /// What one look, and what was done about it, came to.
@@ -105,7 +130,19 @@ struct Round {
     unread: Vec<String>,
     plan: Option<Plan>,
     written: Option<Vec<Change>>,
+    /// Why it was not written, or not to the end.
+    unwritten: Option<String>,
 }
+
+/// Whom to ask for the nodes, and whether we may write; else why not.
+struct Surroundings<'a> {
+    nodes: &'a dyn Fn() -> Result<Vec<NodeState>, String>,
+    may_write: &'a dyn Fn() -> Result<(), String>,
+}
+
+/// How long the fabric may take to do what was written, and how often it is asked.
+const VERIFIED: Duration = Duration::from_secs(60);
+const VERIFY: Duration = Duration::from_secs(1);
 
 type Failed = Box<dyn std::error::Error>;
 
@@ -118,8 +155,13 @@ impl DoctorArgs {
         if self.watch.is_wanted() {
             return watch::run(&self, &session);
         }
-        let round = self.round(&session, &self.read_nodes()?)?;
+        let around = Surroundings {
+            nodes: &|| self.read_nodes().map_err(|error| error.to_string()),
+            may_write: &|| Ok(()),
+        };
+        let round = self.round(&session, &around)?;
         let report = Report {
+            networking: &round.snapshot.networking,
             nodes: round.snapshot.nodes.len(),
             routes: round
                 .snapshot
@@ -130,19 +172,21 @@ impl DoctorArgs {
             unread: &round.unread,
             plan: round.plan.as_ref(),
             written: round.written.as_deref(),
+            unwritten: round.unwritten.as_deref(),
         };
         report.print(self.output, &round.snapshot.table_id, out)?;
         Ok(report.code())
     }
 
-    /// Looks, and writes if that is wanted; then looks again.
-    fn round(&self, session: &Session, nodes: &[NodeState]) -> Result<Round, Failed> {
+    /// Looks, and writes if that is wanted; then looks again. That nothing could be written takes no finding away.
+    fn round(&self, session: &Session, around: &Surroundings<'_>) -> Result<Round, Failed> {
         let settings = Settings {
             cluster_cidrs: self.cluster_cidr.clone(),
             service_cidrs: self.service_cidr.clone(),
             route_limit: self.route_limit,
+            network: self.networking.0,
         };
-        let look = || session.gather(nodes.to_vec(), settings.clone(), &self.effective_routes);
+        let look = || session.gather(around.nodes, settings.clone(), &self.effective_routes);
         let Gathered { snapshot, unread } = look()?;
         let mut round = Round {
             findings: self.audit(&snapshot),
@@ -150,32 +194,70 @@ impl DoctorArgs {
             snapshot,
             unread,
             written: None,
+            unwritten: None,
         };
         let nothing = round.plan.as_ref().is_none_or(|plan| plan.changes.is_empty());
         if self.manage_routes != Some(Manage::Apply) || nothing {
             return Ok(round);
         }
-        let others = others_at_work(&round.snapshot);
-        if !others.is_empty() && !self.beside_cloud_controller {
-            return Err(format!(
-                "a cloud controller makes this cluster's routes: {} has condition NetworkUnavailable False, RouteCreated. Two writers \
-                 would undo each other's work; with --beside-cloud-controller only what is missing or wrong is written",
-                others.first().copied().unwrap_or_default()
-            )
-            .into());
+        if let Some(name) = others_at_work(&round.snapshot)
+            .first()
+            .filter(|_| !self.beside_cloud_controller)
+        {
+            round.unwritten = Some(SessionError::Others((*name).to_owned()).to_string());
+            return Ok(round);
         }
-        let patience = Duration::from_secs(self.patience);
-        let written = session.reconcile(round.snapshot, self.deletes(), patience)?;
-        // What is wrong now.
-        let Gathered { snapshot, unread } = look()?;
-        round = Round {
-            findings: self.audit(&snapshot),
-            plan: Some(written.left),
-            snapshot,
-            unread,
-            written: Some(written.changes),
+        let writing = Writing {
+            nodes: around.nodes,
+            may_write: around.may_write,
+            deletions: self.deletes(),
+            beside: self.beside_cloud_controller,
+            patience: Duration::from_secs(self.patience),
         };
+        let written = session.reconcile(round.snapshot.clone(), &writing);
+        round.written = Some(written.changes);
+        round.unwritten = written.stopped.as_ref().map(ToString::to_string);
+        if written.stopped.is_none() {
+            round.plan = Some(written.left);
+        }
+        // Somebody else looks now, or nobody is to.
+        if (around.may_write)().is_err() {
+            return Ok(round);
+        }
+        // What is wrong now.
+        match self.verified(&look, around) {
+            Ok(Gathered { snapshot, unread }) => {
+                round.findings = self.audit(&snapshot);
+                if round.unwritten.is_some() {
+                    round.plan = Some(self.plan(&snapshot));
+                }
+                (round.snapshot, round.unread) = (snapshot, unread);
+            }
+            Err(error) => round.unread.push(format!(
+                "everything, after writing; what is said was seen before: {error}"
+            )),
+        }
         Ok(round)
+    }
+
+    /// Looks; where the fabric was asked too, until it does what was written, or for a while.
+    fn verified(
+        &self,
+        look: &dyn Fn() -> Result<Gathered, SessionError>,
+        around: &Surroundings<'_>,
+    ) -> Result<Gathered, SessionError> {
+        let ends = Instant::now() + VERIFIED.min(Duration::from_secs(self.patience));
+        loop {
+            let gathered = look()?;
+            let findings = audit(&gathered.snapshot);
+            let waits = findings
+                .iter()
+                .any(|finding| finding.check == Check::RouteEffective);
+            if !waits || Instant::now() + VERIFY > ends || (around.may_write)().is_err() {
+                return Ok(gathered);
+            }
+            thread::sleep(VERIFY);
+        }
     }
 
     fn audit(&self, snapshot: &Snapshot) -> Vec<Finding> {
@@ -231,7 +313,8 @@ impl Report<'_> {
             .findings
             .iter()
             .all(|finding| finding.severity == Severity::Info)
-            && self.unread.is_empty();
+            && self.unread.is_empty()
+            && self.unwritten.is_none();
         if fine { OK } else { FINDING }
     }
 
@@ -248,6 +331,7 @@ impl Report<'_> {
                 evidence,
                 consequence,
                 fix,
+                ..
             } = finding;
             writeln!(out, "{severity}: {object}: {check}: {evidence}")?;
             writeln!(out, "  so: {consequence}")?;
@@ -266,11 +350,19 @@ impl Report<'_> {
             if self.written.is_none() {
                 writeln!(out, "to be written to route table {}:", table.name())?;
                 lines(&plan.changes, table, out)?;
+            } else if self.unwritten.is_some() {
+                writeln!(out, "still to be written:")?;
+                lines(&plan.changes, table, out)?;
             }
             for left in &plan.left {
                 writeln!(out, "left alone: {}: {}", left.object, left.why)?;
             }
         }
+        if let Some(why) = self.unwritten {
+            writeln!(out, "not written: {why}")?;
+        }
+        let Found { network, evidence } = self.networking;
+        writeln!(out, "networking {}: {evidence}", network.name())?;
         let counted =
             |number: usize, one: &str| format!("{number} {one}{}", if number == 1 { "" } else { "s" });
         writeln!(

@@ -10,9 +10,9 @@ use clap::Args;
 use prometheus::{Encoder as _, Gauge, GaugeVec, IntCounter, Opts, Registry, TextEncoder};
 use signal_hook::consts::{SIGINT, SIGTERM};
 
-use super::{DoctorArgs, Failed, Round};
+use super::{DoctorArgs, Failed, Round, Surroundings};
 use crate::agent::pages::{Pages, serve};
-use crate::azure::arm::Session as Azure;
+use crate::azure::arm::{Remaining, Session as Azure};
 use crate::azure::finding::{Check, Finding, Severity};
 use crate::azure::nodes;
 use crate::cli::{OK, Outcome};
@@ -98,10 +98,21 @@ pub(super) fn run(args: &DoctorArgs, azure: &Azure) -> Outcome {
             .as_ref()
             .is_none_or(|(leading, _): &(Arc<Leading>, _)| leading.is_ours())
     };
+    let may_write = || {
+        if stop.load(Ordering::Relaxed) {
+            return Err("we are told to end".to_owned());
+        }
+        if leads() {
+            Ok(())
+        } else {
+            Err("the Lease is not ours any more".to_owned())
+        }
+    };
     let mut watch = Watch {
         args,
         azure,
         cluster,
+        may_write: &may_write,
         known: BTreeMap::new(),
         told: &told,
     };
@@ -126,12 +137,17 @@ pub(super) fn run(args: &DoctorArgs, azure: &Azure) -> Outcome {
     Ok(OK)
 }
 
+/// Two findings with the same are one that has changed its evidence.
+type Key = (Check, String, String);
+
 struct Watch<'a> {
     args: &'a DoctorArgs,
     azure: &'a Azure,
     cluster: Cluster,
+    /// Asked before each write, and while one waits.
+    may_write: &'a dyn Fn() -> Result<(), String>,
     /// What is wrong, and when that was last told.
-    known: BTreeMap<(Check, String), (Finding, Instant)>,
+    known: BTreeMap<Key, (Finding, Instant)>,
     told: &'a Told,
 }
 
@@ -145,7 +161,11 @@ impl Watch<'_> {
                 for what in &round.unread {
                     tracing::warn!("not looked at: {what}");
                 }
-                self.told.figures().look(&round);
+                if let Some(why) = &round.unwritten {
+                    tracing::warn!("not written to the route table: {why}");
+                }
+                let remaining = self.azure.remaining();
+                self.told.figures().look(&round, &remaining);
                 self.compare(round.findings);
             }
             Err(error) => {
@@ -156,16 +176,23 @@ impl Watch<'_> {
     }
 
     fn round(&self) -> Result<Round, Failed> {
-        let nodes = self.cluster.nodes()?;
-        let nodes: Vec<_> = nodes.iter().map(nodes::node).collect::<Result<_, _>>()?;
-        self.args.round(self.azure, &nodes)
+        let nodes = || {
+            let objects = self.cluster.nodes().map_err(|error| error.to_string())?;
+            let nodes: Result<Vec<_>, _> = objects.iter().map(nodes::node).collect();
+            nodes.map_err(|error| error.to_string())
+        };
+        let around = Surroundings {
+            nodes: &nodes,
+            may_write: self.may_write,
+        };
+        self.args.round(self.azure, &around)
     }
 
     /// Tells of what is new, and of what is over.
     fn compare(&mut self, findings: Vec<Finding>) {
-        let mut now: BTreeMap<(Check, String), Finding> = BTreeMap::new();
+        let mut now: BTreeMap<Key, Finding> = BTreeMap::new();
         for finding in findings {
-            now.entry((finding.check, finding.object.clone()))
+            now.entry((finding.check, finding.object.clone(), finding.part.clone()))
                 .or_insert(finding);
         }
         let before = std::mem::take(&mut self.known);
@@ -256,6 +283,8 @@ struct Figures {
     looks: IntCounter,
     failures: IntCounter,
     writes: IntCounter,
+    unwritten: Gauge,
+    remaining: GaugeVec,
     /// In a row.
     failed: u32,
     error: String,
@@ -280,6 +309,14 @@ impl Told {
             &["check", "severity"],
         )?;
         registry.register(Box::new(findings.clone()))?;
+        let remaining = GaugeVec::new(
+            Opts::new(
+                format!("{NAME}_arm_requests_remaining"),
+                "Requests that Azure Resource Manager will still take, by its last answer.",
+            ),
+            &["kind"],
+        )?;
+        registry.register(Box::new(remaining.clone()))?;
         let figures = Figures {
             findings,
             leads: gauge("leader", "1 if this one looks.")?,
@@ -292,6 +329,8 @@ impl Told {
             looks: counter("looks_total", "Looks that succeeded.")?,
             failures: counter("failures_total", "Looks that failed.")?,
             writes: counter("changes_total", "Changes of the route table.")?,
+            unwritten: gauge("unwritten", "1 if the last look could not write what it was to.")?,
+            remaining,
             failed: 0,
             error: String::new(),
         };
@@ -307,7 +346,7 @@ impl Told {
 }
 
 impl Figures {
-    fn look(&mut self, round: &Round) {
+    fn look(&mut self, round: &Round, remaining: &Remaining) {
         self.findings.reset();
         for finding in &round.findings {
             let severity = finding.severity.to_string();
@@ -324,6 +363,12 @@ impl Figures {
         self.looks.inc();
         self.writes
             .inc_by(round.written.as_ref().map_or(0, Vec::len) as u64);
+        self.unwritten.set(f64::from(u8::from(round.unwritten.is_some())));
+        for (kind, left) in [("read", remaining.reads), ("write", remaining.writes)] {
+            if let Some(left) = left {
+                self.remaining.with_label_values(&[kind]).set(left as f64);
+            }
+        }
         self.failed = 0;
     }
 
@@ -335,6 +380,7 @@ impl Figures {
 
     fn forget(&mut self) {
         self.findings.reset();
+        self.unwritten.set(0.0);
         self.failed = 0;
     }
 }

@@ -3,14 +3,12 @@
 
 #![expect(clippy::unwrap_used, reason = "in a test, a panic is the report")]
 
-use std::io::{BufRead as _, BufReader, Write as _};
-use std::net::TcpListener;
-use std::process::Command;
-use std::sync::mpsc;
+mod input;
+
 use std::time::Duration;
 
-use calico_azure_tests::arm::{FakeArm, GROUP, NETWORK, PASSWORD, Said, TABLE, World};
-use calico_azure_tests::lab::{FabricDrop, binary};
+use calico_azure_tests::arm::{Fault, GROUP, NETWORK, Said, TABLE, World};
+use calico_azure_tests::lab::FabricDrop;
 use serde_json::{Value, json};
 
 const SOON: Duration = Duration::from_secs(3);
@@ -83,7 +81,7 @@ fn what_breaks_traffic_is_found_and_the_printed_commands_mend_it() {
     assert_eq!(world.reach(NEVER), [false; 2]);
     world.is_mended(&[("table-association", "subnet/nodes")]);
 
-    // A part of a node's prefix goes elsewhere, where there is nobody.
+    // A part of a node's prefix goes elsewhere, where there is nobody: by a route of somebody's, who has to be asked.
     world.change(TABLE, |table| {
         let routes = table["properties"]["routes"].as_array_mut().unwrap();
         routes.push(json!({"name": "lab", "properties": {"addressPrefix": "10.244.2.0/25", "nextHopType": "VirtualAppliance",
@@ -95,9 +93,29 @@ fn what_breaks_traffic_is_found_and_the_printed_commands_mend_it() {
         said.checks(),
         [("route-overlap".to_owned(), "node/node-2".to_owned())]
     );
+    assert_eq!(said.fixes(), Vec::<String>::new());
+    // By one that a node left there is a command.
+    world.change(TABLE, |table| {
+        let routes = table["properties"]["routes"].as_array_mut().unwrap();
+        routes.last_mut().unwrap()["name"] = json!("node-7____102442025");
+    });
+    assert_eq!(world.reach(NEVER), [false, true]);
+    let said = world.doctor(&["--check", "route-overlap"]);
     world.arm.az(&said.fixes()[0]).unwrap();
     world.follow();
     world.is_well();
+
+    // The podCIDR was another node's, whose route is still there.
+    world.change(TABLE, |table| {
+        for route in table["properties"]["routes"].as_array_mut().unwrap() {
+            if route["properties"]["addressPrefix"] == "10.244.2.0/24" {
+                route["name"] = json!("node-7____102442024");
+                route["properties"]["nextHopIpAddress"] = json!("10.240.0.99");
+            }
+        }
+    });
+    assert_eq!(world.reach(NEVER), [false, true]);
+    world.is_mended(&[("route-next-hop", "node/node-2")]);
 
     // Everything is gone: one round makes the table, further ones what is in it.
     world.arm.store().remove(TABLE);
@@ -124,7 +142,7 @@ fn the_documented_example_is_what_is_printed() {
     world.change(&nic, |nic| nic["properties"]["enableIPForwarding"] = json!(false));
     let (code, printed) = world.run(&[]);
     assert_eq!(code, 1);
-    let page = include_str!("../../docs/doctor.md");
+    let page = include_str!("../../../docs/doctor.md");
     let example = page.split("```\n").nth(1).unwrap();
     assert_eq!(printed, example);
 }
@@ -134,10 +152,12 @@ fn what_will_break_is_found_too() {
     let mut world = World::start();
     world.change(TABLE, |table| {
         let routes = table["properties"]["routes"].as_array_mut().unwrap();
-        routes.push(json!({"name": "node-9", "properties": {"addressPrefix": "10.244.9.0/24", "nextHopType": "VirtualAppliance",
-            "nextHopIpAddress": "10.240.0.99"}}));
+        routes.push(
+            json!({"name": "node-9____102449024", "properties": {"addressPrefix": "10.244.9.0/24",
+            "nextHopType": "VirtualAppliance", "nextHopIpAddress": "10.240.0.99"}}),
+        );
     });
-    world.is_mended(&[("route-stale", "route/node-9")]);
+    world.is_mended(&[("route-stale", "route/node-9____102449024")]);
     let found = |said: Said| {
         said.checks()
             .into_iter()
@@ -192,22 +212,45 @@ fn routes_are_managed_when_told_to_and_when_nobody_else_does() {
 
     world.nodes["items"][0]["status"]["conditions"] =
         json!([{"type": "NetworkUnavailable", "status": "False", "reason": "RouteCreated"}]);
-    let auth = json!({"aadClientId": "app", "aadClientSecret": PASSWORD});
-    let refused = Command::new(binary().unwrap())
-        .args(["doctor", "--manage-routes", "apply", "--cloud-config"])
-        .arg(world.file("azure.json", &world.arm.cloud_config(&auth)))
-        .arg("--nodes")
-        .arg(world.file("nodes.json", &world.nodes))
-        .env("AZURE_AUTHORITY_HOST", world.arm.url())
-        .output()
-        .unwrap();
-    assert_eq!(refused.status.code(), Some(2));
-    let text = String::from_utf8(refused.stderr).unwrap();
+    // What is wrong is said all the same: who may not write is not blind.
+    let refused = world.doctor(&["--manage-routes", "apply"]);
+    assert_eq!(refused.code, 1, "{:#}", refused.json);
+    let missing = refused.checks();
     assert!(
-        text.contains("a cloud controller makes this cluster's routes: node-1"),
+        missing.contains(&("route-missing".to_owned(), "node/node-2".to_owned())),
+        "{missing:?}"
+    );
+    assert_eq!(refused.json["plan"]["changes"].as_array().unwrap().len(), 2);
+    let why = refused.json["unwritten"].as_str().unwrap();
+    assert!(
+        why.contains("a cloud controller makes this cluster's routes: node node-1"),
+        "{why}"
+    );
+    assert_eq!(
+        (&refused.json["written"], world.arm.store().routes(TABLE)),
+        (&Value::Null, before.clone())
+    );
+    let (code, text) = world.run(&["--manage-routes", "apply"]);
+    assert!(
+        code == 1 && text.contains("not written: a cloud controller"),
         "{text}"
     );
-    assert_eq!(world.arm.store().routes(TABLE), before);
+    // So it is if somebody else is always faster, or there is no time.
+    world.nodes["items"][0]["status"]["conditions"] = json!([]);
+    for (fault, said) in [
+        (Fault::Changed, "8 times in a row"),
+        (Fault::Throttled(60), "ARM asks to wait 60 s"),
+    ] {
+        world.arm.store().write_faults.extend(vec![fault; 50]);
+        let refused = world.doctor(&["--manage-routes", "apply", "--patience", "30"]);
+        world.arm.store().write_faults.clear();
+        assert_eq!((refused.code, refused.checks()), (1, missing.clone()));
+        let why = refused.json["unwritten"].as_str().unwrap();
+        assert!(why.contains(said), "{why}");
+    }
+    world.nodes["items"][0]["status"]["conditions"] =
+        json!([{"type": "NetworkUnavailable", "status": "False", "reason": "RouteCreated"}]);
+    assert_eq!(world.arm.store().routes(TABLE).len(), before.len());
 
     let beside = world.doctor(&["--manage-routes", "apply", "--beside-cloud-controller"]);
     assert_eq!(
@@ -246,114 +289,98 @@ fn routes_are_managed_when_told_to_and_when_nobody_else_does() {
 }
 
 #[test]
-fn wrong_input_is_named() {
-    let dir = tempfile::tempdir().unwrap();
-    let run = |config: &str, more: &[&str]| {
-        let path = dir.path().join("azure.json");
-        std::fs::write(&path, config).unwrap();
-        let nodes = dir.path().join("nodes.json");
-        std::fs::write(&nodes, r#"{"kind": "List", "items": []}"#).unwrap();
-        let mut command = Command::new(binary().unwrap());
-        command
-            .arg("doctor")
-            .arg("--cloud-config")
-            .arg(&path)
-            .arg("--nodes")
-            .arg(&nodes)
-            .args(more);
-        let output = command.output().unwrap();
-        (output.status.code(), String::from_utf8(output.stderr).unwrap())
-    };
-    let managed = r#""subscriptionId":"s","resourceGroup":"g","useManagedIdentityExtension":true"#;
-    for (config, more, said) in [
-        ("{", &[][..], "azure.json: is neither JSON nor YAML"),
-        ("{}", &[], "azure.json: does not say who we are"),
-        (
-            r#"{"useManagedIdentityExtension":true}"#,
-            &[],
-            "azure.json: subscriptionId is missing",
-        ),
-        (&format!("{{{managed}}}"), &[], "routeTableName is missing"),
-        (
-            &format!("{{{managed}}}"),
-            &["--check", "nonsense"],
-            "no such check; there are: table-missing,",
-        ),
-        (
-            &format!("{{{managed}}}"),
-            &["--cluster-cidr", "10.0.0.0"],
-            "--cluster-cidr",
-        ),
-    ] {
-        let (code, text) = run(config, more);
-        assert_eq!(code, Some(2), "{text}");
-        assert!(text.contains(said), "{text}");
+fn a_write_that_azure_lost_reaches_no_packet() {
+    let mut world = World::start();
+    world.change(TABLE, |table| drop_route(table, "node-2"));
+    assert_eq!(world.reach(NEVER), [false; 2]);
+    // Somebody writes what is printed, ARM says that it succeeded, and it did not: packets go on being lost.
+    let planned = world.doctor(&["--manage-routes"]);
+    let mut body = world.arm.store().get(TABLE).cloned().unwrap();
+    for change in planned.json["plan"]["changes"].as_array().unwrap() {
+        let route = json!({"name": change["name"], "properties": {"addressPrefix": change["prefix"],
+            "nextHopType": "VirtualAppliance", "nextHopIpAddress": change["next_hop"]}});
+        body["properties"]["routes"].as_array_mut().unwrap().push(route);
     }
-}
-
-/// A proxy that lets nobody through; what it was asked for, a request's lines each.
-fn proxy() -> (String, mpsc::Receiver<Vec<String>>) {
-    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-    let url = format!("http://someone:opensesame@{}", listener.local_addr().unwrap());
-    let (tell, told) = mpsc::channel();
-    // Ends with the test.
-    std::thread::spawn(move || {
-        for mut stream in listener.incoming().map_while(Result::ok) {
-            let lines = BufReader::new(&stream).lines().map_while(Result::ok);
-            let lines: Vec<String> = lines.take_while(|line| !line.is_empty()).collect();
-            let _gone = stream.write_all(b"HTTP/1.1 403 Forbidden\r\ncontent-length: 0\r\n\r\n");
-            if tell.send(lines).is_err() {
-                return;
-            }
-        }
-    });
-    (url, told)
+    world.arm.store().write_faults.push_back(Fault::Lost);
+    assert_eq!(world.arm.put(TABLE, &body).unwrap(), 200);
+    world.follow();
+    assert_eq!(world.reach(NEVER), [false; 2]);
+    // The doctor's own first write is lost, too; it looks, and writes again.
+    world.arm.store().write_faults.push_back(Fault::Lost);
+    let written = world.doctor(&["--manage-routes", "apply"]);
+    assert_eq!(written.json["unwritten"], Value::Null, "{:#}", written.json);
+    world.follow();
+    world.is_well();
 }
 
 #[test]
-fn azure_is_asked_through_the_proxy_and_the_metadata_service_never() {
-    let arm = FakeArm::start().unwrap();
-    let dir = tempfile::tempdir().unwrap();
-    let mut config =
-        arm.cloud_config(&json!({"useManagedIdentityExtension": true, "userAssignedIdentityID": "me"}));
-    config["resourceManagerEndpoint"] = json!("https://management.invalid");
-    let (azure, nodes) = (dir.path().join("azure.json"), dir.path().join("nodes.json"));
-    std::fs::write(&azure, config.to_string()).unwrap();
-    std::fs::write(&nodes, r#"{"kind": "List", "items": []}"#).unwrap();
-    let (proxy, asked) = proxy();
-    let run = |without: &str| {
-        let granted = arm.store().granted;
-        let output = Command::new(binary().unwrap())
-            .args(["doctor", "--cluster-cidr", "10.244.0.0/16", "--cloud-config"])
-            .arg(&azure)
-            .arg("--nodes")
-            .arg(&nodes)
-            .env("AZURE_POD_IDENTITY_AUTHORITY_HOST", arm.url())
-            .envs(["HTTP_PROXY", "http_proxy", "HTTPS_PROXY", "https_proxy"].map(|name| (name, &proxy)))
-            .envs(["NO_PROXY", "no_proxy"].map(|name| (name, without)))
-            .output()
-            .unwrap();
-        let text = String::from_utf8(output.stderr).unwrap();
-        assert_eq!(output.status.code(), Some(2), "{text}");
-        assert!(!text.contains("opensesame"), "{text}");
-        assert!(arm.store().granted > granted, "a token is asked for directly");
-        asked.try_iter().collect::<Vec<_>>()
-    };
-    let seen = run("");
-    assert!(!seen.is_empty());
-    for lines in seen {
-        assert_eq!(lines[0], "CONNECT management.invalid:443 HTTP/1.1");
-        // RFC 7617: the name and the password, in Base64.
-        let who = lines.iter().find_map(|line| {
-            line.to_lowercase()
-                .starts_with("proxy-authorization:")
-                .then(|| &line[20..])
+fn the_fabric_is_asked_after_writing_until_it_does_so() {
+    let mut world = World::start();
+    world.change(TABLE, |table| drop_route(table, "node-2"));
+    let nic = format!("{GROUP}/Microsoft.Network/networkInterfaces/nic-node-1");
+    let active = |routes: Vec<(String, String, String)>| {
+        let effective = routes.into_iter().map(|(_, prefix, hop)| {
+            json!({"source": "User", "state": "Active", "addressPrefix": [prefix], "nextHopType": "VirtualAppliance",
+                "nextHopIpAddress": [hop]})
         });
-        assert_eq!(
-            who.map(str::trim),
-            Some("Basic c29tZW9uZTpvcGVuc2VzYW1l"),
-            "{lines:?}"
-        );
+        json!(effective.collect::<Vec<_>>())
+    };
+    let old = active(world.arm.store().routes(TABLE));
+    world.arm.store().effective.insert(nic.clone(), old);
+    let shared = world.arm.shared();
+    // The fabric takes two seconds longer than ARM.
+    let late = std::thread::spawn(move || {
+        while shared.lock().routes(TABLE).len() < 4 {
+            std::thread::sleep(Duration::from_millis(10));
+        }
+        std::thread::sleep(Duration::from_secs(2));
+        let mut store = shared.lock();
+        let now = active(store.routes(TABLE));
+        store.effective.insert(nic, now);
+    });
+    let said = world.doctor(&["--manage-routes", "apply", "--effective-routes", "node-1"]);
+    late.join().unwrap();
+    assert_eq!((said.code, said.checks()), (0, vec![]), "{:#}", said.json);
+    assert_eq!(said.json["written"].as_array().unwrap().len(), 2);
+}
+
+#[test]
+fn a_scale_sets_interface_is_mended_by_what_is_printed() {
+    let mut world = World::start();
+    world.move_to_scale_set("node-1");
+    world.is_well();
+    let set = format!("{GROUP}/Microsoft.Compute/virtualMachineScaleSets/pool");
+    world.change(&set, |set| {
+        let profile = &mut set["properties"]["virtualMachineProfile"]["networkProfile"];
+        profile["networkInterfaceConfigurations"][1]["properties"]["enableIPForwarding"] = json!(false);
+    });
+    let nic = format!("{set}/virtualMachines/3/networkInterfaces/nic-node-1");
+    world.change(&nic, |nic| nic["properties"]["enableIPForwarding"] = json!(false));
+    assert_eq!(world.reach(NEVER), [false; 2]);
+    world.is_mended(&[("nic-forwarding", "node/node-1")]);
+}
+
+#[test]
+fn flannel_needs_neither_routes_nor_forwarding() {
+    let mut world = World::start();
+    // As kube-flannel annotates nodes; there is no table, and nothing forwards.
+    for node in world.nodes["items"].as_array_mut().unwrap() {
+        node["metadata"]["annotations"] = json!({"flannel.alpha.coreos.com/backend-type": "vxlan"});
     }
-    assert_eq!(run("management.invalid"), Vec::<Vec<String>>::new());
+    world.arm.store().remove(TABLE);
+    for name in ["node-1", "node-2"] {
+        let nic = format!("{GROUP}/Microsoft.Network/networkInterfaces/nic-{name}");
+        world.change(&nic, |nic| nic["properties"]["enableIPForwarding"] = json!(false));
+    }
+    let said = world.doctor(&["--manage-routes", "apply"]);
+    assert_eq!((said.code, said.checks()), (0, vec![]), "{:#}", said.json);
+    assert_eq!(said.json["networking"], "flannel");
+    let (_, text) = world.run(&[]);
+    assert!(
+        text.contains("networking flannel: node node-1 has flannel's annotations"),
+        "{text}"
+    );
+    let said = world.doctor(&["--networking", "udr"]);
+    let checks: Vec<_> = said.checks().into_iter().map(|(check, _)| check).collect();
+    assert_eq!(checks, ["table-missing", "nic-forwarding", "nic-forwarding"]);
 }

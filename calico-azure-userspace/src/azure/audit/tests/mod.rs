@@ -1,5 +1,8 @@
 //! A healthy cluster has no findings; each fault in it has exactly those that it must have, alone and beside others.
 
+mod nics;
+mod whose;
+
 use std::collections::BTreeSet;
 
 use proptest::prelude::*;
@@ -8,10 +11,9 @@ use serde_json::json;
 use super::audit;
 use crate::azure::finding::{Check, Finding};
 use crate::azure::nodes::NodeState;
-use crate::azure::plan::{applied, commands, others_at_work, plan};
+use crate::azure::plan::{applied, others_at_work, plan};
 use crate::azure::resource::{
-    EffectiveRoute, Id, IpConfiguration, Nic, Route, RouteTable, SUCCEEDED, Subnet, VIRTUAL_APPLIANCE,
-    VirtualNetwork,
+    Id, IpConfiguration, Nic, Route, RouteTable, SUCCEEDED, Subnet, VIRTUAL_APPLIANCE, VirtualNetwork,
 };
 use crate::azure::snapshot::{Settings, Snapshot};
 
@@ -31,6 +33,8 @@ fn nic(number: u8) -> Nic {
         forwarding: true,
         primary: true,
         machine: Some(Id::new(machine)),
+        place: None,
+        security_group: None,
         configurations: vec![IpConfiguration {
             address: Some(format!("10.240.0.{number}").parse().unwrap()),
             primary: true,
@@ -45,8 +49,7 @@ fn node(number: u8) -> NodeState {
         pod_cidrs: vec![format!("10.244.{number}.0/24").parse().unwrap()],
         internal_ips: vec![format!("10.240.0.{number}").parse().unwrap()],
         managed: true,
-        route_created: false,
-        route_refused: false,
+        ..NodeState::default()
     }
 }
 
@@ -105,6 +108,7 @@ fn healthy(nodes: u8) -> Snapshot {
                 id: Id::new(SUBNET),
                 prefixes: vec!["10.240.0.0/16".parse().unwrap()],
                 route_table: Some(Id::new(TABLE.to_ascii_lowercase())),
+                security_group: None,
             }],
         }],
         nics: Some(numbers().map(nic).collect()),
@@ -218,6 +222,7 @@ impl Fault {
                 node.pod_cidrs.push(second.parse().unwrap());
                 vec![
                     (Check::PodCidrFamily, of_node.clone()),
+                    (Check::PodCidrOutsideCluster, of_node.clone()),
                     (Check::RouteMissing, of_node),
                 ]
             }
@@ -313,7 +318,18 @@ fn the_table_itself() {
     snapshot.networks.clear();
     assert_eq!(audit(&snapshot), []);
     snapshot.table.as_mut().unwrap().subnets.clear();
-    assert_eq!(only(&snapshot).check, Check::TableAssociation);
+    let finding = only(&snapshot);
+    assert_eq!((finding.check, finding.fix.len()), (Check::TableAssociation, 0));
+    assert!(finding.evidence.contains("could not be seen"), "{finding:?}");
+    // It is somebody's, who has other routes in it.
+    let mut snapshot = healthy(2);
+    snapshot.networks[0].subnets[0].route_table = Some(Id::new(TABLE.replace("/rt", "/theirs")));
+    let finding = only(&snapshot);
+    assert_eq!((finding.check, finding.fix.len()), (Check::TableAssociation, 0));
+    assert!(
+        finding.evidence.contains("route table theirs, not rt"),
+        "{finding:?}"
+    );
 
     let mut snapshot = healthy(2);
     let table = snapshot.table.as_mut().unwrap();
@@ -377,7 +393,8 @@ fn prefixes_that_are_not_the_nodes_alone() {
         let checks: BTreeSet<Check> = audit(&snapshot).iter().map(|finding| finding.check).collect();
         let outside = check == Check::PodCidrOverlapsServices;
         let also = outside.then_some(Check::PodCidrOutsideNetwork);
-        assert_eq!(checks, also.into_iter().chain([check]).collect(), "{prefix}");
+        let always = [check, Check::PodCidrOutsideCluster];
+        assert_eq!(checks, also.into_iter().chain(always).collect(), "{prefix}");
     }
 }
 
@@ -399,145 +416,9 @@ fn names_that_begin_alike_and_nodes_that_are_nobodys() {
 }
 
 #[test]
-fn routes_that_nodes_left() {
-    let mut snapshot = healthy(1);
-    let old = Route {
-        name: "gone____1024499024".into(),
-        prefix: "10.244.99.0/24".into(),
-        ..route(99)
-    };
-    let person = Route {
-        name: "lab".into(),
-        prefix: "192.168.7.0/24".into(),
-        ..route(99)
-    };
-    snapshot
-        .table
-        .as_mut()
-        .unwrap()
-        .routes
-        .extend([old, person.clone()]);
-    let finding = only(&snapshot);
-    assert_eq!(finding.check, Check::RouteStale);
-    assert!(
-        finding.evidence.contains("there is no node gone"),
-        "{}",
-        finding.evidence
-    );
-    // The prefix is in the name, so it is certain even if nobody says what the cluster's range is.
-    snapshot.settings.cluster_cidrs.clear();
-    let snapshot = with_body(snapshot);
-    assert_eq!(only(&snapshot).check, Check::RouteStale);
-    let planned = plan(&snapshot);
-    assert_eq!(
-        commands(&snapshot.table_id, &planned.changes),
-        [
-            "az network route-table route delete --subscription s --resource-group g --route-table-name rt --name gone____1024499024"
-        ]
-    );
-    let table = snapshot.table.clone().unwrap();
-    let now = RouteTable::read(applied(table.body, &planned.changes)).unwrap();
-    assert!(now.routes.contains(&person));
-    assert_eq!(now.routes.len(), 3);
-}
-
-#[test]
-fn a_scale_sets_interface_is_mended_there() {
-    let mut snapshot = healthy(1);
-    let id = "/subscriptions/s/resourceGroups/g/providers/Microsoft.Compute/virtualMachineScaleSets/pool/virtualMachines/3/networkInterfaces/n";
-    let nic = &mut snapshot.nics.as_mut().unwrap()[0];
-    nic.id = Id::new(id);
-    nic.forwarding = false;
-    let fix = only(&snapshot).fix;
-    assert!(fix[0].starts_with("az vmss update --subscription s --resource-group g --name pool --set "));
-    assert!(fix[1].ends_with("--name pool --instance-ids 3"), "{fix:?}");
-    // Nobody may read them.
-    snapshot.nics = None;
-    assert_eq!(audit(&snapshot), []);
-}
-
-#[test]
-fn both_families_and_what_the_fabric_does() {
-    let mut snapshot = healthy(2);
-    for (place, node) in snapshot.nodes.iter_mut().enumerate() {
-        node.pod_cidrs.push(format!("fd00:{place}::/64").parse().unwrap());
-        node.internal_ips
-            .push(format!("fd00:240::{place}").parse().unwrap());
-    }
-    snapshot.networks.clear();
-    let findings = audit(&snapshot);
-    let created = "--name vm-11____fd00164 --address-prefix fd00:1::/64 --next-hop-type VirtualAppliance --next-hop-ip-address fd00:240::1";
-    assert_eq!(findings.len(), 2, "{findings:#?}");
-    assert!(findings[1].fix[0].ends_with(created), "{:?}", findings[1].fix);
-    let wanted: Vec<_> = snapshot
-        .wanted()
-        .iter()
-        .map(|wanted| wanted.name.clone())
-        .collect();
-    assert_eq!(wanted[2], "vm-11____1024411024");
-
-    let mut snapshot = healthy(2);
-    let effective = |number: u8, state: &str| EffectiveRoute {
-        source: "User".into(),
-        state: state.into(),
-        address_prefix: vec![format!("10.244.{number}.0/24")],
-        next_hop_type: VIRTUAL_APPLIANCE.into(),
-        next_hop_ip_address: vec![format!("10.240.0.{number}")],
-    };
-    let at = nic(10).id;
-    snapshot
-        .effective
-        .insert(at.clone(), vec![effective(10, "Active"), effective(11, "Active")]);
-    assert_eq!(audit(&snapshot), []);
-    snapshot
-        .effective
-        .insert(at, vec![effective(10, "Active"), effective(11, "Invalid")]);
-    let finding = only(&snapshot);
-    assert_eq!(finding.check, Check::RouteEffective);
-    assert_eq!(finding.evidence, "no active route there to 10.244.11.0/24");
-}
-
-#[test]
-fn a_list_of_nodes_that_is_not_whole_takes_nothing_away() {
-    let mut snapshot = healthy(9);
-    for route in &mut snapshot.table.as_mut().unwrap().routes[..9] {
-        let squeezed = route.prefix.replace(['.', '/'], "");
-        route.name = format!("{}____{squeezed}", route.name);
-    }
-    let mut snapshot = with_body(snapshot);
-    snapshot.nodes.truncate(4);
-    let planned = plan(&snapshot);
-    assert_eq!(planned.changes, []);
-    assert!(
-        planned.left[0].why.contains("is the list of nodes whole?"),
-        "{:?}",
-        planned.left
-    );
-    snapshot.nodes.clear();
-    assert_eq!(plan(&snapshot).changes, []);
-}
-
-#[test]
 fn a_cloud_controller_that_fails_is_at_work() {
     let mut snapshot = healthy(2);
     assert!(others_at_work(&snapshot).is_empty());
     snapshot.nodes[1].route_refused = true;
     assert_eq!(others_at_work(&snapshot), ["vm-11"]);
-}
-
-#[test]
-fn somebody_elses_route_is_left_alone() {
-    let mut snapshot = healthy(1);
-    let table = snapshot.table.as_mut().unwrap();
-    table.routes[0].name = "hand-made".into();
-    table.routes[0].next_hop = Some("10.240.9.9".into());
-    let snapshot = with_body(snapshot);
-    let planned = plan(&snapshot);
-    assert_eq!(planned.changes, []);
-    assert!(
-        planned.left[0].why.contains("none of ours by its name"),
-        "{:?}",
-        planned.left
-    );
-    assert!(others_at_work(&snapshot).is_empty());
 }
