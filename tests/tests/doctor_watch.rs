@@ -10,7 +10,7 @@ use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use calico_azure_tests::apiserver::{ApiServer, Objects};
-use calico_azure_tests::arm::{FakeArm, PASSWORD, TABLE};
+use calico_azure_tests::arm::{FakeArm, Fault, PASSWORD, TABLE};
 use calico_azure_tests::lab::binary;
 use serde_json::{Value, json};
 
@@ -295,4 +295,20 @@ fn who_may_not_write_tells_what_is_wrong_all_the_same() {
     assert_eq!(doctor.page("/readiness").unwrap().0, 200);
     assert!(doctor.has("calico_azure_doctor_failures_total 0"));
     assert_eq!(arm.store().routes(TABLE).len(), 2);
+}
+
+#[test]
+fn who_is_told_to_end_while_azure_makes_it_wait_ends() {
+    let (_server, kubeconfig, _objects, arm) = cluster();
+    let dir = tempfile::tempdir().unwrap();
+    // Less than its patience.
+    arm.store().write_faults.extend(vec![Fault::Throttled(300); 5]);
+    drop_route(&arm, "vm2");
+    let doctor = Doctor::start(dir.path(), &arm, &kubeconfig, "one", &["--manage-routes=apply"]);
+    let wrote = || arm.store().seen.iter().any(|seen| seen.method == "PUT");
+    wait("a write", wrote);
+    let begun = Instant::now();
+    doctor.end();
+    assert!(begun.elapsed() < Duration::from_secs(10), "{:?}", begun.elapsed());
+    assert_eq!(arm.store().routes(TABLE).len(), 1);
 }

@@ -170,7 +170,7 @@ fn security_groups_are_read_where_tunnels_are() {
     store.put(&group("of-nic"), json!({"properties": {"securityRules": []}}));
     store
         .change(&nic, |nic| {
-            nic["properties"]["networkSecurityGroup"] = json!({"id": group("OF-NIC")})
+            nic["properties"]["networkSecurityGroup"] = json!({"id": group("OF-NIC")});
         })
         .unwrap();
     store
