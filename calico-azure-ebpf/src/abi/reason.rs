@@ -121,7 +121,8 @@ codes! {
         FromFabric = 3, "from-fabric";
         /// Fabric interface, TC egress.
         ToFabric = 4, "to-fabric";
-        /// Where service traffic of a pod leaves, after translation: the pod's egress policy.
+        /// Where service traffic leaves, after translation: egress policy of the pod that sent it, or policy of the host endpoint by whose
+        /// interface it came in.
         Service = 5, "service";
         /// Fabric interface, XDP.
         Untracked = 6, "untracked";
