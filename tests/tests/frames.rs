@@ -92,8 +92,8 @@ fn any(rng: &mut Rng) -> Frame {
     let (src, dst) = (end(rng), end(rng));
     let protocol = rng.one_of([1, 6, 6, 6, 17, 17, 58, 132, 4, 47]);
     let port = match protocol {
-        1 => rng.one_of([8 << 8, 3 << 8 | 1, 11 << 8]),
-        58 => rng.one_of([128 << 8, 1 << 8 | 4, 135 << 8, 2 << 8]),
+        1 => rng.one_of([8 << 8, (3 << 8) | 1, 11 << 8]),
+        58 => rng.one_of([128 << 8, (1 << 8) | 4, 135 << 8, 2 << 8]),
         _ => rng.one_of(PORTS),
     };
     let sport = rng.one_of([1024, 80, 443, 68]);
@@ -170,7 +170,7 @@ fn input(rng: &mut Rng) -> Vec<u8> {
 fn nothing_passes_that_a_strict_reader_and_a_naive_table_cannot_explain() -> Result<()> {
     let target = TARGETS.iter().find(|target| target.name == "packet");
     let check = target.context("there is no such target")?.check;
-    let mut rng = Rng::new(0x00f0_0d);
+    let mut rng = Rng::new(0xf00d);
     for _ in 0..INPUTS {
         check(&input(&mut rng));
     }

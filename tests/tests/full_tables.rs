@@ -73,7 +73,6 @@ fn after() -> Store {
             .iter()
             .filter_map(|net| net.parse().ok())
             .collect(),
-        ..NetworkSet::default()
     });
     let service = Resource::Service(Service {
         namespace: "ns".into(),

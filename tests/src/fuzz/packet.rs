@@ -111,7 +111,7 @@ impl At {
                 } else {
                     world::mark_of(sender)
                 };
-                mark | u32::from(byte & 16 != 0) * world::MASQUERADE
+                mark | (u32::from(byte & 16 != 0) * world::MASQUERADE)
             }
             _ => 0,
         };
