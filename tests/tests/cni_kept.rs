@@ -1,8 +1,6 @@
 //! The agent keeps the chained CNI plug-in in the node's network configuration: also if that comes after it, is written anew by others, or
 //! cannot be read. None of it keeps the agent from enforcing.
 
-#![expect(clippy::unwrap_used, reason = "in a test, a panic is the report")]
-
 use std::fs;
 use std::io::{Read as _, Write as _};
 use std::net::TcpStream;

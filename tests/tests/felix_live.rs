@@ -2,12 +2,14 @@
 
 #![expect(clippy::unwrap_used, reason = "in a test, a panic is the report")]
 
+use std::fs;
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
 use calico_azure_ebpf::abi::TIMEOUT_UDP;
 use calico_azure_tests::lab::probe::{self, Server};
-use calico_azure_tests::lab::{AgentSpec, AgentStatus, Cluster, ClusterSpec, PodManifest, Port};
+use calico_azure_tests::lab::{AgentSpec, AgentStatus, Cluster, ClusterSpec, PodManifest, Port, binary};
 use calico_azure_userspace::dataplane::live::Live;
 use calico_azure_userspace::dataplane::pins::Pins;
 
@@ -27,9 +29,33 @@ metadata: {name: one-eth0}
 spec: {node: node-1, interfaceName: eth0}
 ";
 
+/// The agent without the prefixes that the lab tells it, which would win.
+fn untold(dir: &Path) -> AgentSpec {
+    const SCRIPT: &str = r#"#!/bin/sh
+left=$#
+while [ "$left" -gt 0 ]; do
+    word=$1; shift; left=$((left - 1))
+    if [ "$word" = --interface-prefix ]; then shift; left=$((left - 1)); else set -- "$@" "$word"; fi
+done
+exec BINARY "$@"
+"#;
+    let script = SCRIPT.replace("BINARY", &binary().unwrap().display().to_string());
+    let path = dir.join("agent");
+    fs::write(&path, script).unwrap();
+    fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).unwrap();
+    AgentSpec {
+        binary: path,
+        ..AgentSpec::new().unwrap()
+    }
+}
+
 fn cluster() -> Cluster {
+    with(AgentSpec::new().unwrap())
+}
+
+fn with(agents: AgentSpec) -> Cluster {
     let mut cluster = Cluster::start(&ClusterSpec {
-        agents: Some(AgentSpec::new().unwrap()),
+        agents: Some(agents),
         ..ClusterSpec::default()
     })
     .unwrap();
@@ -59,7 +85,8 @@ fn until(what: &str, mut is_so: impl FnMut() -> bool) {
 
 #[test]
 fn prefixes_of_interfaces() {
-    let mut cluster = cluster();
+    let dir = tempfile::tempdir().unwrap();
+    let mut cluster = with(untold(dir.path()));
     let node = cluster.node("node-1").unwrap().ns().clone();
     node.ip(&[
         "link", "add", "tst123", "type", "veth", "peer", "name", "other123",

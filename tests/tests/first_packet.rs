@@ -163,7 +163,7 @@ fn burst(plugin: Plugin, pods: usize, peer: &str) {
                 let (own, to, took) = (net.ips()[number % 2], to[number % 2], &took);
                 let talking = std::thread::Builder::new().stack_size(256 << 10);
                 let talking = talking.spawn_scoped(scope, move || {
-                    took.lock().unwrap().push(talk(&from, own, to, server))
+                    took.lock().unwrap().push(talk(&from, own, to, server));
                 });
                 talking.unwrap();
                 cluster

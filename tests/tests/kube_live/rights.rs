@@ -258,7 +258,7 @@ fn in_a_pod_its_service_account_is_all_that_an_agent_is_told() {
     lab.wait_agents().unwrap();
     let status = lab.agents[0].status().unwrap().unwrap();
     assert!(status.problems.is_empty(), "{:?}", status.problems);
-    let mut wire = watch(&lab);
+    let wire = watch(&lab);
     let written = lab.objects.put(&nothing()).unwrap();
     for pair in ["near", "away"] {
         wire.obeys(pair, false, written.sent, SOON).unwrap();
