@@ -228,7 +228,8 @@ impl RoutesArgs {
             .then(|| self.node.node.clone())
             .into_iter()
             .collect();
-        let Gathered { snapshot, unread } = session.gather(|| Ok(nodes.to_vec()), Settings::default(), &asked)?;
+        let Gathered { snapshot, unread } =
+            session.gather(|| Ok(nodes.to_vec()), Settings::default(), &asked)?;
         for what in unread {
             tracing::warn!("not looked at: {what}");
         }
