@@ -14,17 +14,19 @@ use calico_azure_userspace::policy::reference::Oracle;
 use calico_azure_userspace::policy::{Direction, Probe, Store};
 
 use super::strict::{About, Fragment, Reading, Strict, Transport, read};
-use crate::harness::scenario::{A, B, FABRIC, TUNNEL, address};
+use crate::harness::scenario::{A, B, TUNNEL, address};
 
+mod at;
 mod counts;
 mod host;
 mod marked;
 mod socket;
 mod world;
 
+use at::{At, Hook};
 pub use counts::{Counted, counted};
 use socket::Socket;
-use world::{IMAGE, PLAIN};
+use world::IMAGE;
 
 /// Frames of one input.
 const FRAMES: usize = 12;
@@ -55,73 +57,6 @@ pub(super) fn frames(data: &[u8]) -> impl Iterator<Item = (u8, &[u8])> {
         rest = after;
         Some((at, frame))
     })
-}
-
-/// Where a frame is seen.
-#[derive(Clone, Copy, Debug)]
-struct At {
-    hook: Hook,
-    ifindex: u32,
-    ingress_ifindex: u32,
-    mark: u32,
-}
-
-/// What sees it. The names that end in `s` are of a fabric interface without a host endpoint.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Hook {
-    From,
-    To,
-    Arrives,
-    Leaves,
-    /// `from_fabric` and `host_in4`, `host_in6`.
-    HostIn,
-    /// `to_fabric` and `host_out4`, `host_out6`.
-    HostOut,
-    Untracked,
-    Reset,
-    Service,
-    ToHost,
-}
-
-impl At {
-    fn of(byte: u8) -> Self {
-        let pod = if byte & 4 == 0 { A } else { B };
-        // Nobody lives behind the last one.
-        let pod = if byte & 24 == 24 { 99 } else { pod };
-        let sender = if byte & 8 == 0 { A } else { B };
-        let (hook, ifindex) = match (byte >> 6, byte & 3) {
-            (0, 0) => (Hook::From, pod),
-            (0, 1) => (Hook::To, pod),
-            (0, 2) => (Hook::Arrives, PLAIN),
-            (0, _) => (Hook::Leaves, PLAIN),
-            (2, 0) => (Hook::Service, if byte & 4 == 0 { A } else { B }),
-            (2, 1) => (Hook::Service, FABRIC),
-            (2, 2) => (Hook::ToHost, 1),
-            (2, _) => (Hook::Service, FABRIC),
-            (_, 0) => (Hook::Untracked, FABRIC),
-            (_, 1) => (Hook::Reset, FABRIC),
-            (_, 2) => (Hook::HostIn, FABRIC),
-            (_, _) => (Hook::HostOut, FABRIC),
-        };
-        let mark = match hook {
-            // kube-proxy's own bit beside it.
-            Hook::Service | Hook::ToHost => {
-                let mark = if byte & 3 == 3 {
-                    world::NOBODYS
-                } else {
-                    world::mark_of(sender)
-                };
-                mark | (u32::from(byte & 16 != 0) * world::MASQUERADE)
-            }
-            _ => 0,
-        };
-        Self {
-            hook,
-            ifindex,
-            ingress_ifindex: u32::from(byte & 32 == 0),
-            mark,
-        }
-    }
 }
 
 /// Both sides of a flow in one order, and its protocol: the same for each of its packets.
