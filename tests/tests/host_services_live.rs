@@ -100,10 +100,9 @@ struct Lab {
 impl Lab {
     fn new(attach: &str, proxy: KubeProxy) -> Self {
         let group = Cgroup::enter(&format!("hostservices-{attach}-{proxy:?}")).unwrap();
-        let sources = format!("{}/32,{}/128", lb(false), lb(true));
         let spec = AgentSpec::new()
             .unwrap()
-            .args(["--attach", attach, "--allowed-forwarded-sources", &sources])
+            .args(["--attach", attach])
             .host("node-1", group.path());
         let mut cluster = Cluster::start(&ClusterSpec {
             agents: Some(spec),

@@ -262,7 +262,7 @@ impl AgentArgs {
             tables: self.table_entries,
         };
         run(AgentConfig {
-            plugin: self.plugin.plugin(&node, &run_dir),
+            plugin: self.plugin.plugin(&node, &run_dir, &self.paths.cni_conf),
             node,
             source,
             fabric: self.fabric_interface,

@@ -34,6 +34,15 @@ cali,azv
 {{ default "auto" .Values.fabricInterface }}
 {{- end -}}
 
+{{- /* Something where flannel's daemon may keep a file of what it gave the node. */ -}}
+{{- define "calico-azure.mayBeFlannel" -}}
+{{- if eq .Values.networking "flannel" -}}
+yes
+{{- else if eq .Values.networking "auto" -}}
+yes
+{{- end -}}
+{{- end -}}
+
 {{- /* Root with these capabilities, and nothing else. */ -}}
 {{- define "calico-azure.securityContext" -}}
 privileged: false

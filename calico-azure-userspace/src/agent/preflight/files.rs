@@ -30,10 +30,10 @@ pub struct Paths {
         value_name = "DIR"
     )]
     pub cni_networks: PathBuf,
-    /// Configurations of CNI plug-ins.
+    /// The node's directory of network configurations, which the chained plug-in is kept in, too.
     #[arg(
-        long,
-        env = "CALICO_AZURE_CNI_CONF",
+        long = "cni-conf-dir",
+        env = "CALICO_AZURE_CNI_CONF_DIR",
         default_value = "/etc/cni/net.d",
         value_name = "DIR"
     )]

@@ -2,7 +2,7 @@
 //! cleanup job remove.
 
 use std::io::Write;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use clap::{Args, Subcommand};
@@ -95,14 +95,6 @@ pub(in crate::cli) struct PluginArgs {
         value_name = "DIR"
     )]
     cni_bin_dir: PathBuf,
-    /// The node's directory of network configurations.
-    #[arg(
-        long,
-        env = "CALICO_AZURE_CNI_CONF_DIR",
-        default_value = "/etc/cni/net.d",
-        value_name = "DIR"
-    )]
-    cni_conf_dir: PathBuf,
     /// How long a pod's start may wait.
     #[arg(long, env = "CALICO_AZURE_CNI_TIMEOUT", default_value_t = 10, value_name = "SECONDS",
           value_parser = clap::value_parser!(u32).range(1..=600))]
@@ -113,18 +105,17 @@ pub(in crate::cli) struct PluginArgs {
 }
 
 impl PluginArgs {
-    pub(in crate::cli) fn plugin(self, node: &str, run_dir: &std::path::Path) -> Option<Plugin> {
+    pub(in crate::cli) fn plugin(self, node: &str, run_dir: &Path, conf: &Path) -> Option<Plugin> {
         let Self {
             cni_plugin,
             cni_bin_dir,
-            cni_conf_dir,
             cni_timeout,
             cni_on_timeout,
         } = self;
         cni_plugin.then(|| Plugin {
             dirs: Dirs {
                 bin: cni_bin_dir,
-                conf: cni_conf_dir,
+                conf: conf.to_owned(),
                 run: run_dir.to_owned(),
             },
             ours: Ours {
