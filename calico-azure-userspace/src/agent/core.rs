@@ -185,11 +185,8 @@ impl Core {
         let Some(seen) = self.seen.as_ref().filter(|_| self.sources_in_sync) else {
             return;
         };
-        let node = self
-            .compiler
-            .store()
-            .nodes()
-            .find(|node| node.name == self.config.node);
+        let mut nodes = self.compiler.store().nodes();
+        let node = nodes.find(|node| node.name == self.config.node);
         let options = self.config.preflight(&self.felix, node);
         self.status
             .preflight

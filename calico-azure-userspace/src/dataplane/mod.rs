@@ -22,6 +22,7 @@ pub mod pins;
 pub mod plan;
 mod prefix_keys;
 pub mod ring;
+mod settings;
 pub mod syscall;
 pub mod testrun;
 

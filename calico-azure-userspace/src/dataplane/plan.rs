@@ -9,8 +9,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use calico_azure_ebpf::abi::{
-    CLASS_DEFAULT_V4, CLASS_DEFAULT_V6, CidrClass, Config, DEFAULT_TIMEOUTS, DEFAULT_VXLAN_PORT, Endpoint,
-    HOST_SETS, HostEndpoint, Pod, next_epoch, word,
+    CLASS_DEFAULT_V4, CLASS_DEFAULT_V6, CidrClass, Config, Endpoint, HOST_SETS, HostEndpoint, Pod,
+    next_epoch, word,
 };
 
 use super::clock;
@@ -18,6 +18,7 @@ use super::image::Image;
 use super::io::Table;
 use super::op::Op;
 use super::prefix_keys::{View, bare4, bare6, parents4, parents6, prefix4, prefix6};
+pub use super::settings::Settings;
 use crate::policy::{Change, Desired};
 
 /// The operations of one apply, in order.
@@ -37,39 +38,6 @@ pub enum PlanError {
     /// An id was given to new content while the kernel still holds the old.
     #[error("{table} entry {key} would change under the packets that use it; this is a bug of the compiler")]
     Reused { table: &'static str, key: String },
-}
-
-/// Settings that live in the kernel's configuration.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Settings {
-    /// `abi::CONFIG_*` bits.
-    pub flags: u32,
-    /// `abi::TIMEOUT_*`, nanoseconds.
-    pub timeouts: [u64; 8],
-    /// UDP port of VXLAN, which pods may not send to unless the flags say so.
-    pub vxlan_port: u16,
-    /// UDP port of the VXLAN between nodes; 0: there is none.
-    pub tunnel_port: u16,
-    /// `abi::Config::mark_mask`.
-    pub mark_mask: u32,
-    /// `abi::Config::adopt_until`.
-    pub adopt_until: u32,
-    /// `abi::Config::records`.
-    pub records: u32,
-}
-
-impl Default for Settings {
-    fn default() -> Self {
-        Self {
-            flags: 0,
-            timeouts: DEFAULT_TIMEOUTS,
-            vxlan_port: DEFAULT_VXLAN_PORT,
-            tunnel_port: 0,
-            mark_mask: 0,
-            adopt_until: 0,
-            records: 0,
-        }
-    }
 }
 
 /// Plans the way from `actual` to `desired`.

@@ -35,7 +35,7 @@ impl Tally {
         let host = store.host_endpoint(&case.host).unwrap();
         // Of what comes in, half was for a load balancer before it was translated.
         let mut original = probe;
-        if direction == Direction::Ingress && self.cases % 2 == 0 {
+        if direction == Direction::Ingress && self.cases.is_multiple_of(2) {
             let lb = if probe.own.is_ipv4() {
                 "198.51.100.7"
             } else {

@@ -1,0 +1,36 @@
+//! What the kernel's configuration holds beside tables. Anybody who plans uses this.
+
+use calico_azure_ebpf::abi::{DEFAULT_TIMEOUTS, DEFAULT_VXLAN_PORT};
+
+/// Settings that live in the kernel's configuration.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Settings {
+    /// `abi::CONFIG_*` bits.
+    pub flags: u32,
+    /// `abi::TIMEOUT_*`, nanoseconds.
+    pub timeouts: [u64; 8],
+    /// UDP port of VXLAN, which pods may not send to unless the flags say so.
+    pub vxlan_port: u16,
+    /// UDP port of the VXLAN between nodes; 0: there is none.
+    pub tunnel_port: u16,
+    /// `abi::Config::mark_mask`.
+    pub mark_mask: u32,
+    /// `abi::Config::adopt_until`.
+    pub adopt_until: u32,
+    /// `abi::Config::records`.
+    pub records: u32,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self {
+            flags: 0,
+            timeouts: DEFAULT_TIMEOUTS,
+            vxlan_port: DEFAULT_VXLAN_PORT,
+            tunnel_port: 0,
+            mark_mask: 0,
+            adopt_until: 0,
+            records: 0,
+        }
+    }
+}
