@@ -65,6 +65,23 @@ impl Packet for SkbPacket {
         opaque(value)
     }
 
+    /// In what the skb has for its owner: nobody else touches it while programs at one hook call each other.
+    #[inline(always)]
+    fn keep(&self, network: [u32; 3]) {
+        // SAFETY: as above; programs at this hook may write it. The first word says where a call leads back.
+        unsafe {
+            (*self.skb).cb[1] = network[0];
+            (*self.skb).cb[2] = network[1];
+            (*self.skb).cb[3] = network[2];
+        }
+    }
+
+    #[inline(always)]
+    fn kept(&self) -> Option<[u32; 3]> {
+        // SAFETY: as above.
+        unsafe { Some([(*self.skb).cb[1], (*self.skb).cb[2], (*self.skb).cb[3]]) }
+    }
+
     /// Straight from the linear area where the words lie in it, which saves a call for each header; by the helper
     /// otherwise, which reads every skb.
     #[inline(always)]

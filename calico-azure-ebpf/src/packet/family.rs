@@ -20,6 +20,8 @@ pub trait Family: Copy {
     /// # Errors
     /// `Malformed` or `ExtensionHeaders`.
     fn parse<P: Packet>(packet: &P, at: &Place) -> Result<Network<Self>, Reason>;
+    /// Source and destination of the header at byte `start`.
+    fn addresses<P: Packet>(packet: &P, start: u32) -> Option<(Self::Addr, Self::Addr)>;
     /// Reads a plain packet behind an Ethernet header; `None` also where anything about it is odd.
     fn plain<P: Packet>(packet: &P) -> Option<Plain<Self::Addr>>;
     /// The address whose words all are this.
@@ -69,6 +71,11 @@ impl Family for V4 {
     #[inline(always)]
     fn parse<P: Packet>(packet: &P, at: &Place) -> Result<Network<Self>, Reason> {
         ipv4::parse(packet, at)
+    }
+
+    #[inline(always)]
+    fn addresses<P: Packet>(packet: &P, start: u32) -> Option<(u32, u32)> {
+        packet.words::<2>(start + 12).map(|[src, dst]| (src, dst))
     }
 
     #[inline(always)]
@@ -163,6 +170,12 @@ impl Family for V6 {
     #[inline(always)]
     fn parse<P: Packet>(packet: &P, at: &Place) -> Result<Network<Self>, Reason> {
         ipv6::parse(packet, at)
+    }
+
+    #[inline(always)]
+    fn addresses<P: Packet>(packet: &P, start: u32) -> Option<([u32; 4], [u32; 4])> {
+        let [a, b, c, d, e, f, g, h] = packet.words::<8>(start + 8)?;
+        Some(([a, b, c, d], [e, f, g, h]))
     }
 
     #[inline(always)]

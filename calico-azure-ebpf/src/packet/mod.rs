@@ -94,6 +94,12 @@ pub trait Packet {
     fn opaque(value: u64) -> u64 {
         value
     }
+    /// Keeps, for a program that this one calls, what [`Network::pack`] says.
+    fn keep(&self, _network: [u32; 3]) {}
+    /// What was kept; `None` where programs call nobody.
+    fn kept(&self) -> Option<[u32; 3]> {
+        None
+    }
     /// `N` 32-bit words from byte `offset` on, as on the wire; `None` if the frame is shorter.
     fn words<const N: usize>(&self, offset: u32) -> Option<[u32; N]>;
 }
@@ -229,27 +235,65 @@ impl<F: Family> Network<F> {
     #[inline(always)]
     fn parse_at<P: Packet>(packet: &P, at: &Place) -> Result<Self, Reason> {
         let mut network = F::parse(packet, at)?;
-        let word = u64::from(network.protocol)
-            | u64::from(network.fragment & 3) << 8
-            | u64::from(network.boundary & 0x1fff) << 10
-            | u64::from(network.options) << 23
-            | u64::from(network.hop_limit) << 24
-            | u64::from(network.l4 & 0xffff) << 32
-            | u64::from(network.end & 0xffff) << 48;
-        let word = P::opaque(word);
+        let whole = network.end;
+        let word = P::opaque(network.word());
         network.id = P::opaque(u64::from(network.id)) as u32;
-        network.protocol = word as u8;
-        network.fragment = (word >> 8) as u8 & 3;
-        network.boundary = (word >> 10) as u32 & 0x1fff;
-        network.options = word & 1 << 23 != 0;
-        network.hop_limit = (word >> 24) as u8;
+        network.set(word);
         // A frame over 64 KiB (a GSO packet) has its headers in the first.
-        network.l4 = (word >> 32) as u32 & 0xffff;
-        network.end = if network.end > 0xffff {
-            0xffff
-        } else {
-            (word >> 48) as u32
+        if whole > 0xffff {
+            network.end = 0xffff;
+        }
+        Ok(network)
+    }
+
+    /// All but addresses and identification.
+    #[inline(always)]
+    fn word(&self) -> u64 {
+        u64::from(self.protocol)
+            | u64::from(self.fragment & 3) << 8
+            | u64::from(self.boundary & 0x1fff) << 10
+            | u64::from(self.options) << 23
+            | u64::from(self.hop_limit) << 24
+            | u64::from(self.l4 & 0xffff) << 32
+            | u64::from(self.end & 0xffff) << 48
+    }
+
+    #[inline(always)]
+    fn set(&mut self, word: u64) {
+        self.protocol = word as u8;
+        self.fragment = (word >> 8) as u8 & 3;
+        self.boundary = (word >> 10) as u32 & 0x1fff;
+        self.options = word & 1 << 23 != 0;
+        self.hop_limit = (word >> 24) as u8;
+        self.l4 = (word >> 32) as u32 & 0xffff;
+        self.end = (word >> 48) as u32;
+    }
+
+    /// What another program needs to know, so that it need not follow the headers again.
+    #[inline(always)]
+    #[must_use]
+    pub fn pack(&self) -> [u32; 3] {
+        let word = self.word();
+        [word as u32, (word >> 32) as u32, self.id]
+    }
+
+    /// As it was packed, with the addresses of the header at byte `start`; what was not kept is read.
+    ///
+    /// # Errors
+    /// As [`Self::parse`].
+    #[inline(always)]
+    pub fn again<P: Packet>(packet: &P, start: u32) -> Result<Self, Reason> {
+        let Some([low, high, id]) = packet.kept() else {
+            return Self::parse(packet, start);
         };
+        let (src, dst) = F::addresses(packet, start).ok_or(Reason::Malformed)?;
+        let mut network = Self {
+            src,
+            dst,
+            id,
+            ..Self::unread(0)
+        };
+        network.set(u64::from(low) | u64::from(high) << 32);
         Ok(network)
     }
 

@@ -61,7 +61,7 @@ impl Sight {
 
 /// Reads an entry and, if it approves the packet, notes that it passed.
 #[inline(always)]
-pub(super) fn consult(entry: &mut CtValue, config: &Config, now: u64, packet: Sight) -> u64 {
+pub(super) fn consult(entry: &mut CtValue, config: &Config, now: u64, packet: &Sight) -> u64 {
     if now.saturating_sub(entry.last_seen) > timeout(entry, config, packet.protocol) {
         return FOUND_NOTHING;
     }

@@ -62,7 +62,7 @@ fn look<F: Family, P: Packet, T: Tables + FamilyTables<F>>(
     };
     let now = tables.now();
     let found = tables.ct_with(CtTable::Established, &key, |entry| {
-        consult(entry, config, now, sight)
+        consult(entry, config, now, &sight)
     });
     found.is_some_and(|found| matches!(found & FOUND, FOUND_APPROVED | FOUND_PROMOTE))
 }

@@ -15,7 +15,7 @@
 //! | both | the rest, without a host endpoint | `FabricPass` |
 //! | both | the rest | what the host endpoint says |
 
-use super::workload::{done, read};
+use super::workload::{code, done};
 use super::{AllTables, FamilyTables, Outcome, Tables};
 use super::{host, tunnel};
 use crate::abi::{ANY_PORT, ANY_PROTOCOL, Config, Hook, MARK_HOST, Reason, route};
@@ -135,7 +135,7 @@ pub fn at_host<F: Family, P: Packet, T: Tables + FamilyTables<F>>(
     let reason = match (tables.config(), behind_tags(packet)) {
         (None, _) => Reason::NotConfigured,
         (_, Err(reason)) => reason,
-        (Some(config), Ok((_, start))) => match done(read(packet, start, &mut network)) {
+        (Some(config), Ok((_, start))) => match done(read_again(packet, start, &mut network)) {
             Err(reason) => reason,
             Ok(()) => {
                 let mut transport = Transport::unread(zero);
@@ -152,6 +152,12 @@ pub fn at_host<F: Family, P: Packet, T: Tables + FamilyTables<F>>(
     let outcome = Outcome::of(reason);
     tables.record_bare(hook, packet, outcome);
     outcome
+}
+
+/// Reads the network layer, or what [`validate`] kept of it. As [`super::workload::read`], a function of its own in the kernel.
+#[cfg_attr(target_arch = "bpf", inline(never))]
+fn read_again<F: Family, P: Packet>(packet: &P, start: u32, network: &mut Network<F>) -> u32 {
+    code(Network::again(packet, start).map(|read| *network = read))
 }
 
 /// Where a packet is.
@@ -189,6 +195,7 @@ fn family<F: Family, P: Packet, T: AllTables + FamilyTables<F>>(
                 )
             };
             if at.governed && !link && reason.passes() {
+                packet.keep(network.pack());
                 return None;
             }
             let outcome = Outcome::of(reason);

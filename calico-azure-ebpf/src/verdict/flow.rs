@@ -339,7 +339,7 @@ fn look<F: Family, T: Tables + FamilyTables<F>>(
     table: CtTable,
 ) -> u64 {
     // Moved, because what it would borrow needs room on the stack.
-    let found = tables.ct_with(table, key, move |entry| consult(entry, config, now, *packet));
+    let found = tables.ct_with(table, key, move |entry| consult(entry, config, now, packet));
     T::opaque(found.unwrap_or(FOUND_NOTHING))
 }
 

@@ -159,7 +159,7 @@ impl Node {
         [
             ("--cni-results", self.results()),
             ("--cni-networks", self.networks()),
-            ("--cni-conf", self.ipam.join("net.d")),
+            ("--cni-conf-dir", self.ipam.join("net.d")),
             ("--flannel-env", self.subnet_env()),
         ]
         .into_iter()

@@ -35,7 +35,8 @@ pub struct Paths {
         long = "cni-conf-dir",
         env = "CALICO_AZURE_CNI_CONF_DIR",
         default_value = "/etc/cni/net.d",
-        value_name = "DIR"
+        value_name = "DIR",
+        overrides_with = "cni_conf"
     )]
     pub cni_conf: PathBuf,
     /// What flannel's daemon tells its plug-in.
