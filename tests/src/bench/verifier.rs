@@ -9,7 +9,7 @@ use anyhow::{Context as _, Result, bail, ensure};
 use aya::programs::{CgroupSkb, ProgramError, SchedClassifier, Xdp};
 use aya::{EbpfLoader, VerifierLogLevel};
 use calico_azure_ebpf::abi::program;
-use calico_azure_userspace::dataplane::kernel::{Kernel, PROGRAMS, SOCKET_PROGRAMS, Sizes};
+use calico_azure_userspace::dataplane::kernel::{PROGRAMS, SOCKET_PROGRAMS, Sizes};
 
 use super::output::machine;
 use crate::harness::object;
@@ -173,13 +173,6 @@ pub(super) fn run() -> Result<bool> {
             .is_none_or(|instructions| instructions <= limit);
         println!("{program}");
     }
-    // Once more as the agent does it, all of them.
-    let sizes = Sizes {
-        conntrack: 1024,
-        half_open: 1024,
-        tables: 1024,
-    };
-    let _loaded = Kernel::load(&object()?, None, sizes)?;
     println!(
         "limit {limit}; that of the stack, {STACK_LIMIT} bytes on any way through the functions, is the verifier's own. {}",
         machine()
