@@ -12,7 +12,7 @@ use calico_azure_userspace::policy::{Direction, Probe, Traffic};
 use etherparse::{PacketHeaders, TransportHeader};
 
 use super::{
-    At, First, Fragment, Hook, Reading, Seen, Strict, Transport, counts, expect, flow, is_link_control,
+    At, First, Fragment, Hook, Reading, Seen, Strict, Transport, counts, expect, flow, is_link_control, world,
 };
 use crate::harness::scenario::{FABRIC, TUNNEL, address};
 
@@ -133,6 +133,16 @@ impl Seen<'_> {
                 return Err("untracked policy denies it");
             }
             Reason::Established if known && !(transport.syn && packet.transport.is_ok()) => {}
+            // What it is translated to is asked about where that leaves; what comes before translation has had its say.
+            Reason::Service if !out && world::is_service(packet.dst, protocol, transport.dport) => {
+                let before = matches!(verdict.stage, Stage::Untracked | Stage::PreDnat);
+                if before && !verdict.verdict.allow {
+                    return Err("policy before translation denies it");
+                }
+                self.deferred.insert(flow);
+                return Ok(());
+            }
+            Reason::Service => return Err("nobody serves there"),
             Reason::PolicyAllow => return Err("policy does not allow it"),
             Reason::Established => return Err("nothing established it"),
             _ => return Err("no reason to pass here"),

@@ -1,6 +1,6 @@
 //! What a pod sent to a service, where it leaves: the sender's egress policy must allow what it has become.
 
-use calico_azure_ebpf::abi::{DEFAULT_MARK_MASK, Reason};
+use calico_azure_ebpf::abi::{DEFAULT_MARK_MASK, MARK_HOST, Reason};
 use calico_azure_ebpf::verdict::Outcome;
 
 use super::{At, First, Hook, Seen, Strict, flow, world};
@@ -9,6 +9,9 @@ use super::{At, First, Hook, Seen, Strict, flow, world};
 pub(super) fn left_with(at: At, outcome: Outcome) -> u32 {
     match at.hook {
         Hook::From if outcome.reason == Reason::Service => at.mark | world::mark_of(at.ifindex),
+        Hook::HostIn if outcome.reason == Reason::Service => {
+            at.mark | MARK_HOST << DEFAULT_MARK_MASK.trailing_zeros()
+        }
         Hook::Service | Hook::ToHost if outcome.reason.passes() => at.mark & !DEFAULT_MARK_MASK,
         _ => at.mark,
     }
