@@ -108,12 +108,19 @@ fn networks_differ_in_their_name_and_in_interfaces_only() {
             .map(|item| (item["name"].as_str().unwrap().to_owned(), item["value"].clone()))
             .collect()
     };
-    let (first, differing) = (
-        of("azure-cni"),
-        ["FELIX_INTERFACEPREFIX", "CALICO_AZURE_NETWORKING"],
-    );
+    let differing = ["FELIX_INTERFACEPREFIX", "CALICO_AZURE_NETWORKING"];
+    let flannels = |name: &str| name == "CALICO_AZURE_FLANNEL_ENV";
+    let first = of("azure-cni");
     for network in NETWORKS {
-        for (one, other) in first.iter().zip(of(network)) {
+        let others = of(network);
+        assert_eq!(
+            others.iter().any(|(name, _)| flannels(name)),
+            network == "flannel",
+            "{network}"
+        );
+        let others: Vec<_> = others.into_iter().filter(|(name, _)| !flannels(name)).collect();
+        assert_eq!(first.len(), others.len(), "{network}");
+        for (one, other) in first.iter().zip(others) {
             assert!(
                 differing.contains(&one.0.as_str()) || *one == other,
                 "{network}: {other:?}"

@@ -17,8 +17,9 @@ fn drop_route(table: &mut Value, name: &str) {
     routes.retain(|route| !route["name"].as_str().unwrap().starts_with(name));
 }
 
-/// Of a machine that is gone. Its address is another's, or nobody's.
-fn add_stale(table: &mut Value, name: &str, prefix: &str, hop: &str) {
+/// Of a machine that is gone, named as the cloud provider names routes. Its address is another's, or nobody's.
+fn add_stale(table: &mut Value, node: &str, prefix: &str, hop: &str) {
+    let name = format!("{node}____{}", prefix.replace(['.', '/'], ""));
     let routes = table["properties"]["routes"].as_array_mut().unwrap();
     routes.push(
         json!({"name": name, "properties": {"addressPrefix": prefix, "nextHopType": "VirtualAppliance",
