@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use calico_azure_tests::lab::probe::{self, Prober, Sample};
 use calico_azure_tests::lab::{AgentSpec, Cluster, ClusterSpec, NetNs, PodManifest, Port};
 
-const SOON: Duration = Duration::from_secs(10);
+const SOON: Duration = Duration::from_secs(60);
 const NEVER: Duration = Duration::from_millis(300);
 const TICK: Duration = Duration::from_millis(2);
 const PORTS: [Port; 2] = [Port::Tcp(8080), Port::Udp(8125)];

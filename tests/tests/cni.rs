@@ -13,7 +13,7 @@ use calico_azure_tests::lab::probe;
 use calico_azure_tests::lab::{AgentSpec, Cluster, ClusterSpec, Hold, Plugin, PodManifest, Port, binary};
 use serde_json::{Value, json};
 
-const SOON: Duration = Duration::from_secs(20);
+const SOON: Duration = Duration::from_secs(60);
 /// Less than a second, after which TCP sends a lost SYN again.
 const AT_ONCE: Duration = Duration::from_millis(500);
 const NEVER: Duration = Duration::from_millis(300);

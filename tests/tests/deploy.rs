@@ -14,7 +14,7 @@ use serde_json::{Value, json};
 const NETWORKS: [&str; 4] = ["azure-cni", "udr", "flannel", "host-local"];
 /// Pods' starts are held.
 const HELD: &str = "azure-cni-held";
-const SOON: Duration = Duration::from_secs(20);
+const SOON: Duration = Duration::from_secs(60);
 
 fn manifests() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../deploy/manifests")

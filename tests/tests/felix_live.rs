@@ -13,7 +13,7 @@ use calico_azure_tests::lab::{AgentSpec, AgentStatus, Cluster, ClusterSpec, PodM
 use calico_azure_userspace::dataplane::live::Live;
 use calico_azure_userspace::dataplane::pins::Pins;
 
-const SOON: Duration = Duration::from_secs(15);
+const SOON: Duration = Duration::from_secs(60);
 const AT_ONCE: Duration = Duration::from_millis(300);
 const NODE_PORT: u16 = 7777;
 

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use calico_azure_tests::lab::probe::{self, Kind, Server};
 use calico_azure_tests::lab::{AgentSpec, Cluster, ClusterSpec, NetNs, PodManifest, Port};
 
-const SOON: Duration = Duration::from_secs(15);
+const SOON: Duration = Duration::from_secs(60);
 const PROBE: Duration = Duration::from_millis(300);
 
 const NAMESPACES: &str = "

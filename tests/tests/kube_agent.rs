@@ -8,7 +8,7 @@ use calico_azure_tests::apistand::ApiStand;
 use calico_azure_tests::lab::{Agent, AgentSpec, Cluster, ClusterSpec, PodManifest, Port, probe};
 use serde_json::{Value, json};
 
-const SOON: Duration = Duration::from_secs(20);
+const SOON: Duration = Duration::from_secs(60);
 /// How long a connection may take before it counts as denied.
 const NEVER: Duration = Duration::from_millis(300);
 const CRD: &str = "crd.projectcalico.org/v1";

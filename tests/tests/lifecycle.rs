@@ -13,7 +13,7 @@ use calico_azure_tests::lab::probe;
 use calico_azure_tests::lab::{AgentSpec, Cluster, ClusterSpec, NetNs, PodManifest, Port, binary};
 use calico_azure_userspace::dataplane::pins::Pins;
 
-const SOON: Duration = Duration::from_secs(10);
+const SOON: Duration = Duration::from_secs(60);
 const NEVER: Duration = Duration::from_millis(300);
 const PORT: u16 = 8080;
 

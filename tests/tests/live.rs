@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use calico_azure_tests::lab::{AgentSpec, Cluster, ClusterSpec, PodManifest, Port, binary, probe};
 use serde_json::Value;
 
-const SOON: Duration = Duration::from_secs(10);
+const SOON: Duration = Duration::from_secs(60);
 const NEVER: Duration = Duration::from_millis(300);
 
 const NAMESPACES: &str = "

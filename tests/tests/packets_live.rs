@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use calico_azure_tests::lab::{AgentSpec, Cluster, ClusterSpec, NetNs, PodManifest};
 
-const SOON: Duration = Duration::from_secs(10);
+const SOON: Duration = Duration::from_secs(60);
 const NEVER: Duration = Duration::from_millis(500);
 const SERVED: u16 = 8125;
 /// Policy allows it, and nobody listens.

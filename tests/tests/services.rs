@@ -11,7 +11,7 @@ use calico_azure_tests::lab::{
     binary, plan,
 };
 
-const SOON: Duration = Duration::from_secs(10);
+const SOON: Duration = Duration::from_secs(60);
 const NEVER: Duration = Duration::from_millis(300);
 const WEB: u16 = 8080;
 const HOST: u16 = 9443;

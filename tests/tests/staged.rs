@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use calico_azure_tests::lab::{AgentSpec, Cluster, ClusterSpec, Flow, PodManifest, Port, probe};
 
-const SOON: Duration = Duration::from_secs(10);
+const SOON: Duration = Duration::from_secs(60);
 const NAMESPACE: &str = "{apiVersion: v1, kind: Namespace, metadata: {name: a}}";
 
 /// Enforced: everybody may. Staged: nobody may but `app: other`.

@@ -11,7 +11,7 @@ use calico_azure_tests::lab::{
     AgentSpec, Cluster, ClusterSpec, NetNs, Networking, PodManifest, PodNet, Port,
 };
 
-const SOON: Duration = Duration::from_secs(20);
+const SOON: Duration = Duration::from_secs(60);
 const AT_ONCE: Duration = Duration::from_millis(500);
 const WEB: u16 = 8080;
 const PASSED: &str =

@@ -13,7 +13,7 @@ use calico_azure_tests::lab::probe::{Prober, Sample};
 use calico_azure_tests::lab::{AgentSpec, Cluster, ClusterSpec, NetNs, PodManifest, Port};
 use calico_azure_userspace::dataplane::pins::Pins;
 
-const SOON: Duration = Duration::from_secs(10);
+const SOON: Duration = Duration::from_secs(60);
 const TICK: Duration = Duration::from_millis(2);
 const GRACE: Duration = Duration::from_millis(300);
 const SERVED: u16 = 8125;

@@ -44,7 +44,7 @@ impl Default for ClusterSpec {
             manifests: None,
             agents: None,
             serve: Vec::new(),
-            ready_timeout: Duration::from_secs(20),
+            ready_timeout: Duration::from_secs(60),
         }
     }
 }
