@@ -2,12 +2,11 @@
 //! counters that each packet moves.
 
 use anyhow::Result;
-use calico_azure_ebpf::abi::{CounterKey, CounterValue, Hook, Reason};
+use calico_azure_ebpf::abi::Reason;
 use calico_azure_tests::harness::hosts::*;
 use calico_azure_tests::harness::packet::{ACK, Frame, SYN};
-use calico_azure_tests::harness::scenario::{A, Bench, FABRIC, TUNNEL, address, rule};
+use calico_azure_tests::harness::scenario::{A, Bench, TUNNEL, address, rule};
 use calico_azure_userspace::model::{Action, Failsafe, FelixConfiguration, HostRole, Resource, Rule};
-use calico_azure_userspace::policy::Event;
 
 #[test]
 fn without_a_host_endpoint_nothing_is_restricted() -> Result<()> {
@@ -370,102 +369,6 @@ fn a_reply_to_what_was_masqueraded_does_not_make_it_the_hosts_own() -> Result<()
     for v6 in [false, true] {
         let mut at = At0 { bench: &mut bench };
         at.comes_in(&ack(v6), Reason::PolicyAllow)?;
-    }
-    Ok(())
-}
-
-/// Runs the XDP program, whose packets come in by the loopback interface; only a drop is counted, once.
-#[track_caller]
-fn early(bench: &mut Bench, frame: &[u8], denied: bool) -> Result<()> {
-    let before = bench.harness.dataplane.io_ref().maps().counters()?;
-    let (totals, drops) = (before.totals()?, before.drops()?);
-    let passes = bench.harness.dataplane.io().run_untracked(frame)?;
-    assert_eq!(passes, !denied);
-    let after = bench.harness.dataplane.io_ref().maps().counters()?;
-    let bytes = u64::try_from(frame.len())?;
-    let moved = |packets: u64| CounterValue {
-        packets,
-        bytes: packets * bytes,
-    };
-    let (mut expected_totals, mut expected_drops) = (totals, drops);
-    if denied {
-        let (hook, reason) = (Hook::Untracked, Reason::PolicyDeny);
-        let key = CounterKey {
-            ifindex: 1,
-            hook: hook as u16,
-            reason: u16::from(reason as u8),
-        };
-        for counter in [
-            expected_totals.entry((hook, reason)).or_default(),
-            expected_drops.entry(key).or_default(),
-        ] {
-            let one = moved(1);
-            counter.packets += one.packets;
-            counter.bytes += one.bytes;
-        }
-    }
-    assert_eq!(
-        (after.totals()?, after.drops()?),
-        (expected_totals, expected_drops)
-    );
-    Ok(())
-}
-
-#[test]
-fn xdp_drops_what_untracked_policy_denies_and_nothing_else() -> Result<()> {
-    let with = |resources: Vec<Resource>| {
-        let mut store = cluster(resources);
-        let mut interfaces = store.interfaces().clone();
-        let eth0 = interfaces.by_ifindex.remove(&FABRIC).unwrap_or_default();
-        interfaces.by_ifindex.insert(1, eth0);
-        store.apply(Event::Interfaces(interfaces));
-        store
-    };
-    let normal = || of_host("n", HostRole::Normal, deny_all(), deny_all());
-    let mut bench = Bench::new("hostxdp", &with(vec![host("eth0"), normal()]))?;
-    for v6 in [false, true] {
-        early(&mut bench, &tcp("outside", "node", v6, 1000, 81).bytes(), false)?;
-    }
-    let rules = Some(vec![
-        rule(Action::Allow, Some(UDP), &[(7, 7)]),
-        Rule {
-            index: 1,
-            ..rule(Action::Deny, Some(UDP), &[])
-        },
-        Rule {
-            index: 2,
-            ..rule(Action::Deny, Some(TCP), &[(22, 80)])
-        },
-    ]);
-    let untracked = of_host("u", HostRole::Untracked, rules, None);
-    bench.apply(&with(vec![host("eth0"), normal(), untracked]))?;
-    for v6 in [false, true] {
-        let mut is_denied = |frame: Frame, denied| early(&mut bench, &frame.bytes(), denied);
-        is_denied(packet("outside", "node", v6, UDP, (1000, 7)), false)?;
-        is_denied(packet("outside", "node", v6, UDP, (1000, 8)), true)?;
-        is_denied(packet("outside", "a", v6, UDP, (1000, 8)), true)?;
-        is_denied(tcp("outside", "node", v6, 1000, 80), true)?;
-        // Whatever is remembered: nothing is.
-        is_denied(tcp("outside", "node", v6, 1000, 80).flags(ACK), true)?;
-        // What untracked policy does not decide is for the others.
-        is_denied(tcp("outside", "node", v6, 1000, 81), false)?;
-        // Failsafe ports are the host's only, and so are answers to its questions.
-        is_denied(tcp("outside", "node", v6, 1000, 22), false)?;
-        is_denied(tcp("outside", "a", v6, 1000, 22), true)?;
-        is_denied(packet("outside", "node", v6, UDP, (53, 1000)), false)?;
-        let later = Frame {
-            fragment: Some((7, 9, false)),
-            payload: 64,
-            ..packet("outside", "node", v6, UDP, (1000, 8))
-        };
-        is_denied(later, false)?;
-    }
-    let azure = Frame::new("168.63.129.16".parse()?, address("node", false), UDP, 1000, 8);
-    early(&mut bench, &azure.bytes(), false)?;
-    // What cannot be read is dropped, with its reason, by the program after this one.
-    let whole = packet("outside", "node", false, UDP, (1000, 8)).bytes();
-    for length in 14..42 {
-        early(&mut bench, &whole[..length], false)?;
     }
     Ok(())
 }

@@ -1,8 +1,10 @@
 //! The eBPF object, then the userspace programs that embed it.
 
-use std::process::ExitCode;
+use std::path::PathBuf;
+use std::process::{Command, ExitCode};
 
 use crate::ebpf;
+use crate::image::Shipped;
 use crate::process;
 use crate::setup::toolchain::Toolchain;
 use crate::setup::{self, Need};
@@ -20,7 +22,7 @@ pub(crate) fn run(ui: &Ui, ws: &Workspace, debug: bool, bpf_log: bool) -> anyhow
         ebpf::build(ui, ws, &toolchain, Object::Log)?;
     }
     ebpf::build(ui, ws, &toolchain, Object::Default)?;
-    userspace(ui, ws, debug)?;
+    userspace(ui, ws, &if debug { How::Debug } else { How::Release })?;
     Ok(ExitCode::SUCCESS)
 }
 
@@ -28,24 +30,52 @@ pub(crate) fn run(ui: &Ui, ws: &Workspace, debug: bool, bpf_log: bool) -> anyhow
 pub(crate) fn all(ui: &Ui, ws: &Workspace) -> anyhow::Result<Toolchain> {
     let toolchain = setup::run(ui, ws, Need::Everything)?;
     ebpf::build(ui, ws, &toolchain, Object::Default)?;
-    userspace(ui, ws, false)?;
+    userspace(ui, ws, &How::Release)?;
     Ok(toolchain)
 }
 
+/// How userspace programs are built.
+#[derive(Clone, Debug)]
+pub(crate) enum How {
+    Debug,
+    Release,
+    /// As the program of an image.
+    Shipped(Shipped),
+}
+
+impl How {
+    pub(crate) fn apply(&self, cargo: &mut Command) {
+        match self {
+            Self::Debug => {}
+            Self::Release => {
+                cargo.arg("--release");
+            }
+            Self::Shipped(shipped) => shipped.apply(cargo),
+        }
+    }
+
+    /// Where cargo puts a program.
+    pub(crate) fn program(&self, ws: &Workspace, name: &str) -> PathBuf {
+        match self {
+            Self::Debug => ws.program(name, true),
+            Self::Release => ws.program(name, false),
+            Self::Shipped(shipped) => shipped.program(ws, name),
+        }
+    }
+}
+
 /// The agent, the demo and the benchmarks.
-pub(crate) fn userspace(ui: &Ui, ws: &Workspace, debug: bool) -> anyhow::Result<()> {
+pub(crate) fn userspace(ui: &Ui, ws: &Workspace, how: &How) -> anyhow::Result<()> {
     let step = ui.step("building the agent and the test programs");
     let mut cargo = process::cargo(&ws.root);
     cargo
         .args(["build", "--package", AGENT, "--package", TESTS, "--bins"])
         .args(ws.locked());
-    if !debug {
-        cargo.arg("--release");
-    }
+    how.apply(&mut cargo);
     if !process::visible(&mut cargo)? {
         step.failed();
         anyhow::bail!("the userspace programs do not build; the compiler's messages are above");
     }
-    step.done(&ws.program("calico-azure", debug).display().to_string());
+    step.done(&how.program(ws, BINARY).display().to_string());
     Ok(())
 }

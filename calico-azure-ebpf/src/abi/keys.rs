@@ -142,8 +142,10 @@ abi_struct! {
         pub adopt_until: u32,
         /// Events that each processor may record in a window of `RECORD_WINDOW`; 0: all.
         pub records: u32,
+        /// Source ports from here on make no difference to what untracked policy and failsafe ports say of what comes in; 0: each may.
+        pub alike_from: u16,
         /// Zero.
-        pub reserved: u32,
+        pub reserved: u16,
     }
 }
 

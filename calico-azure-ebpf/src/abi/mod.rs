@@ -6,6 +6,7 @@
 
 mod conntrack;
 mod counters;
+mod denied;
 mod host;
 mod keys;
 mod names;
@@ -16,6 +17,7 @@ pub mod word;
 
 pub use conntrack::*;
 pub use counters::*;
+pub use denied::*;
 pub use host::*;
 pub use keys::*;
 pub use names::*;

@@ -100,6 +100,8 @@ pub mod map {
     pub const TOTALS: &str = "TOTALS";
     /// Per-CPU array of one `Budget`.
     pub const BUDGET: &str = "BUDGET";
+    /// Per-CPU array of `Denied`, by `Denied::place`.
+    pub const DENIED: &str = "DENIED";
     /// Ring buffer of `Event`.
     pub const EVENTS: &str = "EVENTS";
 }

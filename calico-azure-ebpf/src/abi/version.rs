@@ -9,7 +9,7 @@ pub trait Layout {
 }
 
 /// Bumped by hand when the meaning of bytes changes without their layout changing.
-pub const ABI_REVISION: u64 = 9;
+pub const ABI_REVISION: u64 = 10;
 
 /// The same for conntrack entries alone: an agent with another layout takes over those of an earlier one if this and their
 /// layout did not change.
@@ -42,9 +42,9 @@ const fn mix(a: u64, b: u64) -> u64 {
 /// The hash over every struct of the contract and [`ABI_REVISION`].
 pub const LAYOUT_HASH: u64 = {
     use super::{
-        Budget, CidrClass, Config, CounterKey, CounterValue, CtKey4, CtKey6, CtValue, Endpoint, Event,
-        FragKey4, FragKey6, FragValue, HostEndpoint, OwnerKey4, OwnerKey6, PolicyKey, PortKey, PrefixKey4,
-        PrefixKey6, ServiceKey4, ServiceKey6,
+        Budget, CidrClass, Config, CounterKey, CounterValue, CtKey4, CtKey6, CtValue, Denied, Endpoint,
+        Event, FragKey4, FragKey6, FragValue, HostEndpoint, OwnerKey4, OwnerKey6, PolicyKey, PortKey,
+        PrefixKey4, PrefixKey6, ServiceKey4, ServiceKey6,
     };
     let hashes = [
         ABI_REVISION,
@@ -56,6 +56,7 @@ pub const LAYOUT_HASH: u64 = {
         CtKey4::HASH,
         CtKey6::HASH,
         CtValue::HASH,
+        Denied::HASH,
         Endpoint::HASH,
         Event::HASH,
         FragKey4::HASH,

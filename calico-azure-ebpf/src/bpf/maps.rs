@@ -6,9 +6,9 @@ use aya_ebpf::btf_maps::{
 use aya_ebpf::macros::btf_map;
 
 use crate::abi::{
-    Budget, CidrClass, Config, CounterKey, CounterValue, CtKey4, CtKey6, CtValue, Endpoint, FragKey4,
-    FragKey6, FragValue, HostEndpoint, OwnerKey4, OwnerKey6, PolicyKey, PortKey, ServiceKey4, ServiceKey6,
-    TOTALS_LEN, calls, socket_calls,
+    Budget, CidrClass, Config, CounterKey, CounterValue, CtKey4, CtKey6, CtValue, DENIED_LEN, Denied,
+    Endpoint, FragKey4, FragKey6, FragValue, HostEndpoint, OwnerKey4, OwnerKey6, PolicyKey, PortKey,
+    ServiceKey4, ServiceKey6, TOTALS_LEN, calls, socket_calls,
 };
 
 /// `BPF_F_NO_PREALLOC`: tables that are mostly empty take memory as they fill.
@@ -68,5 +68,7 @@ pub(super) static DROPS: PerCpuHashMap<CounterKey, CounterValue, 16_384, SPARSE>
 pub(super) static TOTALS: PerCpuArray<CounterValue, { TOTALS_LEN as usize }> = PerCpuArray::new();
 #[btf_map]
 pub(super) static BUDGET: PerCpuArray<Budget, 1> = PerCpuArray::new();
+#[btf_map]
+pub(super) static DENIED: PerCpuArray<Denied, { DENIED_LEN as usize }> = PerCpuArray::new();
 #[btf_map]
 pub(super) static EVENTS: RingBuf<(), 1_048_576> = RingBuf::new();

@@ -7,14 +7,14 @@ use aya_ebpf::helpers::{bpf_jiffies64, bpf_ktime_get_ns};
 
 use super::ctx::opaque;
 use super::maps::{
-    BUDGET, CIDR4, CIDR6, CLASS4, CLASS6, CONFIG, CT_EST4, CT_EST6, CT_HALF4, CT_HALF6, DROPS, ENDPOINTS,
-    EVENTS, FRAGS4, FRAGS6, HOSTS, MARKS, OWNERS4, OWNERS6, POLICY, PORTS, ROUTES4, ROUTES6, SERVICES4,
-    SERVICES6, TOTALS,
+    BUDGET, CIDR4, CIDR6, CLASS4, CLASS6, CONFIG, CT_EST4, CT_EST6, CT_HALF4, CT_HALF6, DENIED, DROPS,
+    ENDPOINTS, EVENTS, FRAGS4, FRAGS6, HOSTS, MARKS, OWNERS4, OWNERS6, POLICY, PORTS, ROUTES4, ROUTES6,
+    SERVICES4, SERVICES6, TOTALS,
 };
 use crate::abi::{
-    Budget, CONFIG_LOG_ALLOWED, Config, CounterKey, CounterValue, CtKey4, CtKey6, CtValue, Event, FragKey4,
-    FragKey6, FragValue, HOST_SETS, Hook, LEG_OUT, OwnerKey4, OwnerKey6, PolicyKey, PortKey, RECORD_WINDOW,
-    Reason, ServiceKey4, ServiceKey6, TOTALS_LOST_EVENTS,
+    Budget, CONFIG_LOG_ALLOWED, Config, CounterKey, CounterValue, CtKey4, CtKey6, CtValue, Denied, Event,
+    FragKey4, FragKey6, FragValue, HOST_SETS, Hook, LEG_OUT, OwnerKey4, OwnerKey6, PolicyKey, PortKey,
+    RECORD_WINDOW, Reason, ServiceKey4, ServiceKey6, TOTALS_LOST_EVENTS,
 };
 use crate::packet::{Family, Network, Packet, Transport, V4, V6};
 use crate::verdict::{CtTable, FamilyTables, Outcome, Tables};
@@ -107,6 +107,22 @@ impl Tables for KernelTables {
     #[inline(always)]
     fn port(&self, key: &PortKey) -> Option<u64> {
         PORTS.get_ptr(key).map(once)
+    }
+
+    #[inline(always)]
+    fn denied(&self, asked: &Denied) -> Option<(u32, bool)> {
+        let denied = DENIED.get_ptr(asked.place())?;
+        // SAFETY: this CPU's copy of a live map value; only the program that this is part of writes it, which no other run interrupts.
+        let denied = unsafe { &*denied };
+        denied.is_same(asked).then_some((denied.rule, denied.log != 0))
+    }
+
+    #[inline(always)]
+    fn set_denied(&self, denied: &Denied) {
+        if let Some(place) = DENIED.get_ptr_mut(denied.place()) {
+            // SAFETY: as above.
+            unsafe { *place = *denied };
+        }
     }
 
     // As `record` below.

@@ -17,10 +17,10 @@
 
 use super::workload::{code, done};
 use super::{AllTables, FamilyTables, Outcome, Tables};
-use super::{host, tunnel};
+use super::{host, tunnel, untracked};
 use crate::abi::{ANY_PORT, ANY_PROTOCOL, Config, Hook, MARK_HOST, Reason, route};
 use crate::packet::vlan::behind_tags;
-use crate::packet::{Family, Network, Packet, Transport, V4, V6, ethertype, protocol};
+use crate::packet::{Family, Network, Packet, Transport, V4, V6, ethertype, fragment, protocol};
 
 /// A packet that arrives from the fabric.
 #[inline(always)]
@@ -47,9 +47,7 @@ fn whole<P: Packet, T: AllTables>(packet: &P, tables: &T, hook: Hook) -> Outcome
 /// [`from_fabric`] would not drop, and leaves to it what passes.
 #[inline(always)]
 pub fn untracked<P: Packet, T: AllTables>(packet: &P, tables: &T) -> Outcome {
-    if let Some(config) = tables.config().filter(|config| config.epoch != 0)
-        && host::has_untracked(tables, config, packet.ifindex())
-    {
+    if let Some(config) = tables.config().filter(|config| config.epoch != 0) {
         match behind_tags(packet) {
             Ok((ethertype::IPV4, start)) => return early::<V4, P, T>(packet, tables, config, start),
             Ok((ethertype::IPV6, start)) => return early::<V6, P, T>(packet, tables, config, start),
@@ -71,10 +69,13 @@ fn early<F: Family, P: Packet, T: Tables + FamilyTables<F>>(
         // `from_fabric` says why.
         return pass;
     };
-    if F::is_link_control(packet, &network, false) {
+    if F::is_link_control(packet, &network, false) || network.fragment == fragment::LATER {
         return pass;
     }
-    let Some((outcome, transport)) = host::untracked(packet, tables, config, &network) else {
+    let Ok(transport) = network.transport(packet) else {
+        return pass;
+    };
+    let Some(outcome) = untracked::judge(packet, tables, config, &network, transport) else {
         return pass;
     };
     tables.record(Hook::Untracked, packet, &network, &transport, outcome);

@@ -26,7 +26,7 @@ use super::related::{Quoted, quote_at_host};
 use super::workload::done;
 use super::{FamilyTables, Outcome, Tables};
 use crate::abi::{CLASS_DEFAULT_V4, CT_FORWARDED, Config, LEG_IN, LEG_OUT, Reason, host_set, route, word};
-use crate::packet::{Family, Network, Packet, Transport, fragment, protocol};
+use crate::packet::{Family, Network, Packet, Transport, protocol};
 
 /// A packet at a host endpoint.
 pub(super) struct AtHost<F: Family> {
@@ -152,51 +152,9 @@ pub(super) fn judge<F: Family, P: Packet, T: Tables + FamilyTables<F>>(
     }
 }
 
-/// What untracked policy denies at an interface, `None` for everything else: for XDP, which only hastens what
-/// `from_fabric` would do.
-#[inline(always)]
-pub(super) fn untracked<F: Family, P: Packet, T: Tables + FamilyTables<F>>(
-    packet: &P,
-    tables: &T,
-    config: &Config,
-    network: &Network<F>,
-) -> Option<(Outcome, Transport)> {
-    if network.fragment == fragment::LATER {
-        return None;
-    }
-    let transport = network.transport(packet).ok()?;
-    let local = tables.route(network.dst) & route::LOCAL_HOST != 0 || F::is_multicast(network.dst);
-    let local = P::opaque(u64::from(local)) != 0;
-    if local
-        && (is_platform(network, &transport) || is_tunnel(tables, config, network, &transport, network.src))
-    {
-        return None;
-    }
-    let known = Known {
-        transport,
-        protocol: network.protocol,
-        blind: false,
-    };
-    let place = u64::from(packet.ifindex()) | u64::from(LEG_OUT) << 32 | u64::from(local) << 33;
-    let decision = ask_untracked(tables, config.epoch, network, &known, place);
-    if word::decision_goes_on(decision) {
-        return None;
-    }
-    let outcome = outcome(decision);
-    (!outcome.reason.passes()).then_some((outcome, transport))
-}
-
-/// Whether untracked policy has a say in what comes in by an interface.
-#[inline(always)]
-pub(super) fn has_untracked<T: Tables>(tables: &T, config: &Config, ifindex: u32) -> bool {
-    tables
-        .host(ifindex, host_set::UNTRACKED)
-        .is_some_and(|sets| word::slot(sets, config.epoch) != 0)
-}
-
 /// What the host cannot do without on Azure.
 #[inline(always)]
-fn is_platform<F: Family>(network: &Network<F>, transport: &Transport) -> bool {
+pub(super) fn is_platform<F: Family>(network: &Network<F>, transport: &Transport) -> bool {
     const WIRESERVER: u32 = 0xa83f_8110;
     const METADATA: u32 = 0xa9fe_a9fe;
     let is_v4 = F::DEFAULT_CLASS == CLASS_DEFAULT_V4;
@@ -209,7 +167,7 @@ fn is_platform<F: Family>(network: &Network<F>, transport: &Transport) -> bool {
 
 /// The tunnel to or from another node, which carries pods' packets: those are judged where it ends.
 #[inline(always)]
-fn is_tunnel<F: Family, T: FamilyTables<F>>(
+pub(super) fn is_tunnel<F: Family, T: FamilyTables<F>>(
     tables: &T,
     config: &Config,
     network: &Network<F>,
@@ -323,7 +281,7 @@ fn served<F: Family, T: FamilyTables<F> + Tables>(
 /// What untracked policy decides: nothing, if it says nothing or a failsafe port comes first. `place` is the interface,
 /// above it the leg, above that whether the packet is of the host itself.
 #[cfg_attr(target_arch = "bpf", inline(never))]
-fn ask_untracked<F: Family, T: Tables + FamilyTables<F>>(
+pub(super) fn ask_untracked<F: Family, T: Tables + FamilyTables<F>>(
     tables: &T,
     epoch: u32,
     network: &Network<F>,

@@ -45,6 +45,7 @@ pub mod reset;
 pub mod service;
 pub mod tables;
 mod tunnel;
+mod untracked;
 pub mod workload;
 
 pub use entry::timeout;

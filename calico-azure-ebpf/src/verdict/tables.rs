@@ -1,7 +1,7 @@
 //! The tables that verdicts read, as traits: eBPF maps in the kernel, ordinary maps on the host.
 
 use super::Outcome;
-use crate::abi::{Config, CtValue, FragValue, Hook, PolicyKey, PortKey};
+use crate::abi::{Config, CtValue, Denied, FragValue, Hook, PolicyKey, PortKey};
 use crate::packet::{Family, Network, Packet, Transport, V4, V6};
 
 /// Which of a family's two conntrack tables.
@@ -46,6 +46,10 @@ pub trait Tables {
     fn policy(&self, key: &PolicyKey) -> Option<u64>;
     /// Decision word.
     fn port(&self, key: &PortKey) -> Option<u64>;
+    /// The rule that untracked policy denied the same by, on this processor and in this epoch, and whether a `Log` rule matched.
+    fn denied(&self, asked: &Denied) -> Option<(u32, bool)>;
+    /// Remembers what untracked policy denied.
+    fn set_denied(&self, denied: &Denied);
     /// Counts, and records an event where one is due, for a packet whose addresses could not be read or matter not.
     fn record_bare<P: Packet>(&self, hook: Hook, packet: &P, outcome: Outcome);
 }

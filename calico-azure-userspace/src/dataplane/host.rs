@@ -6,8 +6,8 @@ use std::collections::HashMap;
 use std::hash::Hash;
 
 use calico_azure_ebpf::abi::{
-    CidrClass, Config, CtKey4, CtKey6, CtValue, FragKey4, FragKey6, FragValue, Hook, LEG_OUT, OwnerKey4,
-    OwnerKey6, PolicyKey, PortKey, PrefixKey4, PrefixKey6, Reason, ServiceKey4, ServiceKey6,
+    CidrClass, Config, CtKey4, CtKey6, CtValue, Denied, FragKey4, FragKey6, FragValue, Hook, LEG_OUT,
+    OwnerKey4, OwnerKey6, PolicyKey, PortKey, PrefixKey4, PrefixKey6, Reason, ServiceKey4, ServiceKey6,
 };
 use calico_azure_ebpf::packet::{Network, Packet, Transport, V4, V6};
 use calico_azure_ebpf::verdict::{CtTable, FamilyTables, Outcome, Tables};
@@ -25,6 +25,7 @@ pub struct HostTables {
     pub full: Cell<bool>,
     /// Packets by hook and reason.
     pub counters: RefCell<HashMap<(Hook, Reason), u64>>,
+    denied: RefCell<HashMap<u32, Denied>>,
     flows4: Flows<CtKey4, FragKey4>,
     flows6: Flows<CtKey6, FragKey6>,
 }
@@ -147,6 +148,18 @@ impl Tables for HostTables {
 
     fn port(&self, key: &PortKey) -> Option<u64> {
         self.image.ports.get(key).copied()
+    }
+
+    fn denied(&self, asked: &Denied) -> Option<(u32, bool)> {
+        let denied = self.denied.borrow();
+        let denied = denied
+            .get(&asked.place())
+            .filter(|denied| denied.is_same(asked))?;
+        Some((denied.rule, denied.log != 0))
+    }
+
+    fn set_denied(&self, denied: &Denied) {
+        self.denied.borrow_mut().insert(denied.place(), *denied);
     }
 
     fn record_bare<P: Packet>(&self, hook: Hook, _packet: &P, outcome: Outcome) {

@@ -8,9 +8,9 @@ use std::time::Duration;
 use aya::Ebpf;
 use aya::maps::Map;
 use calico_azure_ebpf::abi::{
-    Budget, CidrClass, Config, CounterKey, CounterValue, CtKey4, CtKey6, CtValue, Endpoint, FragKey4,
-    FragKey6, FragValue, HostEndpoint, OwnerKey4, OwnerKey6, Pod, PolicyKey, PortKey, PrefixKey4, PrefixKey6,
-    ServiceKey4, ServiceKey6, TOTALS_LEN, calls, map, socket_calls,
+    Budget, CidrClass, Config, CounterKey, CounterValue, CtKey4, CtKey6, CtValue, DENIED_LEN, Denied,
+    Endpoint, FragKey4, FragKey6, FragValue, HostEndpoint, OwnerKey4, OwnerKey6, Pod, PolicyKey, PortKey,
+    PrefixKey4, PrefixKey6, ServiceKey4, ServiceKey6, TOTALS_LEN, calls, map, socket_calls,
 };
 
 use super::clock;
@@ -83,6 +83,7 @@ pub(super) fn specs(sizes: Sizes) -> Vec<Spec> {
         spec::<CounterKey, CounterValue>(map::DROPS, PERCPU_HASH, 16_384),
         spec::<u32, CounterValue>(map::TOTALS, PERCPU_ARRAY, TOTALS_LEN),
         spec::<u32, Budget>(map::BUDGET, PERCPU_ARRAY, 1),
+        spec::<u32, Denied>(map::DENIED, PERCPU_ARRAY, DENIED_LEN),
         Spec {
             name: map::EVENTS,
             kind: RINGBUF,

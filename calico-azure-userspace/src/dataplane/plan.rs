@@ -10,7 +10,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use calico_azure_ebpf::abi::{
     CLASS_DEFAULT_V4, CLASS_DEFAULT_V6, CidrClass, Config, Endpoint, HOST_SETS, HostEndpoint, Pod,
-    next_epoch, word,
+    next_epoch, route, word,
 };
 
 use super::clock;
@@ -133,7 +133,9 @@ pub fn plan_change(
     );
 
     let Planner {
-        mut plan, changed, ..
+        mut plan,
+        mut changed,
+        ..
     } = planner;
     let Settings {
         flags,
@@ -144,6 +146,8 @@ pub fn plan_change(
         adopt_until,
         records,
     } = settings;
+    // As at `routes`.
+    changed |= (tunnel_port, desired.alike_from) != (actual.config.tunnel_port, actual.config.alike_from);
     let wanted = Config {
         epoch: if changed { next } else { actual.config.epoch },
         flags,
@@ -154,6 +158,7 @@ pub fn plan_change(
         tunnel_port,
         adopt_until,
         records,
+        alike_from: desired.alike_from,
         reserved: 0,
     };
     if wanted != actual.config {
@@ -464,6 +469,10 @@ impl Planner {
                 (None, None) => {}
                 (Some(_), None) => self.plan.settle.push(Op::remove(table, &key)),
                 (held, Some(bits)) if held != Some(&bits) => {
+                    // What was denied before must not be denied because it was (`verdict::untracked`). Addresses are whole
+                    // prefixes, so that none comes to light where a longer one goes.
+                    let new = bits & !held.copied().unwrap_or(0);
+                    self.changed |= new & (route::LOCAL_HOST | route::REMOTE_HOST) != 0;
                     self.plan.prepare.push(Op::put(table, &key, &bits));
                 }
                 _ => {}

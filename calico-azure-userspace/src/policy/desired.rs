@@ -42,6 +42,8 @@ pub struct Desired {
     /// Prefix → `abi::route` bits.
     pub routes4: BTreeMap<Prefix4, u32>,
     pub routes6: BTreeMap<Prefix6, u32>,
+    /// `abi::Config::alike_from`.
+    pub alike_from: u16,
 }
 
 impl Desired {

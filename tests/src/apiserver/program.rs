@@ -198,11 +198,11 @@ fn find(program: &'static str, variable: &'static str) -> Result<PathBuf> {
         Some(path) => PathBuf::from(path),
         None => {
             let exe = std::env::current_exe().map_err(ApiError::io("this program's path"))?;
-            // target/release/demo, target/debug/deps/apiserver-…
+            // target/release/demo, target/x86_64-unknown-linux-gnu/image/deps/apiserver-…
             let candidates: Vec<PathBuf> = exe
                 .ancestors()
                 .skip(1)
-                .take(4)
+                .take(5)
                 .map(|dir| dir.join("tools/apiserver").join(program))
                 .collect();
             let found = candidates

@@ -15,6 +15,7 @@ use crate::setup::{self, Need};
 use crate::term::Ui;
 use crate::workspace::{Object, Workspace};
 use crate::{build, ebpf};
+pub(crate) use program::Shipped;
 
 /// What the image's program runs on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]

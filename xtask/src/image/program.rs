@@ -1,6 +1,7 @@
-//! The program of an image: linked statically, stripped, without this machine's paths.
+//! The program of an image: linked statically, stripped, without this machine's paths. Tests are built alike, and test what is shipped.
 
 use std::path::{Path, PathBuf};
+use std::process::Command;
 
 use anyhow::{Context as _, bail};
 
@@ -14,36 +15,79 @@ use crate::workspace::Workspace;
 /// What a static program is built for, the better first: musl's resolver needs no files of the system's.
 const LIBCS: [&str; 2] = ["musl", "gnu"];
 
+/// How a program is built that is to be shipped.
+#[derive(Clone, Debug)]
+pub(crate) struct Shipped {
+    target: String,
+    /// The C compiler, because ring is C in part.
+    compiler: String,
+    /// Whether it links, too.
+    links: bool,
+    flags: String,
+}
+
+impl Shipped {
+    /// For an image.
+    fn new(ui: &Ui, ws: &Workspace, arch: Arch) -> anyhow::Result<Self> {
+        let target = target(arch)?;
+        let is_native = arch.name() == std::env::consts::ARCH;
+        let compiler = match (is_native, target.ends_with("musl")) {
+            (true, true) => "musl-gcc".to_owned(),
+            (true, false) => "cc".to_owned(),
+            (false, _) => format!("{}-linux-gnu-gcc", arch.name()),
+        };
+        setup::c_compiler(ui, ws, &compiler)?;
+        Ok(Self {
+            links: !is_native || target.ends_with("gnu"),
+            flags: flags(&ws.root),
+            target,
+            compiler,
+        })
+    }
+
+    /// For this machine's tests: where images are of the same libc, they share all that is compiled.
+    pub(crate) fn for_tests(ws: &Workspace) -> Self {
+        Self {
+            target: format!("{}-unknown-linux-gnu", std::env::consts::ARCH),
+            compiler: "cc".into(),
+            links: true,
+            flags: flags(&ws.root),
+        }
+    }
+
+    /// Says so to a `cargo build` or `cargo test`.
+    pub(crate) fn apply(&self, cargo: &mut Command) {
+        let variable = self.target.replace('-', "_");
+        cargo
+            .args(["--profile", "image", "--target", &self.target])
+            .env("RUSTFLAGS", &self.flags)
+            .env(format!("CC_{variable}"), &self.compiler);
+        if self.links {
+            let linker = format!("CARGO_TARGET_{}_LINKER", variable.to_uppercase());
+            cargo.env(linker, &self.compiler);
+        }
+    }
+
+    /// Where cargo puts such a program.
+    pub(crate) fn program(&self, ws: &Workspace, name: &str) -> PathBuf {
+        ws.target.join(&self.target).join("image").join(name)
+    }
+}
+
 pub(super) fn build(ui: &Ui, ws: &Workspace, arch: Arch) -> anyhow::Result<PathBuf> {
-    let target = target(arch)?;
-    let is_native = arch.name() == std::env::consts::ARCH;
-    // ring is C in part.
-    let compiler = match (is_native, target.ends_with("musl")) {
-        (true, true) => "musl-gcc".to_owned(),
-        (true, false) => "cc".to_owned(),
-        (false, _) => format!("{}-linux-gnu-gcc", arch.name()),
-    };
-    setup::c_compiler(ui, ws, &compiler)?;
+    let shipped = Shipped::new(ui, ws, arch)?;
     let mut cargo = process::cargo(&ws.root);
-    let variable = target.replace('-', "_");
     cargo
         .args(["build", "--package", build::AGENT, "--bin", build::BINARY])
-        .args(["--profile", "image", "--target", &target])
-        .args(ws.locked())
-        .env("RUSTFLAGS", flags(&ws.root))
-        .env(format!("CC_{variable}"), &compiler);
-    if !is_native || target.ends_with("gnu") {
-        cargo.env(
-            format!("CARGO_TARGET_{}_LINKER", variable.to_uppercase()),
-            &compiler,
-        );
-    }
+        .args(ws.locked());
+    shipped.apply(&mut cargo);
+    let target = &shipped.target;
     let step = ui.step(format!("building a static {} for {target}", build::BINARY));
     if !process::visible(&mut cargo)? {
         step.failed();
         bail!("the program does not build for {target}; the compiler's messages are above");
     }
-    let program = ws.target.join(&target).join("image").join(build::BINARY);
+    let program = shipped.program(ws, build::BINARY);
     step.done(&program.display().to_string());
     Ok(program)
 }

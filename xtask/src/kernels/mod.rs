@@ -13,6 +13,8 @@ use anyhow::{Context as _, ensure};
 use serde_json::Value;
 
 use self::image::Image;
+use crate::build::How;
+use crate::image::Shipped;
 use crate::process;
 use crate::setup::{self, Need};
 use crate::term::Ui;
@@ -80,8 +82,9 @@ pub(crate) fn run(ui: &Ui, ws: &Workspace, kernels: &[Kernel]) -> anyhow::Result
     let toolchain = setup::run(ui, ws, Need::Everything)?;
     setup::virtual_machines(ui, ws)?;
     ebpf::build(ui, ws, &toolchain, Object::Default)?;
-    build::userspace(ui, ws, false)?;
-    let programs = programs(ui, ws)?;
+    let how = How::Shipped(Shipped::for_tests(ws));
+    build::userspace(ui, ws, &how)?;
+    let programs = programs(ui, ws, &how)?;
     let dir = ws.target.join("kernels");
     let mut archive = debian::Kernels::open(ui, &dir)?;
     let mut all = Vec::new();
@@ -133,25 +136,20 @@ fn plan(kernel: Kernel) -> Vec<(&'static str, String)> {
 }
 
 /// Builds what runs in the machines: names and paths, the guest first.
-fn programs(ui: &Ui, ws: &Workspace) -> anyhow::Result<Vec<(String, PathBuf)>> {
+fn programs(ui: &Ui, ws: &Workspace, how: &How) -> anyhow::Result<Vec<(String, PathBuf)>> {
     let step = ui.step("building the tests for other kernels");
     let mut cargo = process::cargo(&ws.root);
     cargo
-        .args([
-            "test",
-            "--release",
-            "--no-run",
-            "--message-format=json",
-            "--quiet",
-        ])
+        .args(["test", "--no-run", "--message-format=json", "--quiet"])
         .args(ws.locked())
         .args(["--package", build::TESTS]);
     for name in TESTS {
         cargo.args(["--test", name]);
     }
+    how.apply(&mut cargo);
     let messages = process::capture(&mut cargo)?;
-    let mut found = vec![("guest".to_owned(), ws.program("guest", false))];
-    found.push(("bench".to_owned(), ws.program("bench", false)));
+    let mut found = vec![("guest".to_owned(), how.program(ws, "guest"))];
+    found.push(("bench".to_owned(), how.program(ws, "bench")));
     for name in TESTS {
         let path = executable(&messages, name).with_context(|| format!("cargo built no test {name}"))?;
         found.push((name.to_owned(), path));

@@ -1,21 +1,24 @@
 //! Runs every check and every test, then says in one place what passed and what did not.
 
 mod counts;
+mod leftovers;
+mod programs;
 
-use std::io::{BufRead as _, BufReader, Write as _};
-use std::process::{Command, ExitCode, Stdio};
+use std::io::Write as _;
+use std::process::ExitCode;
 
-use anyhow::Context as _;
-
-use self::counts::{Counts, Outcome, Report};
+use self::counts::{Outcome, Report};
+use self::programs::Step;
+use crate::build::How;
+use crate::image::Shipped;
 use crate::kernels::Kernel;
 use crate::setup::{self, Need};
 use crate::term::Ui;
 use crate::workspace::{Object, Workspace};
 use crate::{apiserver, build, ebpf, image, licences, manifests, process, term, tidy};
 
-/// Tests that need privilege fail, instead of saying that they did not run, when this is set.
-const REQUIRE_PRIVILEGED: &str = "CALICO_AZURE_REQUIRE_PRIVILEGED";
+/// Test programs that run at the same time.
+const AT_ONCE: usize = 3;
 
 pub(crate) fn run(ui: &Ui, ws: &Workspace, quick: bool, filter: Option<&str>) -> anyhow::Result<ExitCode> {
     let toolchain = setup::run(ui, ws, Need::Everything)?;
@@ -33,11 +36,12 @@ pub(crate) fn run(ui: &Ui, ws: &Workspace, quick: bool, filter: Option<&str>) ->
             ))
         })
     });
+    let shipped = How::Shipped(Shipped::for_tests(ws));
     let built = record(ui, &mut report, "build of the eBPF programs", || {
         ebpf::build(ui, ws, &toolchain, Object::Default)?;
         ebpf::build(ui, ws, &toolchain, Object::Yardstick).map(|()| Outcome::ok())
     }) && record(ui, &mut report, "build of the agent", || {
-        build::userspace(ui, ws, false).map(|()| Outcome::ok())
+        build::userspace(ui, ws, &shipped).map(|()| Outcome::ok())
     });
     // The tests unpack it.
     let imaged = built
@@ -50,21 +54,27 @@ pub(crate) fn run(ui: &Ui, ws: &Workspace, quick: bool, filter: Option<&str>) ->
         ws,
         &mut report,
         "tests of the engine and of xtask",
-        &["calico-azure-ebpf", "xtask"],
-        false,
-        filter,
+        &Step {
+            packages: &["calico-azure-ebpf", "xtask"],
+            how: &How::Debug,
+            at_once: 1,
+            filter,
+        },
     );
+    let before = leftovers::all();
     if built && imaged {
-        // In the release profile: the programs just built are reused, and real packets meet real code.
-        let packages = [build::AGENT, build::TESTS];
+        // As what is shipped: that is what real packets meet.
         test_step(
             ui,
             ws,
             &mut report,
             "tests of the agent, with the kernel",
-            &packages,
-            true,
-            filter,
+            &Step {
+                packages: &[build::AGENT, build::TESTS],
+                how: &shipped,
+                at_once: AT_ONCE,
+                filter,
+            },
         );
     } else {
         report.add(
@@ -72,6 +82,17 @@ pub(crate) fn run(ui: &Ui, ws: &Workspace, quick: bool, filter: Option<&str>) ->
             Outcome::failed("needs the build that failed"),
         );
     }
+    record(ui, &mut report, "nothing left behind", || {
+        let left: Vec<String> = leftovers::since(&before)
+            .iter()
+            .map(|path| path.display().to_string())
+            .collect();
+        Ok(if left.is_empty() {
+            Outcome::ok()
+        } else {
+            Outcome::failed(&left.join(", "))
+        })
+    });
     // The floor: what loads there loads on all. The others are for `--kernels`, as they take longer.
     if built && in_ci() && !quick && filter.is_none() {
         machines(ui, ws, &[Kernel::V5_10], &mut report).unwrap_or_else(|error| {
@@ -205,33 +226,10 @@ fn record(ui: &Ui, report: &mut Report, name: &str, step: impl FnOnce() -> anyho
     report.add(name, outcome)
 }
 
-fn test_step(
-    ui: &Ui,
-    ws: &Workspace,
-    report: &mut Report,
-    name: &str,
-    packages: &[&str],
-    release: bool,
-    filter: Option<&str>,
-) {
+fn test_step(ui: &Ui, ws: &Workspace, report: &mut Report, name: &str, programs: &Step<'_>) {
     record(ui, report, name, || {
-        let mut cargo = process::cargo(&ws.root);
-        cargo
-            .args(["test", "--no-fail-fast"])
-            .args(ws.locked())
-            .env(REQUIRE_PRIVILEGED, "1");
-        if release {
-            cargo.arg("--release");
-        }
-        for package in packages {
-            cargo.args(["--package", package]);
-        }
-        cargo.args(filter).arg("--");
-        if ui.coloured() {
-            cargo.arg("--color=always");
-        }
         let step = ui.step(name);
-        let (passed, counts) = tee(&mut cargo)?;
+        let (passed, counts) = programs::run(ui, ws, programs)?;
         if passed {
             step.done(&format!("{} tests", counts.passed));
         } else {
@@ -239,26 +237,6 @@ fn test_step(
         }
         Ok(Outcome::tests(passed, counts))
     });
-}
-
-/// Passes a test run's output through, counting on the way.
-fn tee(command: &mut Command) -> anyhow::Result<(bool, Counts)> {
-    let mut child = command
-        .stdout(Stdio::piped())
-        .spawn()
-        .with_context(|| format!("cannot run `{}`", process::shown(command)))?;
-    let mut counts = Counts::default();
-    if let Some(output) = child.stdout.take() {
-        let mut reader = BufReader::new(output);
-        let mut line = Vec::new();
-        // Bytes, because a test may print what is not UTF-8.
-        while reader.read_until(b'\n', &mut line)? > 0 {
-            std::io::stdout().write_all(&line)?;
-            counts.read_line(&String::from_utf8_lossy(&line));
-            line.clear();
-        }
-    }
-    Ok((child.wait()?.success(), counts))
 }
 
 /// How long a whole run took, for the summary.

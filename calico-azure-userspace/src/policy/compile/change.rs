@@ -155,6 +155,11 @@ impl Sheet {
         edit(&mut desired.hosts, &mut change.hosts, ifindex, host);
     }
 
+    /// No key: each apply looks at it.
+    pub(super) fn alike_from(&mut self, port: u16) {
+        self.desired.alike_from = port;
+    }
+
     pub(super) fn owner(&mut self, ifindex: u32, address: std::net::IpAddr, owns: bool) {
         let Self { desired, change } = self;
         let value = owns.then_some(1);

@@ -74,6 +74,30 @@ pub(super) fn policy(store: &Store, direction: Direction) -> Option<Policy> {
     })
 }
 
+/// `abi::Config::alike_from`: what comes in may answer what a failsafe port lets out, and then that port is its source's.
+pub(super) fn alike_from(store: &Store) -> u16 {
+    let by_source = |rule: &Rule| {
+        let source = &rule.source;
+        let by_number = !source.ports.is_empty() || !source.not_ports.is_empty();
+        by_number || !source.named_ports.is_empty() || !source.not_named_ports.is_empty()
+    };
+    let mut untracked = store
+        .policies()
+        .filter(|policy| policy.host == HostRole::Untracked);
+    if untracked.any(|policy| policy.ingress.iter().flatten().any(by_source)) {
+        return 0;
+    }
+    let outbound = policy(store, Direction::Egress);
+    let rules = outbound
+        .iter()
+        .filter_map(|policy| policy.egress.as_ref())
+        .flatten();
+    let ports = rules.flat_map(|rule| &rule.destination.ports);
+    // Without failsafe ports, only protocols without ports have port 0.
+    let highest = ports.map(|range| range.last).max().unwrap_or(0);
+    highest.checked_add(1).unwrap_or(0)
+}
+
 fn rule(index: u32, direction: Direction, (protocol, port, net): (u8, u16, Option<IpNet>)) -> Rule {
     let mut source = Peer::default();
     let mut destination = Peer {

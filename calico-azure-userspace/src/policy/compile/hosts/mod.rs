@@ -65,6 +65,9 @@ impl Hosts {
             return Ok(());
         }
         let store = context.store;
+        if policies {
+            context.sheet.alike_from(failsafe::alike_from(store));
+        }
         let governing = governing(store, context.sheet.desired());
         let mut known = std::mem::take(&mut self.stages);
         for host in governing.values() {
