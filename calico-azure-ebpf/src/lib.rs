@@ -4,6 +4,7 @@
 //! where precedence lives. None of the three names aya, so the same code runs in the kernel, in property tests
 //! and in `calico-azure explain`. `bpf` (kernel target only) binds them to aya-ebpf's maps and contexts. [`yardstick`] is
 //! for benchmarks only.
+#![cfg_attr(target_arch = "bpf", feature(asm_experimental_arch))]
 #![no_std]
 #![allow(
     clippy::cast_possible_truncation,

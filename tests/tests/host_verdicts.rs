@@ -10,7 +10,7 @@ use calico_azure_ebpf::abi::{
     DEFAULT_MARK_MASK, Event as Record, Hook, MARK_HOST, Reason, ServiceKey4, ServiceKey6, program, route,
 };
 use calico_azure_tests::harness::packet::Frame;
-use calico_azure_tests::harness::{At, Harness, Returned, settings};
+use calico_azure_tests::harness::{At, Harness, Returned, pin, settings};
 use calico_azure_userspace::dataplane::plan::Settings;
 use calico_azure_userspace::model::HostEndpoint;
 use calico_azure_userspace::policy::generate::{self, Shape, host_cases};
@@ -204,6 +204,8 @@ fn remembered(
 #[test]
 fn kernel_compiled_and_reference_verdicts_agree_at_host_endpoints() -> Result<()> {
     let mut harness = Harness::new("hostverdicts")?;
+    // Each processor remembers for itself.
+    pin(0)?;
     let mut compiler = Compiler::default();
     let (mut cases, mut v6, mut denied, mut left_out) = (0_usize, 0_usize, 0_usize, 0_usize);
     let (mut early, mut late, mut again) = (0_usize, 0_usize, 0_usize);
@@ -235,7 +237,7 @@ fn kernel_compiled_and_reference_verdicts_agree_at_host_endpoints() -> Result<()
             };
             harness.dataplane.apply(&desired, marking)?;
             harness.dataplane.io().maps().forget_flows()?;
-            let mut flows = HashSet::new();
+            let (mut flows, mut arrived) = (HashSet::new(), Vec::new());
             for (number, case) in all.iter().filter(|case| case.host == host.name).enumerate() {
                 let probe = &case.probe;
                 let place = place(&desired, case.direction, case.traffic, probe);
@@ -289,7 +291,7 @@ fn kernel_compiled_and_reference_verdicts_agree_at_host_endpoints() -> Result<()
                 assert_eq!((said.rule, said.log), (compiled.rule, log), "{}", context());
                 if case.direction == Direction::Ingress {
                     let is_untracked = expected.stage == Stage::Untracked && !allow;
-                    again += remembered(&mut harness, &oracle, endpoint, traffic, &original)?;
+                    arrived.push((traffic, original));
                     if !harness.dataplane.io().run_untracked(&frame.bytes())? {
                         assert!(is_untracked, "XDP: {}", context());
                         early += 1;
@@ -316,12 +318,23 @@ fn kernel_compiled_and_reference_verdicts_agree_at_host_endpoints() -> Result<()
                     *translated.entry(expected.stage.to_string()).or_default() += 1;
                 }
             }
+            let sparing = Settings {
+                records: 1,
+                ..marking
+            };
+            harness.dataplane.apply(&desired, sparing)?;
+            for (traffic, original) in arrived {
+                again += remembered(&mut harness, &oracle, endpoint, traffic, &original)?;
+            }
         }
     }
     println!(
         "{cases} packets agree ({v6} IPv6, {denied} denied, by stage {stages:?}); {left_out} left out (source \
          validation, extension header numbers, DHCP)"
     );
+    let counters = harness.dataplane.io_ref().maps().counters()?;
+    let recalled: u64 = counters.early()?.iter().map(|count| count.packets).sum();
+    assert!(recalled > 500, "{recalled} of {again} were remembered");
     println!("translated, by stage: {translated:?}");
     println!(
         "{early} of them dropped by XDP ({again} once more, by other source ports), {late} left by it for the next program to drop"

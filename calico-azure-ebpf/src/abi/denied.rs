@@ -36,12 +36,16 @@ impl Denied {
     #[inline(always)]
     #[must_use]
     pub fn is_same(&self, other: &Self) -> bool {
-        self.epoch == other.epoch
-            && self.ifindex == other.ifindex
-            && self.ports == other.ports
-            && self.what == other.what
-            && self.src == other.src
-            && self.dst == other.dst
+        let first = (self.epoch ^ other.epoch)
+            | (self.ifindex ^ other.ifindex)
+            | (self.ports ^ other.ports)
+            | (self.what ^ other.what)
+            | (self.src[0] ^ other.src[0])
+            | (self.dst[0] ^ other.dst[0]);
+        // The others are zero if they are IPv4's.
+        first == 0
+            && (other.what & DENIED_V6 == 0
+                || self.src[1..] == other.src[1..] && self.dst[1..] == other.dst[1..])
     }
 
     /// Its place in the table.
@@ -56,3 +60,21 @@ impl Denied {
         (mixed ^ mixed >> 15) & (DENIED_LEN - 1)
     }
 }
+
+abi_struct! {
+    /// Value of `EARLY` (per CPU): what untracked policy denied at XDP of one interface, remembering it, and did not record. To be added to what
+    /// `TOTALS` has for that hook and of lost events, and to `DROPS`.
+    pub struct EarlyCount {
+        /// Whose it is; 0: nobody's yet.
+        pub ifindex: u32,
+        /// Zero.
+        pub reserved: u32,
+        /// As [`CounterValue`](super::CounterValue).
+        pub packets: u64,
+        /// As [`CounterValue`](super::CounterValue).
+        pub bytes: u64,
+    }
+}
+
+/// Entries of `EARLY`, a power of two: an interface's place is its index, modulo this.
+pub const EARLY_LEN: u32 = 64;

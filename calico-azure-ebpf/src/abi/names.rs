@@ -102,6 +102,8 @@ pub mod map {
     pub const BUDGET: &str = "BUDGET";
     /// Per-CPU array of `Denied`, by `Denied::place`.
     pub const DENIED: &str = "DENIED";
+    /// Per-CPU array of `EarlyCount`.
+    pub const EARLY: &str = "EARLY";
     /// Ring buffer of `Event`.
     pub const EVENTS: &str = "EVENTS";
 }

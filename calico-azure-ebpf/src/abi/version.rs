@@ -42,9 +42,9 @@ const fn mix(a: u64, b: u64) -> u64 {
 /// The hash over every struct of the contract and [`ABI_REVISION`].
 pub const LAYOUT_HASH: u64 = {
     use super::{
-        Budget, CidrClass, Config, CounterKey, CounterValue, CtKey4, CtKey6, CtValue, Denied, Endpoint,
-        Event, FragKey4, FragKey6, FragValue, HostEndpoint, OwnerKey4, OwnerKey6, PolicyKey, PortKey,
-        PrefixKey4, PrefixKey6, ServiceKey4, ServiceKey6,
+        Budget, CidrClass, Config, CounterKey, CounterValue, CtKey4, CtKey6, CtValue, Denied, EarlyCount,
+        Endpoint, Event, FragKey4, FragKey6, FragValue, HostEndpoint, OwnerKey4, OwnerKey6, PolicyKey,
+        PortKey, PrefixKey4, PrefixKey6, ServiceKey4, ServiceKey6,
     };
     let hashes = [
         ABI_REVISION,
@@ -57,6 +57,7 @@ pub const LAYOUT_HASH: u64 = {
         CtKey6::HASH,
         CtValue::HASH,
         Denied::HASH,
+        EarlyCount::HASH,
         Endpoint::HASH,
         Event::HASH,
         FragKey4::HASH,

@@ -1,5 +1,6 @@
 //! A packet in an skb.
 
+use core::arch::asm;
 use core::mem::MaybeUninit;
 
 use aya_ebpf::bindings::__sk_buff;
@@ -91,16 +92,12 @@ impl Packet for SkbPacket {
         // The verifier must see a small bound on what is added to a packet pointer.
         let start = data + (offset & LINEAR) as usize;
         if offset <= LINEAR && start + N * 4 <= end {
-            // Headers begin at even addresses; two bytes at a time is the widest read that all kernels allow there.
-            let halves = start as *const u16;
+            let start = start as *const u32;
             let mut words = [0; N];
             let mut i = 0;
             while i < N {
                 // SAFETY: all `N * 4` bytes from `start` on lie before `data_end`.
-                let low = unsafe { halves.add(i * 2).read() };
-                // SAFETY: as above.
-                let high = unsafe { halves.add(i * 2 + 1).read() };
-                words[i] = u32::from(low) | u32::from(high) << 16;
+                words[i] = unsafe { word(start.add(i)) };
                 i += 1;
             }
             return Some(words);
@@ -116,6 +113,21 @@ impl Packet for SkbPacket {
             None
         }
     }
+}
+
+/// A word of a packet in one load. The compiler would read single bytes, because frames begin anywhere; kernels let programs read words
+/// (where the machine wants them aligned, they put Ethernet headers two bytes behind such an address, and so the ones after it are).
+///
+/// # Safety
+/// The four bytes lie between the packet's ends, as the verifier sees them.
+#[inline(always)]
+pub(super) unsafe fn word(at: *const u32) -> u32 {
+    let word: u64;
+    // SAFETY: reads what the caller vouches for, and nothing else.
+    unsafe {
+        asm!("{0} = *(u32 *)({1} + 0)", out(reg) word, in(reg) at, options(pure, readonly, nostack, preserves_flags));
+    }
+    word as u32
 }
 
 /// Stored whole, its upper half once more, and loaded as halves: the verifier then knows nothing of it but its size. (Stored as halves

@@ -7,8 +7,8 @@ use aya_ebpf::macros::btf_map;
 
 use crate::abi::{
     Budget, CidrClass, Config, CounterKey, CounterValue, CtKey4, CtKey6, CtValue, DENIED_LEN, Denied,
-    Endpoint, FragKey4, FragKey6, FragValue, HostEndpoint, OwnerKey4, OwnerKey6, PolicyKey, PortKey,
-    ServiceKey4, ServiceKey6, TOTALS_LEN, calls, socket_calls,
+    EARLY_LEN, EarlyCount, Endpoint, FragKey4, FragKey6, FragValue, HostEndpoint, OwnerKey4, OwnerKey6,
+    PolicyKey, PortKey, ServiceKey4, ServiceKey6, TOTALS_LEN, calls, socket_calls,
 };
 
 /// `BPF_F_NO_PREALLOC`: tables that are mostly empty take memory as they fill.
@@ -70,5 +70,7 @@ pub(super) static TOTALS: PerCpuArray<CounterValue, { TOTALS_LEN as usize }> = P
 pub(super) static BUDGET: PerCpuArray<Budget, 1> = PerCpuArray::new();
 #[btf_map]
 pub(super) static DENIED: PerCpuArray<Denied, { DENIED_LEN as usize }> = PerCpuArray::new();
+#[btf_map]
+pub(super) static EARLY: PerCpuArray<EarlyCount, { EARLY_LEN as usize }> = PerCpuArray::new();
 #[btf_map]
 pub(super) static EVENTS: RingBuf<(), 1_048_576> = RingBuf::new();

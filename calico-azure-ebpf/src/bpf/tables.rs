@@ -7,13 +7,13 @@ use aya_ebpf::helpers::{bpf_jiffies64, bpf_ktime_get_ns};
 
 use super::ctx::opaque;
 use super::maps::{
-    BUDGET, CIDR4, CIDR6, CLASS4, CLASS6, CONFIG, CT_EST4, CT_EST6, CT_HALF4, CT_HALF6, DENIED, DROPS,
+    BUDGET, CIDR4, CIDR6, CLASS4, CLASS6, CONFIG, CT_EST4, CT_EST6, CT_HALF4, CT_HALF6, DENIED, DROPS, EARLY,
     ENDPOINTS, EVENTS, FRAGS4, FRAGS6, HOSTS, MARKS, OWNERS4, OWNERS6, POLICY, PORTS, ROUTES4, ROUTES6,
     SERVICES4, SERVICES6, TOTALS,
 };
 use crate::abi::{
-    Budget, CONFIG_LOG_ALLOWED, Config, CounterKey, CounterValue, CtKey4, CtKey6, CtValue, Denied, Event,
-    FragKey4, FragKey6, FragValue, HOST_SETS, Hook, LEG_OUT, OwnerKey4, OwnerKey6, PolicyKey, PortKey,
+    Budget, CONFIG_LOG_ALLOWED, Config, CounterKey, CounterValue, CtKey4, CtKey6, CtValue, Denied, EARLY_LEN,
+    Event, FragKey4, FragKey6, FragValue, HOST_SETS, Hook, LEG_OUT, OwnerKey4, OwnerKey6, PolicyKey, PortKey,
     RECORD_WINDOW, Reason, ServiceKey4, ServiceKey6, TOTALS_LOST_EVENTS,
 };
 use crate::packet::{Family, Network, Packet, Transport, V4, V6};
@@ -118,10 +118,40 @@ impl Tables for KernelTables {
     }
 
     #[inline(always)]
-    fn set_denied(&self, denied: &Denied) {
-        if let Some(place) = DENIED.get_ptr_mut(denied.place()) {
+    fn counts_denied<P: Packet>(&self, packet: &P) -> bool {
+        let limit = CONFIG.get(0).map_or(0, |config| config.records);
+        let Some(budget) = BUDGET.get_ptr(0) else {
+            return false;
+        };
+        // SAFETY: this CPU's copy of a live map value.
+        let budget = unsafe { &*budget };
+        if limit == 0 || budget.used < limit || budget.window != window() {
+            return false;
+        }
+        let ifindex = packet.ifindex();
+        let Some(early) = EARLY.get_ptr_mut(ifindex % EARLY_LEN) else {
+            return false;
+        };
+        // SAFETY: as above; only this program writes it, which no other run interrupts.
+        let early = unsafe { &mut *early };
+        if early.ifindex != ifindex {
+            if early.ifindex != 0 {
+                return false;
+            }
+            early.ifindex = ifindex;
+        }
+        early.packets = early.packets.wrapping_add(1);
+        early.bytes = early.bytes.wrapping_add(u64::from(packet.len()));
+        true
+    }
+
+    #[inline(always)]
+    fn set_denied(&self, asked: &Denied, rule: u32, log: bool) {
+        if let Some(place) = DENIED.get_ptr_mut(asked.place()) {
             // SAFETY: as above.
-            unsafe { *place = *denied };
+            let place = unsafe { &mut *place };
+            *place = *asked;
+            (place.rule, place.log) = (rule, u32::from(log));
         }
     }
 
@@ -317,6 +347,12 @@ fn count<P: Packet>(hook: Hook, packet: &P, outcome: Outcome) {
     }
 }
 
+/// The current window of records.
+#[inline(always)]
+fn window() -> u32 {
+    (KernelTables.now() >> RECORD_WINDOW) as u32
+}
+
 /// Whether this processor has records left: who is flooded with what is dropped must not pay for each again in userspace.
 #[inline(always)]
 fn may_record() -> bool {
@@ -327,7 +363,7 @@ fn may_record() -> bool {
     let Some(budget) = BUDGET.get_ptr_mut(0) else {
         return true;
     };
-    let window = (KernelTables.now() >> RECORD_WINDOW) as u32;
+    let window = window();
     // SAFETY: this CPU's copy of a live map value; a program that interrupts this one only spends some of the window.
     let budget = unsafe { &mut *budget };
     if budget.window != window {

@@ -3,7 +3,7 @@
 use aya_ebpf::bindings::xdp_md;
 use aya_ebpf::programs::XdpContext;
 
-use super::ctx::opaque;
+use super::ctx::{opaque, word};
 use crate::packet::Packet;
 
 /// How far into a frame headers are read. What lies beyond is left to the TC program.
@@ -79,15 +79,12 @@ impl Packet for XdpPacket {
         if offset > LINEAR || start + N * 4 > end {
             return None;
         }
-        let halves = start as *const u16;
+        let start = start as *const u32;
         let mut words = [0; N];
         let mut i = 0;
         while i < N {
             // SAFETY: all `N * 4` bytes from `start` on lie before the end.
-            let low = unsafe { halves.add(i * 2).read() };
-            // SAFETY: as above.
-            let high = unsafe { halves.add(i * 2 + 1).read() };
-            words[i] = u32::from(low) | u32::from(high) << 16;
+            words[i] = unsafe { word(start.add(i)) };
             i += 1;
         }
         Some(words)

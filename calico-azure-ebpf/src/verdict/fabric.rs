@@ -48,6 +48,14 @@ fn whole<P: Packet, T: AllTables>(packet: &P, tables: &T, hook: Hook) -> Outcome
 #[inline(always)]
 pub fn untracked<P: Packet, T: AllTables>(packet: &P, tables: &T) -> Outcome {
     if let Some(config) = tables.config().filter(|config| config.epoch != 0) {
+        let again = match packet.ethertype() {
+            ethertype::IPV4 => untracked::is_again::<V4, P, T>(packet, tables, config),
+            ethertype::IPV6 => untracked::is_again::<V6, P, T>(packet, tables, config),
+            _ => None,
+        };
+        if let Some(outcome) = again {
+            return outcome;
+        }
         match behind_tags(packet) {
             Ok((ethertype::IPV4, start)) => return early::<V4, P, T>(packet, tables, config, start),
             Ok((ethertype::IPV6, start)) => return early::<V6, P, T>(packet, tables, config, start),

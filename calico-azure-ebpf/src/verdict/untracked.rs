@@ -10,7 +10,7 @@ use crate::packet::{Family, Network, Packet, Transport};
 
 /// What untracked policy denies at an interface, `None` for everything else. Not for later fragments.
 ///
-/// What is denied is remembered by processor, and so a flood of the same costs one look. The answer depends on nothing but the
+/// What is denied is remembered by processor for [`is_again`]. The answer depends on nothing but the
 /// question and what only a new epoch changes, and on routes: one that becomes an address of this or of another node makes a new epoch, too,
 /// and one that ceases to be makes nothing pass.
 #[inline(always)]
@@ -21,11 +21,6 @@ pub(super) fn judge<F: Family, P: Packet, T: Tables + FamilyTables<F>>(
     network: &Network<F>,
     transport: Transport,
 ) -> Option<Outcome> {
-    let asked = asked(packet, config, network, &transport);
-    if let Some((rule, log)) = tables.denied(&asked) {
-        let reason = Reason::PolicyDeny;
-        return Some(Outcome { reason, rule, log });
-    }
     if !has_untracked(tables, config, packet.ifindex()) {
         return None;
     }
@@ -48,37 +43,68 @@ pub(super) fn judge<F: Family, P: Packet, T: Tables + FamilyTables<F>>(
     }
     let outcome = outcome(decision);
     if matches!(outcome.reason, Reason::PolicyDeny) {
-        tables.set_denied(&Denied {
-            rule: outcome.rule,
-            log: u32::from(outcome.log),
-            ..asked
-        });
+        let asked = Question {
+            src: network.src,
+            dst: network.dst,
+            protocol: network.protocol,
+            sport: transport.sport,
+            port: transport.policy_port,
+        };
+        tables.set_denied(&asked.at::<F, P>(packet, config), outcome.rule, outcome.log);
     }
     (!outcome.reason.passes()).then_some(outcome)
 }
 
-/// All that the answer of untracked policy depends on, but for what only a new epoch changes.
+/// Whether a plain packet was denied before and need only be counted: the way of a flood. Everything else takes the long way, which would
+/// say the same of this.
 #[inline(always)]
-fn asked<F: Family, P: Packet>(
+pub(super) fn is_again<F: Family, P: Packet, T: Tables>(
     packet: &P,
+    tables: &T,
     config: &Config,
-    network: &Network<F>,
-    transport: &Transport,
-) -> Denied {
-    let alike = config.alike_from != 0 && transport.sport >= config.alike_from;
-    let sport = if alike { 0 } else { u32::from(transport.sport) };
-    let v6 = F::DEFAULT_CLASS != CLASS_DEFAULT_V4;
-    Denied {
-        epoch: config.epoch,
-        ifindex: packet.ifindex(),
-        src: F::wide(network.src),
-        dst: F::wide(network.dst),
-        ports: u32::from(transport.policy_port) | sport << 16,
-        what: u32::from(network.protocol)
-            | if v6 { DENIED_V6 } else { 0 }
-            | if alike { DENIED_ALIKE } else { 0 },
-        rule: 0,
-        log: 0,
+) -> Option<Outcome> {
+    let plain = F::plain(packet)?;
+    let asked = Question {
+        src: plain.src,
+        dst: plain.dst,
+        protocol: plain.protocol,
+        sport: plain.sport,
+        port: plain.dport,
+    };
+    let (rule, log) = tables.denied(&asked.at::<F, P>(packet, config))?;
+    let reason = Reason::PolicyDeny;
+    tables
+        .counts_denied(packet)
+        .then_some(Outcome { reason, rule, log })
+}
+
+/// All that the answer of untracked policy depends on, but for what only a new epoch changes.
+struct Question<A> {
+    src: A,
+    dst: A,
+    protocol: u8,
+    sport: u16,
+    port: u16,
+}
+
+impl<A: Copy> Question<A> {
+    #[inline(always)]
+    fn at<F: Family<Addr = A>, P: Packet>(&self, packet: &P, config: &Config) -> Denied {
+        let alike = config.alike_from != 0 && self.sport >= config.alike_from;
+        let sport = if alike { 0 } else { u32::from(self.sport) };
+        let v6 = F::DEFAULT_CLASS != CLASS_DEFAULT_V4;
+        Denied {
+            epoch: config.epoch,
+            ifindex: packet.ifindex(),
+            src: F::wide(self.src),
+            dst: F::wide(self.dst),
+            ports: u32::from(self.port) | sport << 16,
+            what: u32::from(self.protocol)
+                | if v6 { DENIED_V6 } else { 0 }
+                | if alike { DENIED_ALIKE } else { 0 },
+            rule: 0,
+            log: 0,
+        }
     }
 }
 

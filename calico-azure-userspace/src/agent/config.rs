@@ -7,7 +7,6 @@ use std::time::Duration;
 use calico_azure_ebpf::abi::{
     CONFIG_ALLOW_IMDS, CONFIG_ALLOW_IPIP, CONFIG_ALLOW_UNKNOWN, CONFIG_ALLOW_VXLAN, CONFIG_ALLOW_WIRESERVER,
     CONFIG_BRIDGED, CONFIG_DENY_IMDS, CONFIG_KEEP_ESTABLISHED, CONFIG_LOG_ALLOWED, DEFAULT_TIMEOUTS,
-    RECORD_WINDOW,
 };
 use ipnet::IpNet;
 
@@ -18,7 +17,7 @@ use super::networking::Choice;
 use super::preflight::{Options, Paths};
 use crate::dataplane::attach::Mode;
 use crate::dataplane::kernel::Sizes;
-use crate::dataplane::plan::Settings;
+use crate::dataplane::plan::{Settings, per_window};
 use crate::model::{EndpointToHost, Failsafe, FelixConfiguration, Node};
 use crate::sources::kube::KubeConfig;
 
@@ -358,12 +357,6 @@ impl AgentConfig {
             records: per_window(self.records_per_second),
         }
     }
-}
-
-/// Of so many in a second, those of a window of the kernel's; none of them means none at all, not all.
-fn per_window(per_second: u32) -> u32 {
-    let share = u64::from(per_second) << RECORD_WINDOW;
-    u32::try_from(share.div_ceil(1_000_000_000)).unwrap_or(u32::MAX)
 }
 
 #[cfg(test)]

@@ -18,6 +18,7 @@ use crate::agent::{
 };
 use crate::dataplane::attach::Mode;
 use crate::dataplane::kernel::Sizes;
+use crate::dataplane::plan::DEFAULT_RECORDS;
 use crate::model::{EndpointToHost, FelixConfiguration};
 use crate::sources::kube::KubeConfig;
 
@@ -121,7 +122,7 @@ pub(super) struct AgentArgs {
     #[arg(
         long,
         env = "CALICO_AZURE_FLOW_RECORDS_PER_SECOND",
-        default_value_t = 10_000,
+        default_value_t = DEFAULT_RECORDS,
         value_name = "NUMBER"
     )]
     flow_records_per_second: u32,

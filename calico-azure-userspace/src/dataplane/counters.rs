@@ -5,21 +5,24 @@ use std::io;
 use std::os::fd::{AsFd as _, OwnedFd};
 
 use aya::maps::MapData;
-use calico_azure_ebpf::abi::{CounterKey, CounterValue, Hook, Pod as _, Reason, TOTALS_LOST_EVENTS, map};
+use calico_azure_ebpf::abi::{
+    CounterKey, CounterValue, EarlyCount, Hook, Pod as _, Reason, TOTALS_LOST_EVENTS, map,
+};
 
 use super::pins::{PinError, Pins};
 use super::syscall::{self, Shape};
 
-/// The two counter maps.
+/// The counter maps.
 #[derive(Debug)]
 pub struct Counters {
     totals: OwnedFd,
     drops: OwnedFd,
+    early: OwnedFd,
 }
 
 impl Counters {
-    pub(super) fn new(totals: OwnedFd, drops: OwnedFd) -> Self {
-        Self { totals, drops }
+    pub(super) fn new(totals: OwnedFd, drops: OwnedFd, early: OwnedFd) -> Self {
+        Self { totals, drops, early }
     }
 
     /// Opens the counters of a node whose programs are loaded, with or without its agent.
@@ -36,7 +39,11 @@ impl Counters {
             let fd = data.fd().as_fd().try_clone_to_owned();
             fd.map_err(|source| PinError::Io { path, source })
         };
-        Ok(Self::new(open(map::TOTALS)?, open(map::DROPS)?))
+        Ok(Self::new(
+            open(map::TOTALS)?,
+            open(map::DROPS)?,
+            open(map::EARLY)?,
+        ))
     }
 
     /// Packets and bytes by hook and reason; zero ones left out.
@@ -55,7 +62,30 @@ impl Counters {
                 }
             }
         }
+        for count in self.early()? {
+            add(
+                totals.entry((Hook::Untracked, Reason::PolicyDeny)).or_default(),
+                &count,
+            );
+        }
         Ok(totals)
+    }
+
+    /// Of each processor, what XDP has counted apart: [`Self::totals`], [`Self::drops`] and [`Self::lost_records`] have it already.
+    ///
+    /// # Errors
+    /// What the kernel says.
+    pub fn early(&self) -> io::Result<Vec<EarlyCount>> {
+        let each = Shape {
+            key: size_of::<u32>(),
+            value: size_of::<EarlyCount>() * aya::util::nr_cpus().unwrap_or(1),
+        };
+        let entries = syscall::dump(self.early.as_fd(), each)?;
+        let values = entries
+            .iter()
+            .flat_map(|(_, values)| values.chunks_exact(size_of::<EarlyCount>()));
+        let counts = values.filter_map(EarlyCount::from_bytes);
+        Ok(counts.filter(|count| count.packets != 0).collect())
     }
 
     /// Flow records that were not written: the ring was full, or the limit on them was reached.
@@ -65,7 +95,8 @@ impl Counters {
     pub fn lost_records(&self) -> io::Result<u64> {
         let index = TOTALS_LOST_EVENTS;
         let values = syscall::get(self.totals.as_fd(), shape(size_of::<u32>()), index.bytes())?;
-        Ok(sum(&values.unwrap_or_default()).packets)
+        let early: u64 = self.early()?.iter().map(|count| count.packets).sum();
+        Ok(sum(&values.unwrap_or_default()).packets + early)
     }
 
     /// Drops by interface, hook and reason.
@@ -74,11 +105,25 @@ impl Counters {
     /// What the kernel says.
     pub fn drops(&self) -> io::Result<BTreeMap<CounterKey, CounterValue>> {
         let entries = syscall::dump(self.drops.as_fd(), shape(size_of::<CounterKey>()))?;
-        Ok(entries
+        let drops = entries
             .iter()
-            .filter_map(|(key, value)| Some((CounterKey::from_bytes(key)?, sum(value))))
-            .collect())
+            .filter_map(|(key, value)| Some((CounterKey::from_bytes(key)?, sum(value))));
+        let mut drops: BTreeMap<CounterKey, CounterValue> = drops.collect();
+        for count in self.early()? {
+            let key = CounterKey {
+                ifindex: count.ifindex,
+                hook: Hook::Untracked as u16,
+                reason: u16::from(Reason::PolicyDeny as u8),
+            };
+            add(drops.entry(key).or_default(), &count);
+        }
+        Ok(drops)
     }
+}
+
+fn add(sum: &mut CounterValue, count: &EarlyCount) {
+    sum.packets += count.packets;
+    sum.bytes += count.bytes;
 }
 
 /// A per-CPU map is read as one value for each possible CPU.

@@ -158,8 +158,18 @@ impl Tables for HostTables {
         Some((denied.rule, denied.log != 0))
     }
 
-    fn set_denied(&self, denied: &Denied) {
-        self.denied.borrow_mut().insert(denied.place(), *denied);
+    fn counts_denied<P: Packet>(&self, _packet: &P) -> bool {
+        let limited = self.image.config.records != 0;
+        if limited {
+            self.count(Hook::Untracked, Outcome::of(Reason::PolicyDeny));
+        }
+        limited
+    }
+
+    fn set_denied(&self, asked: &Denied, rule: u32, log: bool) {
+        let log = u32::from(log);
+        let denied = Denied { rule, log, ..*asked };
+        self.denied.borrow_mut().insert(asked.place(), denied);
     }
 
     fn record_bare<P: Packet>(&self, hook: Hook, _packet: &P, outcome: Outcome) {

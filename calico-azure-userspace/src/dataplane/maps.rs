@@ -9,8 +9,9 @@ use aya::Ebpf;
 use aya::maps::Map;
 use calico_azure_ebpf::abi::{
     Budget, CidrClass, Config, CounterKey, CounterValue, CtKey4, CtKey6, CtValue, DENIED_LEN, Denied,
-    Endpoint, FragKey4, FragKey6, FragValue, HostEndpoint, OwnerKey4, OwnerKey6, Pod, PolicyKey, PortKey,
-    PrefixKey4, PrefixKey6, ServiceKey4, ServiceKey6, TOTALS_LEN, calls, map, socket_calls,
+    EARLY_LEN, EarlyCount, Endpoint, FragKey4, FragKey6, FragValue, HostEndpoint, OwnerKey4, OwnerKey6, Pod,
+    PolicyKey, PortKey, PrefixKey4, PrefixKey6, ServiceKey4, ServiceKey6, TOTALS_LEN, calls, map,
+    socket_calls,
 };
 
 use super::clock;
@@ -84,6 +85,7 @@ pub(super) fn specs(sizes: Sizes) -> Vec<Spec> {
         spec::<u32, CounterValue>(map::TOTALS, PERCPU_ARRAY, TOTALS_LEN),
         spec::<u32, Budget>(map::BUDGET, PERCPU_ARRAY, 1),
         spec::<u32, Denied>(map::DENIED, PERCPU_ARRAY, DENIED_LEN),
+        spec::<u32, EarlyCount>(map::EARLY, PERCPU_ARRAY, EARLY_LEN),
         Spec {
             name: map::EVENTS,
             kind: RINGBUF,
@@ -150,7 +152,7 @@ impl Maps {
     /// If a descriptor cannot be duplicated.
     pub fn counters(&self) -> io::Result<Counters> {
         let fd = |name| self.map(name).and_then(|(fd, _)| fd.try_clone_to_owned());
-        Ok(Counters::new(fd(map::TOTALS)?, fd(map::DROPS)?))
+        Ok(Counters::new(fd(map::TOTALS)?, fd(map::DROPS)?, fd(map::EARLY)?))
     }
 
     /// Removes every entry of a flow table; for tests and benchmarks.

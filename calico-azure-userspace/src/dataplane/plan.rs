@@ -18,7 +18,7 @@ use super::image::Image;
 use super::io::Table;
 use super::op::Op;
 use super::prefix_keys::{View, bare4, bare6, parents4, parents6, prefix4, prefix6};
-pub use super::settings::Settings;
+pub use super::settings::{DEFAULT_RECORDS, Settings, per_window};
 use crate::policy::{Change, Desired};
 
 /// The operations of one apply, in order.

@@ -1,6 +1,6 @@
 //! What the kernel's configuration holds beside tables. Anybody who plans uses this.
 
-use calico_azure_ebpf::abi::{DEFAULT_TIMEOUTS, DEFAULT_VXLAN_PORT};
+use calico_azure_ebpf::abi::{DEFAULT_TIMEOUTS, DEFAULT_VXLAN_PORT, RECORD_WINDOW};
 
 /// Settings that live in the kernel's configuration.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -33,4 +33,14 @@ impl Default for Settings {
             records: 0,
         }
     }
+}
+
+/// Records that each processor may write in a second, if nobody says otherwise.
+pub const DEFAULT_RECORDS: u32 = 10_000;
+
+/// `abi::Config::records` of so many in a second; none of them means none at all, not all.
+#[must_use]
+pub fn per_window(per_second: u32) -> u32 {
+    let share = u64::from(per_second) << RECORD_WINDOW;
+    u32::try_from(share.div_ceil(1_000_000_000)).unwrap_or(u32::MAX)
 }

@@ -12,9 +12,10 @@ use super::plot::{Kind, Plot, Series};
 use super::report::{Report, Table, Target};
 use super::stats::rounds;
 use super::wire::ours::Ours;
-use super::wire::sender::{frame, pin, thread_time};
+use super::wire::sender::{frame, thread_time};
 use super::wire::topology::{Pod, Topology};
 use super::yardstick::Yardstick;
+use crate::harness::pin;
 use crate::harness::scenario::{address, policy, store};
 
 /// What of the minimal program's rate must be left.

@@ -4,9 +4,10 @@ pub mod expected;
 pub mod hosts;
 pub mod scenario;
 
+use std::io;
 use std::ops::{Deref, DerefMut};
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, ensure};
 use calico_azure_userspace::dataplane::kernel::Sizes;
 pub use calico_azure_userspace::dataplane::testrun::{At, Returned, Runner, frame as packet, settings};
 
@@ -109,4 +110,22 @@ fn read(path: &std::path::Path) -> Result<Vec<u8>> {
             path.display()
         )
     })
+}
+
+/// Keeps the calling thread on one processor.
+///
+/// # Errors
+/// What the kernel says.
+pub fn pin(cpu: usize) -> Result<()> {
+    let count = std::thread::available_parallelism().map_or(1, usize::from);
+    // SAFETY: all zeros is the empty set, and the number is within it.
+    let set = unsafe {
+        let mut set: libc::cpu_set_t = std::mem::zeroed();
+        libc::CPU_SET(cpu % count.min(1024), &mut set);
+        set
+    };
+    // SAFETY: a valid set of that size; 0 is the calling thread.
+    let done = unsafe { libc::sched_setaffinity(0, size_of_val(&set), &raw const set) };
+    ensure!(done == 0, "sched_setaffinity: {}", io::Error::last_os_error());
+    Ok(())
 }

@@ -171,7 +171,12 @@ fn scratch() -> anyhow::Result<File> {
 
 fn print(ran: &Ran) -> anyhow::Result<()> {
     let mut out = std::io::stdout().lock();
-    writeln!(out, "     Running {} ({})", ran.program.name, term::seconds(ran.took))?;
+    writeln!(
+        out,
+        "     Running {} ({})",
+        ran.program.name,
+        term::seconds(ran.took)
+    )?;
     // Bytes, because a test may print what is not UTF-8.
     out.write_all(&ran.output)?;
     if !ran.status.success() {
@@ -218,6 +223,9 @@ mod tests {
         std::fs::write(&script, "echo out; echo err >&2; exit 3").unwrap();
         let ran = execute(program, &Ui::plain(), Path::new("/nowhere"), script.to_str()).unwrap();
         std::fs::remove_file(script).unwrap();
-        assert_eq!((ran.output.as_slice(), ran.status.code()), (&b"out\nerr\n"[..], Some(3)));
+        assert_eq!(
+            (ran.output.as_slice(), ran.status.code()),
+            (&b"out\nerr\n"[..], Some(3))
+        );
     }
 }

@@ -5,13 +5,22 @@ use calico_azure_ebpf::abi::{Hook, Reason, map};
 use calico_azure_userspace::dataplane::Dataplane;
 use calico_azure_userspace::dataplane::attach::{Attachments, Mode, Role};
 use calico_azure_userspace::dataplane::kernel::{Kernel, Sizes};
+use calico_azure_userspace::dataplane::plan::{DEFAULT_RECORDS, Settings, per_window};
 use calico_azure_userspace::model::HostRole;
 use calico_azure_userspace::policy::{Compiler, Event, Interface, Interfaces, NodeFacts, Store};
 
 use super::topology::{Node, Pod, Topology};
 use crate::harness::hosts::{cluster, deny_all, host, of_host};
 use crate::harness::object;
-use crate::harness::scenario::{FABRIC, quiet};
+use crate::harness::scenario::{self, FABRIC};
+
+/// As an agent sets them without further flags.
+fn settings() -> Settings {
+    Settings {
+        records: per_window(DEFAULT_RECORDS),
+        ..scenario::quiet()
+    }
+}
 
 /// One node's programs and tables.
 pub(in crate::bench) struct Ours {
@@ -52,7 +61,7 @@ impl Ours {
             compiler: Compiler::default(),
         };
         let desired = ours.compiler.compile(&store)?.desired;
-        ours.dataplane.apply(&desired, quiet())?;
+        ours.dataplane.apply(&desired, settings())?;
         node.ns.run(|| {
             let kernel = ours.dataplane.io();
             Attachments::default().attach_untracked(kernel, pod.ifname, pod.ifindex)
@@ -90,7 +99,7 @@ impl Ours {
             ..NodeFacts::default()
         }));
         let desired = self.compiler.compile(&store)?.desired;
-        self.dataplane.apply(&desired, quiet())?;
+        self.dataplane.apply(&desired, settings())?;
         self.compiler.applied();
         Ok(())
     }

@@ -9,6 +9,7 @@ use anyhow::{Context as _, Result, ensure};
 
 use super::topology::Pod;
 use crate::harness::packet::Frame;
+use crate::harness::pin;
 
 /// Frames in one system call.
 const BATCH: usize = 64;
@@ -187,19 +188,4 @@ pub(in crate::bench) fn thread_time() -> Result<Duration> {
         u64::try_from(time.tv_sec)?,
         u32::try_from(time.tv_nsec)?,
     ))
-}
-
-/// Keeps the calling thread on one processor, or wherever it may be if there is no such one.
-pub(in crate::bench) fn pin(cpu: usize) -> Result<()> {
-    let count = std::thread::available_parallelism().map_or(1, usize::from);
-    // SAFETY: all zeros is the empty set, and the number is within it.
-    let set = unsafe {
-        let mut set: libc::cpu_set_t = std::mem::zeroed();
-        libc::CPU_SET(cpu % count.min(1024), &mut set);
-        set
-    };
-    // SAFETY: a valid set of that size; 0 is the calling thread.
-    let done = unsafe { libc::sched_setaffinity(0, size_of_val(&set), &raw const set) };
-    ensure!(done == 0, "sched_setaffinity: {}", io::Error::last_os_error());
-    Ok(())
 }

@@ -11,9 +11,9 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, Result};
 use socket2::SockRef;
 
-use super::sender::pin;
 use super::topology::Pod;
 use crate::bench::stats::Samples;
+use crate::harness::pin;
 
 /// Echoes single bytes, one connection at a time.
 pub(in crate::bench) const ECHO_PORT: u16 = 5000;
