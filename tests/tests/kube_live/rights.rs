@@ -231,9 +231,10 @@ exec unshare --mount sh -c '
 
 #[test]
 fn in_a_pod_its_service_account_is_all_that_an_agent_is_told() {
+    // Before the lab, which in the end runs what is in it to clean up.
+    let dir = tempfile::tempdir().unwrap();
     let mut lab = lab(1, &ApiSpec::default());
     install(&lab);
-    let dir = tempfile::tempdir().unwrap();
     let secret =
         json!({"apiVersion": "v1", "kind": "Secret", "metadata": {"name": "own", "namespace": AGENT}});
     for (file, text) in [

@@ -77,8 +77,10 @@ impl Shipped {
 pub(super) fn build(ui: &Ui, ws: &Workspace, arch: Arch) -> anyhow::Result<PathBuf> {
     let shipped = Shipped::new(ui, ws, arch)?;
     let mut cargo = process::cargo(&ws.root);
+    // With the features that tests want of dependencies, so that both share what is compiled.
     cargo
-        .args(["build", "--package", build::AGENT, "--bin", build::BINARY])
+        .args(["build", "--package", build::AGENT, "--package", build::TESTS])
+        .args(["--bin", build::BINARY])
         .args(ws.locked());
     shipped.apply(&mut cargo);
     let target = &shipped.target;

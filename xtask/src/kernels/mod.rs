@@ -59,7 +59,19 @@ impl Kernel {
 const MODULES: [&str; 3] = ["veth", "sch_ingress", "cls_bpf"];
 
 /// Tests of loaded programs that need nothing but `ip`.
-const TESTS: [&str; 3] = ["programs", "edges", "service_marks"];
+const TESTS: [&str; 11] = [
+    "programs",
+    "edges",
+    "service_marks",
+    "packets",
+    "conntrack",
+    "sources",
+    "adoption",
+    "azure",
+    "host_endpoints",
+    "host_services",
+    "untracked",
+];
 
 /// Those that need not say where a packet came in, which `BPF_PROG_TEST_RUN` takes since 5.17.
 const TESTS_OF_OLD: [&str; 3] = [

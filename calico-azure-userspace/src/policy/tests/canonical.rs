@@ -26,6 +26,7 @@ pub(super) struct Canonical {
     rules: BTreeSet<RuleRef>,
     problems: Vec<Problem>,
     ports: usize,
+    alike_from: u16,
 }
 
 impl Canonical {
@@ -89,6 +90,7 @@ impl Canonical {
             rules: rules.values().cloned().collect(),
             problems: problems.clone(),
             ports: desired.ports.len(),
+            alike_from: desired.alike_from,
         }
     }
 }

@@ -65,10 +65,13 @@ impl Hosts {
             return Ok(());
         }
         let store = context.store;
-        if policies {
-            context.sheet.alike_from(failsafe::alike_from(store));
-        }
         let governing = governing(store, context.sheet.desired());
+        let alike_from = if governing.is_empty() {
+            0
+        } else {
+            failsafe::alike_from(store)
+        };
+        context.sheet.alike_from(alike_from);
         let mut known = std::mem::take(&mut self.stages);
         for host in governing.values() {
             if self.stages.contains_key(&host.name) {
