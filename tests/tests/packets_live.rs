@@ -1,12 +1,13 @@
-//! Datagrams in fragments, ICMP errors and path MTU discovery between pods, as the kernel makes them.
+//! Datagrams in fragments and in pages, ICMP errors and path MTU discovery between pods, as the kernel makes them.
 
 #![expect(clippy::unwrap_used, reason = "in a test, a panic is the report")]
 
 use std::io::{ErrorKind, Read as _, Write as _};
-use std::net::{SocketAddr, TcpListener, TcpStream, UdpSocket};
+use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::time::Duration;
 
-use calico_azure_tests::lab::{AgentSpec, Cluster, ClusterSpec, NetNs, PodManifest};
+use calico_azure_tests::lab::probe::{self, Crafted, Payload};
+use calico_azure_tests::lab::{AgentSpec, Cluster, ClusterSpec, Flow, NetNs, PodManifest};
 
 const SOON: Duration = Duration::from_secs(60);
 const NEVER: Duration = Duration::from_millis(500);
@@ -16,6 +17,11 @@ const CLOSED: u16 = 8126;
 const STREAM: u16 = 7000;
 /// More than two frames.
 const LARGE: usize = 4000;
+/// Of a datagram in one frame: more than a page, so that the kernel keeps only the link-layer header in the skb's linear area.
+const PAGED: usize = 6000;
+const UDP: u8 = 17;
+/// No client's policy allows it.
+const FORBIDDEN: u16 = 7999;
 
 /// Ports matter, in both directions, and no rule speaks of ICMP.
 const POLICIES: &str = "
@@ -45,8 +51,12 @@ spec:
 ";
 
 fn cluster() -> Cluster {
+    cluster_of(AgentSpec::new().unwrap())
+}
+
+fn cluster_of(agents: AgentSpec) -> Cluster {
     let mut cluster = Cluster::start(&ClusterSpec {
-        agents: Some(AgentSpec::new().unwrap()),
+        agents: Some(agents),
         ..ClusterSpec::default()
     })
     .unwrap();
@@ -175,4 +185,97 @@ fn a_narrow_link_on_the_way_is_found_out() {
         drop(sender);
         assert_eq!(receiver.join().unwrap().unwrap(), BYTES, "IPv6 {v6}");
     }
+}
+
+fn mac(ns: &NetNs, link: &str) -> Vec<u8> {
+    let text = ns.ip(&["-o", "link", "show", "dev", link]).unwrap();
+    let (_, rest) = text.split_once("link/ether ").unwrap();
+    let address = rest.split_whitespace().next().unwrap();
+    address
+        .split(':')
+        .map(|byte| u8::from_str_radix(byte, 16).unwrap())
+        .collect()
+}
+
+/// A datagram in one frame.
+fn frame(macs: &[Vec<u8>; 2], src: IpAddr, dst: IpAddr, dport: u16) -> Vec<u8> {
+    let length = u16::try_from(PAGED + 8).unwrap();
+    let mut bytes = [4242_u16, dport, length, 0].map(u16::to_be_bytes).concat();
+    bytes.resize(PAGED + 8, 7);
+    let packet = Crafted {
+        src,
+        dst,
+        payload: Payload::Other { protocol: UDP, bytes },
+    };
+    let ethertype: u16 = if src.is_ipv6() { 0x86dd } else { 0x0800 };
+    let [to, from] = macs;
+    [
+        to,
+        from,
+        ethertype.to_be_bytes().as_slice(),
+        &packet.bytes().unwrap(),
+    ]
+    .concat()
+}
+
+/// As a packet socket makes frames larger than a page: programs cannot read their headers directly.
+fn headers_are_read_wherever_they_lie(attach: &str) {
+    let mut cluster = cluster_of(AgentSpec::new().unwrap().args(["--attach", attach]));
+    let node = cluster.node("node-1").unwrap().ns().clone();
+    for name in ["server", "near"] {
+        let net = &cluster.pod(&format!("a/{name}")).unwrap().net;
+        for (ns, link) in [(&node, net.ifname()), (net.ns(), "eth0")] {
+            ns.ip(&["link", "set", link, "mtu", "9000"]).unwrap();
+        }
+    }
+    let client = ns(&cluster, "near");
+    let outside = cluster.pod("a/near").unwrap().net.ifname().to_owned();
+    let macs = [mac(&node, &outside), mac(&client, "eth0")];
+    let log = cluster.agent("node-1").unwrap().flows();
+    for v6 in [false, true] {
+        let ip = |name: &str| cluster.pod(&format!("a/{name}")).unwrap().ip(v6).unwrap();
+        let (own, server) = (ip("near"), ip("server"));
+        let foreign: IpAddr = if v6 { "2001:db8::7" } else { "192.0.2.7" }.parse().unwrap();
+        let sockets = [SERVED, SERVED + 2, FORBIDDEN].map(|port| {
+            let ns = ns(&cluster, "server");
+            ns.run(|| UdpSocket::bind((server, port))).unwrap().unwrap()
+        });
+        for (src, socket, denied) in [
+            (own, &sockets[0], None),
+            (own, &sockets[1], Some(("to-workload", "policy-deny"))),
+            (own, &sockets[2], Some(("from-workload", "policy-deny"))),
+            (foreign, &sockets[0], Some(("from-workload", "spoofed-source"))),
+        ] {
+            let port = socket.local_addr().unwrap().port();
+            let mark = log.mark();
+            probe::frame(&client, "eth0", &frame(&macs, src, server, port)).unwrap();
+            let mut bytes = [0; PAGED + 1];
+            let Some((hook, reason)) = denied else {
+                socket.set_read_timeout(Some(SOON)).unwrap();
+                assert_eq!(socket.recv(&mut bytes).unwrap(), PAGED, "IPv6 {v6}");
+                continue;
+            };
+            // A source that is not the pod's own is known before the ports are.
+            let of_this = |flow: &Flow| flow.src == Some(src) && (flow.dport == port || src == foreign);
+            let flow = log.wait_for(mark, "the drop", SOON, of_this).unwrap();
+            assert_eq!(
+                (flow.hook.as_str(), flow.reason.as_str()),
+                (hook, reason),
+                "IPv6 {v6}: {}",
+                flow.line
+            );
+            socket.set_read_timeout(Some(NEVER)).unwrap();
+            assert!(socket.recv(&mut bytes).is_err(), "IPv6 {v6}: port {port}");
+        }
+    }
+}
+
+#[test]
+fn headers_are_read_wherever_they_lie_by_tcx() {
+    headers_are_read_wherever_they_lie("tcx");
+}
+
+#[test]
+fn headers_are_read_wherever_they_lie_by_clsact() {
+    headers_are_read_wherever_they_lie("clsact");
 }
