@@ -4,12 +4,13 @@
 use std::collections::BTreeMap;
 
 use anyhow::Result;
-use calico_azure_ebpf::abi::Hook;
+use calico_azure_ebpf::abi::{CONFIG_ALLOW_UNKNOWN, CONFIG_BRIDGED, Hook, Reason};
 use calico_azure_ebpf::packet::SlicePacket;
 use calico_azure_ebpf::verdict::{Outcome, fabric, workload};
 use calico_azure_tests::harness::packet::Frame;
 use calico_azure_tests::harness::settings;
 use calico_azure_userspace::dataplane::host::HostTables;
+use calico_azure_userspace::dataplane::plan::Settings;
 use calico_azure_userspace::dataplane::{
     Applied, ApplyError, Dataplane, FakeIo, Image, Plan, plan, plan_change,
 };
@@ -79,14 +80,15 @@ fn host_packets(stores: &[&Store], tables: [&Desired; 2], seed: u64, limit: usiz
         .collect()
 }
 
-/// Whether a packet passes, and by which rule. Why one without a rule drops may change on the way: an endpoint that
-/// goes is first not ready, then unknown.
-type Verdict = (bool, u32, bool);
+/// Why a packet passes or not, by which rule, and whether it is logged. An endpoint on its way in or out is not ready, and unknown without an
+/// entry: that is one.
+type Verdict = (Reason, u32, bool);
 
 /// Verdicts on packets that belong to no flow.
 fn judge(tables: &mut HostTables, probes: &[Probe]) -> Vec<Verdict> {
     let judge = |probe: &Probe| {
         tables.forget_flows();
+        tables.configured.set(0);
         let packet = SlicePacket {
             bytes: &probe.bytes,
             ifindex: probe.ifindex,
@@ -100,7 +102,15 @@ fn judge(tables: &mut HostTables, probes: &[Probe]) -> Vec<Verdict> {
             Hook::ToFabric => fabric::to_fabric(&packet, tables),
             _ => workload::to_workload(&packet, tables),
         };
-        (reason.passes(), rule, log)
+        assert!(
+            tables.configured.get() <= 1,
+            "{reason:?}: a packet is judged in one epoch"
+        );
+        let reason = match reason {
+            Reason::NotReady => Reason::NoEndpoint,
+            reason => reason,
+        };
+        (reason, rule, log)
     };
     probes.iter().map(judge).collect()
 }
@@ -127,6 +137,10 @@ fn each_operation_leaves_the_old_or_the_new_verdict() -> Result<()> {
     let mut differing = 0_usize;
     let mut differing_hosts = 0_usize;
     for seed in 0..30 {
+        let settings = || Settings {
+            flags: [0, CONFIG_ALLOW_UNKNOWN, CONFIG_BRIDGED][(seed % 3) as usize],
+            ..settings()
+        };
         let mut rng = Rng::new(seed);
         let mut compiler = Compiler::default();
         let mut store = generate::store(seed, &Shape::default());
@@ -315,11 +329,11 @@ fn an_apply_that_fails_anywhere_widens_nothing_and_the_next_one_mends_it() -> Re
             restarted.apply(&desired, settings())?;
             let outcomes = judge(&mut HostTables::new(restarted.image().clone()), &probes);
             // Rule ids are the new agent's own.
-            let passes =
-                |verdicts: &[Verdict]| verdicts.iter().map(|(passes, _, _)| *passes).collect::<Vec<_>>();
+            let reasons =
+                |verdicts: &[Verdict]| verdicts.iter().map(|(reason, _, _)| *reason).collect::<Vec<_>>();
             assert_eq!(
-                passes(&outcomes),
-                passes(&after),
+                reasons(&outcomes),
+                reasons(&after),
                 "seed {seed}, restart after operation {at}"
             );
             check_contents(restarted.image(), &desired);

@@ -120,7 +120,44 @@ abi_struct! {
 }
 
 abi_struct! {
-    /// The only value of `CONFIG`.
+    /// The only value of `CONFIG`: what is in force, and room for what is next. So a program sees one epoch and one set of settings from the
+    /// first byte of a packet to its verdict, however long it takes: what it looked up is written again only after a grace period.
+    pub struct Configs {
+        /// Which of them is in force, in the lowest bit.
+        pub live: u32,
+        /// Zero.
+        pub reserved: u32,
+        pub of: [Config; 2],
+    }
+}
+
+impl Configs {
+    /// What is in force.
+    #[must_use]
+    pub const fn config(&self) -> &Config {
+        let [even, odd] = &self.of;
+        if self.live & 1 == 0 { even } else { odd }
+    }
+
+    /// As it is written before a change and by it: first with `next` beside what is in force, then with `next` in force.
+    #[must_use]
+    pub const fn change(live: u32, now: Config, next: Config) -> [Self; 2] {
+        let of = if live & 1 == 0 { [now, next] } else { [next, now] };
+        let reserved = 0;
+        let live = live & 1;
+        [
+            Self { live, reserved, of },
+            Self {
+                live: live ^ 1,
+                reserved,
+                of,
+            },
+        ]
+    }
+}
+
+abi_struct! {
+    /// What the programs are set to.
     pub struct Config {
         /// Current epoch: its parity names the live slots, and conntrack entries approved in another epoch are
         /// judged again. Never 0 once the agent has applied; 0 drops everything.

@@ -9,7 +9,7 @@ pub trait Layout {
 }
 
 /// Bumped by hand when the meaning of bytes changes without their layout changing.
-pub const ABI_REVISION: u64 = 10;
+pub const ABI_REVISION: u64 = 11;
 
 /// The same for conntrack entries alone: an agent with another layout takes over those of an earlier one if this and their
 /// layout did not change.
@@ -42,15 +42,16 @@ const fn mix(a: u64, b: u64) -> u64 {
 /// The hash over every struct of the contract and [`ABI_REVISION`].
 pub const LAYOUT_HASH: u64 = {
     use super::{
-        Budget, CidrClass, Config, CounterKey, CounterValue, CtKey4, CtKey6, CtValue, Denied, EarlyCount,
-        Endpoint, Event, FragKey4, FragKey6, FragValue, HostEndpoint, OwnerKey4, OwnerKey6, PolicyKey,
-        PortKey, PrefixKey4, PrefixKey6, ServiceKey4, ServiceKey6,
+        Budget, CidrClass, Config, Configs, CounterKey, CounterValue, CtKey4, CtKey6, CtValue, Denied,
+        EarlyCount, Endpoint, Event, FragKey4, FragKey6, FragValue, HostEndpoint, OwnerKey4, OwnerKey6,
+        PolicyKey, PortKey, PrefixKey4, PrefixKey6, ServiceKey4, ServiceKey6,
     };
     let hashes = [
         ABI_REVISION,
         Budget::HASH,
         CidrClass::HASH,
         Config::HASH,
+        Configs::HASH,
         CounterKey::HASH,
         CounterValue::HASH,
         CtKey4::HASH,

@@ -6,7 +6,7 @@ use aya_ebpf::btf_maps::{
 use aya_ebpf::macros::btf_map;
 
 use crate::abi::{
-    Budget, CidrClass, Config, CounterKey, CounterValue, CtKey4, CtKey6, CtValue, DENIED_LEN, Denied,
+    Budget, CidrClass, Configs, CounterKey, CounterValue, CtKey4, CtKey6, CtValue, DENIED_LEN, Denied,
     EARLY_LEN, EarlyCount, Endpoint, FragKey4, FragKey6, FragValue, HostEndpoint, OwnerKey4, OwnerKey6,
     PolicyKey, PortKey, ServiceKey4, ServiceKey6, TOTALS_LEN, calls, socket_calls,
 };
@@ -15,7 +15,7 @@ use crate::abi::{
 const SPARSE: usize = 1;
 
 #[btf_map]
-pub(super) static CONFIG: Array<Config, 1> = Array::new();
+pub(super) static CONFIG: Array<Configs, 1> = Array::new();
 #[btf_map]
 pub(super) static ENDPOINTS: HashMap<u32, Endpoint, 4096> = HashMap::new();
 #[btf_map]

@@ -32,7 +32,11 @@ fn once<T: Copy>(pointer: *const T) -> T {
 impl Tables for KernelTables {
     #[inline(always)]
     fn config(&self) -> Option<&Config> {
-        CONFIG.get(0)
+        let configs = CONFIG.get_ptr(0)?;
+        // SAFETY: projects to a field of a live map value.
+        let live = once(unsafe { &raw const (*configs).live });
+        // SAFETY: one of the two. Userspace writes it again only when no program has it any more.
+        Some(unsafe { &*(&raw const (*configs).of).cast::<Config>().add((live & 1) as usize) })
     }
 
     #[inline(always)]
@@ -54,7 +58,7 @@ impl Tables for KernelTables {
     #[inline(always)]
     fn now(&self) -> u64 {
         // Reading the clock costs as much as a map lookup; jiffies are a word in memory (inlined since 5.6), and timeouts are seconds.
-        let tick = CONFIG.get(0).map_or(0, |config| config.tick);
+        let tick = self.config().map_or(0, |config| config.tick);
         // SAFETY: the helper has no preconditions.
         unsafe { bpf_jiffies64() }.wrapping_mul(u64::from(tick))
     }
@@ -119,7 +123,7 @@ impl Tables for KernelTables {
 
     #[inline(always)]
     fn counts_denied<P: Packet>(&self, packet: &P) -> bool {
-        let limit = CONFIG.get(0).map_or(0, |config| config.records);
+        let limit = KernelTables.config().map_or(0, |config| config.records);
         let Some(budget) = BUDGET.get_ptr(0) else {
             return false;
         };
@@ -313,8 +317,8 @@ fn worth_an_event(outcome: Outcome) -> bool {
         return true;
     }
     matches!(outcome.reason, Reason::PolicyAllow)
-        && CONFIG
-            .get(0)
+        && KernelTables
+            .config()
             .is_some_and(|config| config.flags & CONFIG_LOG_ALLOWED != 0)
 }
 
@@ -356,7 +360,7 @@ fn window() -> u32 {
 /// Whether this processor has records left: who is flooded with what is dropped must not pay for each again in userspace.
 #[inline(always)]
 fn may_record() -> bool {
-    let limit = CONFIG.get(0).map_or(0, |config| config.records);
+    let limit = KernelTables.config().map_or(0, |config| config.records);
     if limit == 0 {
         return true;
     }

@@ -45,7 +45,8 @@ pub fn at_pod<P: Packet, T: AllTables, const PART: u8>(
         Ok((ethertype::IPV6, _)) if PART & part::V6 == 0 => return leave(),
         Ok((ethertype, start)) => {
             if let Some(config) = tables.config().filter(|config| config.epoch != 0) {
-                match tables.endpoint(packet.ifindex(), leg) {
+                let endpoint = tables.endpoint(packet.ifindex(), leg);
+                match endpoint.filter(|word| !is_awaited(config, packet.ifindex(), *word)) {
                     // As with ARP: its neighbours are a new pod's to find while its policy is on the way.
                     None if ethertype == ethertype::IPV6
                         && is_neighbours(packet, tables, config, u64::from(start) | u64::from(leg) << 32)
@@ -54,6 +55,7 @@ pub fn at_pod<P: Packet, T: AllTables, const PART: u8>(
                         Reason::AlwaysAllowed
                     }
                     None if config.flags & CONFIG_ALLOW_UNKNOWN != 0 => Reason::UnknownInterface,
+                    None if endpoint.is_some() => Reason::NotReady,
                     None => Reason::NoEndpoint,
                     Some(endpoint) if PART & part::V4 != 0 && ethertype == ethertype::IPV4 => {
                         let at = At {
@@ -95,6 +97,13 @@ pub fn at_pod<P: Packet, T: AllTables, const PART: u8>(
     let outcome = Outcome::of(bare);
     tables.record_bare(hook, packet, outcome);
     outcome
+}
+
+/// Whether the next epoch will know the endpoint, or this one no longer does. Until then its interface is an unknown one's; and so are
+/// its addresses, which come and go with it.
+#[inline(always)]
+fn is_awaited(config: &Config, ifindex: u32, endpoint: u64) -> bool {
+    word::slot(endpoint, config.epoch) == 0 && word::slot_check(endpoint) == word::check24(ifindex)
 }
 
 /// Where a packet is, and what of it.
@@ -304,7 +313,8 @@ fn arp<P: Packet, T: AllTables>(packet: &P, tables: &T, leg: u32, start: u32) ->
     let Some(config) = tables.config().filter(|config| config.epoch != 0) else {
         return Reason::AlwaysAllowed;
     };
-    let unknown = tables.endpoint(packet.ifindex(), leg).is_none();
+    let endpoint = tables.endpoint(packet.ifindex(), leg);
+    let unknown = endpoint.is_none_or(|word| is_awaited(config, packet.ifindex(), word));
     if leg != LEG_OUT || config.flags & CONFIG_BRIDGED == 0 || unknown {
         return Reason::AlwaysAllowed;
     }

@@ -84,6 +84,8 @@ impl<I: MapIo> Dataplane<I> {
     /// [`ApplyError::Read`].
     pub fn open(io: I) -> Result<Self, ApplyError> {
         let image = Image::read(&io).map_err(ApplyError::Read)?;
+        // An agent before may have ended between a flip and its grace period.
+        io.wait_for_programs().map_err(ApplyError::Read)?;
         Ok(Self {
             io,
             image,
@@ -175,8 +177,8 @@ impl<I: MapIo> Dataplane<I> {
             begun,
         } = published;
         let waiting = Instant::now();
-        if !settle.is_empty() {
-            // A program that read the old epoch must be done before its slots change.
+        if flipped || !settle.is_empty() {
+            // A program that read the old epoch must be done before its slots change, and its settings with the next flip.
             self.io.wait_for_programs().map_err(ApplyError::Read)?;
         }
         let waited = waiting.elapsed();

@@ -28,6 +28,8 @@ pub struct HostTables {
     denied: RefCell<HashMap<u32, Denied>>,
     flows4: Flows<CtKey4, FragKey4>,
     flows6: Flows<CtKey6, FragKey6>,
+    /// How often the configuration was looked up. Twice for one packet may be two epochs.
+    pub configured: Cell<u32>,
 }
 
 /// Flows of one family.
@@ -114,6 +116,7 @@ impl HostTables {
 
 impl Tables for HostTables {
     fn config(&self) -> Option<&Config> {
+        self.configured.set(self.configured.get() + 1);
         Some(&self.image.config)
     }
 

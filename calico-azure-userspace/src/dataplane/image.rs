@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 use std::io;
 
 use calico_azure_ebpf::abi::{
-    CidrClass, Config, Endpoint, HostEndpoint, OwnerKey4, OwnerKey6, Pod, PolicyKey, PortKey, PrefixKey4,
-    PrefixKey6, ServiceKey4, ServiceKey6, map, word,
+    CidrClass, Config, Configs, Endpoint, HostEndpoint, OwnerKey4, OwnerKey6, Pod, PolicyKey, PortKey,
+    PrefixKey4, PrefixKey6, ServiceKey4, ServiceKey6, map, word,
 };
 
 use super::io::{Entries, MapIo, Table};
@@ -15,7 +15,10 @@ use crate::policy::Reserved;
 /// The tables of one node as they are.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Image {
+    /// What is in force.
     pub config: Config,
+    /// `abi::Configs::live`.
+    pub live: u32,
     pub endpoints: BTreeMap<u32, Endpoint>,
     pub hosts: BTreeMap<u32, HostEndpoint>,
     pub owners4: BTreeMap<OwnerKey4, u32>,
@@ -138,7 +141,8 @@ impl Image {
     fn set(&mut self, table: Table, key: &[u8], value: Option<&[u8]>) -> Option<()> {
         match table {
             Table::Config => {
-                self.config = value.map_or(Some(Config::default()), Config::from_bytes)?;
+                let configs = value.map_or(Some(Configs::default()), Configs::from_bytes)?;
+                (self.config, self.live) = (*configs.config(), configs.live);
                 Some(())
             }
             Table::Endpoints => set(&mut self.endpoints, key, value),

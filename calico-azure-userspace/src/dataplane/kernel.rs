@@ -11,6 +11,7 @@ use aya::{Ebpf, EbpfError, EbpfLoader};
 use calico_azure_ebpf::abi::{calls, map, program, socket_calls};
 
 use super::io::{Entries, MapIo, Table};
+use super::load::patiently;
 use super::maps::{Maps, sizes_of, specs};
 use super::pins::{ExpectedMap, Fit, PinError, Pins};
 
@@ -165,26 +166,15 @@ impl Kernel {
         }
         let mut ebpf = loader.load(object).map_err(load_error)?;
         for name in PROGRAMS {
-            classifier(&mut ebpf, name)?
-                .load()
-                .map_err(|source| KernelError::Program {
-                    name,
-                    source: Box::new(source),
-                })?;
+            let program = classifier(&mut ebpf, name)?;
+            patiently(name, || program.load())?;
         }
         for name in SOCKET_PROGRAMS {
-            socket(&mut ebpf, name)?
-                .load()
-                .map_err(|source| KernelError::Program {
-                    name,
-                    source: Box::new(source),
-                })?;
+            let program = socket(&mut ebpf, name)?;
+            patiently(name, || program.load())?;
         }
-        let untracked: &mut Xdp = untracked(&mut ebpf)?;
-        untracked.load().map_err(|source| KernelError::Program {
-            name: program::UNTRACKED,
-            source: Box::new(source),
-        })?;
+        let program: &mut Xdp = untracked(&mut ebpf)?;
+        patiently(program::UNTRACKED, || program.load())?;
         // Before anything is attached: a call that finds nothing drops the packet.
         connect(&mut ebpf)?;
         let maps = Maps::of(&ebpf, &specs)?;

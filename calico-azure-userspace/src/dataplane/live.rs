@@ -7,7 +7,7 @@ use std::os::fd::{AsFd as _, OwnedFd};
 
 use aya::maps::MapData;
 use calico_azure_ebpf::abi::{
-    CLASS_DEFAULT_V4, CLASS_DEFAULT_V6, Config, OwnerKey4, OwnerKey6, Pod as _, map, route, word,
+    CLASS_DEFAULT_V4, CLASS_DEFAULT_V6, Config, Configs, OwnerKey4, OwnerKey6, Pod as _, map, route, word,
 };
 
 use super::image::Image;
@@ -100,8 +100,10 @@ impl Live {
         let read = || {
             let (fd, shape) = self.map(Table::Config)?;
             let bytes = syscall::get(fd.as_fd(), *shape, 0_u32.bytes())?;
-            let config = bytes.and_then(|bytes| Config::from_bytes(&bytes));
-            config.ok_or_else(|| io::Error::new(io::ErrorKind::InvalidData, map::CONFIG))
+            let config = bytes.and_then(|bytes| Configs::from_bytes(&bytes));
+            config
+                .map(|configs| *configs.config())
+                .ok_or_else(|| io::Error::new(io::ErrorKind::InvalidData, map::CONFIG))
         };
         read().map_err(LiveError::Read)
     }

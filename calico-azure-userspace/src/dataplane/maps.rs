@@ -8,10 +8,10 @@ use std::time::Duration;
 use aya::Ebpf;
 use aya::maps::Map;
 use calico_azure_ebpf::abi::{
-    Budget, CidrClass, Config, CounterKey, CounterValue, CtKey4, CtKey6, CtValue, DENIED_LEN, Denied,
-    EARLY_LEN, EarlyCount, Endpoint, FragKey4, FragKey6, FragValue, HostEndpoint, OwnerKey4, OwnerKey6, Pod,
-    PolicyKey, PortKey, PrefixKey4, PrefixKey6, ServiceKey4, ServiceKey6, TOTALS_LEN, calls, map,
-    socket_calls,
+    Budget, CidrClass, Config, Configs, CounterKey, CounterValue, CtKey4, CtKey6, CtValue, DENIED_LEN,
+    Denied, EARLY_LEN, EarlyCount, Endpoint, FragKey4, FragKey6, FragValue, HostEndpoint, OwnerKey4,
+    OwnerKey6, Pod, PolicyKey, PortKey, PrefixKey4, PrefixKey6, ServiceKey4, ServiceKey6, TOTALS_LEN, calls,
+    map, socket_calls,
 };
 
 use super::clock;
@@ -57,7 +57,7 @@ pub(super) fn specs(sizes: Sizes) -> Vec<Spec> {
         tables,
     } = sizes;
     vec![
-        spec::<u32, Config>(map::CONFIG, ARRAY, 1),
+        spec::<u32, Configs>(map::CONFIG, ARRAY, 1),
         spec::<u32, Endpoint>(map::ENDPOINTS, HASH, 4096),
         spec::<u32, HostEndpoint>(map::HOSTS, HASH, 1024),
         spec::<OwnerKey4, u32>(map::OWNERS4, HASH, 8192),
@@ -183,7 +183,8 @@ impl Maps {
     pub fn config(&self) -> io::Result<Option<Config>> {
         let (fd, shape) = self.map(map::CONFIG)?;
         let bytes = syscall::get(fd, shape, 0_u32.bytes())?;
-        Ok(bytes.and_then(|bytes| Config::from_bytes(&bytes)))
+        let configs = bytes.and_then(|bytes| Configs::from_bytes(&bytes));
+        Ok(configs.map(|configs| *configs.config()))
     }
 
     /// A time to come, as `Config::adopt_until` has it.

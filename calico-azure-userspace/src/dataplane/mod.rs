@@ -15,6 +15,7 @@ pub mod inherit;
 pub mod io;
 pub mod kernel;
 pub mod live;
+mod load;
 pub mod maps;
 mod op;
 pub mod others;

@@ -1,6 +1,6 @@
 //! One map operation as data. Keys and values are small, so that an update of many entries allocates nothing for each.
 
-use calico_azure_ebpf::abi::{Config, OwnerKey6, Pod};
+use calico_azure_ebpf::abi::{Configs, OwnerKey6, Pod};
 
 use super::io::Table;
 
@@ -77,5 +77,5 @@ impl Op {
     }
 }
 
-/// Longer than `SHORT`, and written once in an update.
-const _: () = assert!(size_of::<Config>() > SHORT);
+/// Longer than `SHORT`, and written twice in an update.
+const _: () = assert!(size_of::<Configs>() > SHORT);

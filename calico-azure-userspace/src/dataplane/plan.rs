@@ -9,7 +9,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use calico_azure_ebpf::abi::{
-    CLASS_DEFAULT_V4, CLASS_DEFAULT_V6, CidrClass, Config, Endpoint, HOST_SETS, HostEndpoint, Pod,
+    CLASS_DEFAULT_V4, CLASS_DEFAULT_V6, CidrClass, Config, Configs, Endpoint, HOST_SETS, HostEndpoint, Pod,
     next_epoch, route, word,
 };
 
@@ -162,7 +162,9 @@ pub fn plan_change(
         reserved: 0,
     };
     if wanted != actual.config {
-        plan.flip = Some(Op::put(Table::Config, &0_u32, &wanted));
+        let [beside, in_force] = Configs::change(actual.live, actual.config, wanted);
+        plan.prepare.push(Op::put(Table::Config, &0_u32, &beside));
+        plan.flip = Some(Op::put(Table::Config, &0_u32, &in_force));
     }
     Ok(plan)
 }

@@ -6,7 +6,7 @@ mod pods;
 use std::io;
 use std::time::Duration;
 
-use calico_azure_ebpf::abi::{CONFIG_LOG_ALLOWED, Config, Event, Pod as _, program};
+use calico_azure_ebpf::abi::{CONFIG_LOG_ALLOWED, Config, Configs, Event, Pod as _, program};
 
 pub use pods::{Pods, Seen};
 
@@ -191,9 +191,10 @@ impl Runner {
     pub fn configure(&mut self, change: impl FnOnce(&mut Config)) -> io::Result<()> {
         let mut config = self.dataplane.image().config;
         change(&mut config);
+        let [configs, _] = Configs::change(self.dataplane.image().live, config, config);
         self.dataplane
             .io()
-            .put(Table::Config, 0_u32.bytes(), config.bytes())
+            .put(Table::Config, 0_u32.bytes(), configs.bytes())
     }
 }
 
