@@ -66,16 +66,28 @@ impl How {
 
 /// The agent, the demo and the benchmarks.
 pub(crate) fn userspace(ui: &Ui, ws: &Workspace, how: &How) -> anyhow::Result<()> {
-    let step = ui.step("building the agent and the test programs");
+    programs(ui, ws, how, "the agent and the test programs", &["--bins"]).map(drop)
+}
+
+/// The agent alone, and where it is.
+pub(crate) fn agent(ui: &Ui, ws: &Workspace, how: &How) -> anyhow::Result<PathBuf> {
+    programs(ui, ws, how, BINARY, &["--bin", BINARY])
+}
+
+fn programs(ui: &Ui, ws: &Workspace, how: &How, what: &str, which: &[&str]) -> anyhow::Result<PathBuf> {
+    let step = ui.step(format!("building {what}"));
     let mut cargo = process::cargo(&ws.root);
+    // Both packages, so that dependencies have the features that tests want, too, and are compiled once.
     cargo
-        .args(["build", "--package", AGENT, "--package", TESTS, "--bins"])
+        .args(["build", "--package", AGENT, "--package", TESTS])
+        .args(which)
         .args(ws.locked());
     how.apply(&mut cargo);
     if !process::visible(&mut cargo)? {
         step.failed();
-        anyhow::bail!("the userspace programs do not build; the compiler's messages are above");
+        anyhow::bail!("{what}: it does not build; the compiler's messages are above");
     }
-    step.done(&how.program(ws, BINARY).display().to_string());
-    Ok(())
+    let path = how.program(ws, BINARY);
+    step.done(&path.display().to_string());
+    Ok(path)
 }

@@ -36,7 +36,11 @@ impl Tables for KernelTables {
         // SAFETY: projects to a field of a live map value.
         let live = once(unsafe { &raw const (*configs).live });
         // SAFETY: one of the two. Userspace writes it again only when no program has it any more.
-        Some(unsafe { &*(&raw const (*configs).of).cast::<Config>().add((live & 1) as usize) })
+        Some(unsafe {
+            &*(&raw const (*configs).of)
+                .cast::<Config>()
+                .add((live & 1) as usize)
+        })
     }
 
     #[inline(always)]

@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use anyhow::{Context as _, bail};
+use anyhow::Context as _;
 
 use super::Arch;
 use crate::build;
@@ -76,22 +76,7 @@ impl Shipped {
 
 pub(super) fn build(ui: &Ui, ws: &Workspace, arch: Arch) -> anyhow::Result<PathBuf> {
     let shipped = Shipped::new(ui, ws, arch)?;
-    let mut cargo = process::cargo(&ws.root);
-    // With the features that tests want of dependencies, so that both share what is compiled.
-    cargo
-        .args(["build", "--package", build::AGENT, "--package", build::TESTS])
-        .args(["--bin", build::BINARY])
-        .args(ws.locked());
-    shipped.apply(&mut cargo);
-    let target = &shipped.target;
-    let step = ui.step(format!("building a static {} for {target}", build::BINARY));
-    if !process::visible(&mut cargo)? {
-        step.failed();
-        bail!("the program does not build for {target}; the compiler's messages are above");
-    }
-    let program = shipped.program(ws, build::BINARY);
-    step.done(&program.display().to_string());
-    Ok(program)
+    build::agent(ui, ws, &build::How::Shipped(shipped))
 }
 
 /// The first target whose standard library is here.

@@ -95,7 +95,6 @@ pub(crate) fn run(ui: &Ui, ws: &Workspace, kernels: &[Kernel]) -> anyhow::Result
     setup::virtual_machines(ui, ws)?;
     ebpf::build(ui, ws, &toolchain, Object::Default)?;
     let how = How::Shipped(Shipped::for_tests(ws));
-    build::userspace(ui, ws, &how)?;
     let programs = programs(ui, ws, &how)?;
     let dir = ws.target.join("kernels");
     let mut archive = debian::Kernels::open(ui, &dir)?;
@@ -154,7 +153,8 @@ fn programs(ui: &Ui, ws: &Workspace, how: &How) -> anyhow::Result<Vec<(String, P
     cargo
         .args(["test", "--no-run", "--message-format=json", "--quiet"])
         .args(ws.locked())
-        .args(["--package", build::TESTS]);
+        // Both, so that dependencies have the features that all tests want. The package's programs are built with its tests.
+        .args(["--package", build::AGENT, "--package", build::TESTS]);
     for name in TESTS {
         cargo.args(["--test", name]);
     }

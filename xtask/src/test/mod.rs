@@ -5,7 +5,7 @@ mod leftovers;
 mod programs;
 
 use std::io::Write as _;
-use std::process::ExitCode;
+use std::process::{Command, ExitCode};
 
 use self::counts::{Outcome, Report};
 use self::programs::Step;
@@ -41,13 +41,12 @@ pub(crate) fn run(ui: &Ui, ws: &Workspace, quick: bool, filter: Option<&str>) ->
         ebpf::build(ui, ws, &toolchain, Object::Default)?;
         ebpf::build(ui, ws, &toolchain, Object::Yardstick).map(|()| Outcome::ok())
     }) && record(ui, &mut report, "build of the agent", || {
-        build::userspace(ui, ws, &shipped).map(|()| Outcome::ok())
+        // Of another libc than the image's, where there are both.
+        build::agent(ui, ws, &shipped).map(|_| Outcome::ok())
+    }) && record(ui, &mut report, "container image", || {
+        // The tests unpack it.
+        image::build(ui, ws, None, None).map(|(_, digest)| Outcome::noted(&digest))
     });
-    // The tests unpack it.
-    let imaged = built
-        && record(ui, &mut report, "container image", || {
-            image::build(ui, ws, None, None).map(|(_, digest)| Outcome::noted(&digest))
-        });
     // In the dev profile: the engine's arithmetic is then checked for overflow.
     test_step(
         ui,
@@ -62,7 +61,7 @@ pub(crate) fn run(ui: &Ui, ws: &Workspace, quick: bool, filter: Option<&str>) ->
         },
     );
     let before = leftovers::all();
-    if built && imaged {
+    if built {
         // As what is shipped: that is what real packets meet.
         test_step(
             ui,
@@ -154,11 +153,15 @@ fn checks(ui: &Ui, ws: &Workspace, report: &mut Report) {
             Outcome::failed("see above")
         })
     });
-    component(ui, ws, report, "fmt", "rustfmt", &["fmt", "--all", "--check"]);
-    let clippy = ["clippy", "--release", "--workspace", "--all-targets"];
-    let mut args: Vec<&str> = clippy.iter().copied().chain(ws.locked()).collect();
-    args.extend(["--", "-D", "warnings"]);
-    component(ui, ws, report, "clippy", "clippy", &args);
+    component(ui, ws, report, "fmt", "rustfmt", |cargo| {
+        cargo.args(["--all", "--check"]);
+    });
+    component(ui, ws, report, "clippy", "clippy", |cargo| {
+        // As the tests are built, so that macros and build scripts of dependencies are compiled once.
+        Shipped::for_tests(ws).apply(cargo);
+        cargo.args(["--workspace", "--all-targets"]).args(ws.locked());
+        cargo.args(["--", "-D", "warnings"]);
+    });
     record(ui, report, "licences", || licence_check(ui, ws));
     record(ui, report, "manifests", || {
         let stale = manifests::stale(ui, ws)?;
@@ -172,7 +175,14 @@ fn checks(ui: &Ui, ws: &Workspace, report: &mut Report) {
 }
 
 /// A check by a part of the Rust distribution that may not be installed.
-fn component(ui: &Ui, ws: &Workspace, report: &mut Report, verb: &str, component: &str, args: &[&str]) {
+fn component(
+    ui: &Ui,
+    ws: &Workspace,
+    report: &mut Report,
+    verb: &str,
+    component: &str,
+    told: impl FnOnce(&mut Command),
+) {
     record(ui, report, verb, || {
         if process::capture(process::cargo(&ws.root).args([verb, "--version"])).is_err() {
             let why = format!("cargo {verb} is not installed: `rustup component add {component}`");
@@ -184,7 +194,10 @@ fn component(ui: &Ui, ws: &Workspace, report: &mut Report, verb: &str, component
             });
         }
         let step = ui.step(format!("cargo {verb}"));
-        if process::visible(process::cargo(&ws.root).args(args))? {
+        let mut cargo = process::cargo(&ws.root);
+        cargo.arg(verb);
+        told(&mut cargo);
+        if process::visible(&mut cargo)? {
             step.done("");
             return Ok(Outcome::ok());
         }
