@@ -40,6 +40,16 @@ fn evidence(said: &Said, check: &str) -> String {
     found["evidence"].as_str().unwrap().to_owned()
 }
 
+/// The commands that are to mend it.
+fn fix(said: &Said, check: &str) -> Vec<String> {
+    let findings = said.json["findings"].as_array().unwrap();
+    let found = findings.iter().find(|finding| finding["check"] == check).unwrap();
+    let commands = found["fix"].as_array().unwrap().iter();
+    commands
+        .map(|command| command.as_str().unwrap().to_owned())
+        .collect()
+}
+
 #[test]
 fn a_stale_route_takes_a_nodes_packets_until_it_is_deleted() {
     let mut world = World::start();
@@ -114,6 +124,11 @@ fn a_full_table_keeps_a_node_out_until_what_is_stale_is_deleted() {
 fn two_nodes_with_one_pod_cidr_are_found_and_the_second_is_reached_again_with_its_own() {
     let mut world = World::start();
     let own = world.nodes["items"][1]["spec"]["podCIDRs"].clone();
+    let machine = "/subscriptions/s1/resourceGroups/cluster/providers/Microsoft.Compute/virtualMachines/vm-2";
+    for (place, created) in [(0, "2026-11-01T00:00:00Z"), (1, "2026-11-02T00:00:00Z")] {
+        world.nodes["items"][place]["metadata"]["creationTimestamp"] = created.into();
+        world.nodes["items"][place]["spec"]["providerID"] = format!("azure://{machine}").into();
+    }
     // Node IPAM gave node-1's prefix again, and the cloud controller deleted the route that is nobody's.
     world.nodes["items"][1]["spec"]["podCIDRs"][0] = world.nodes["items"][0]["spec"]["podCIDRs"][0].clone();
     world.change(TABLE, |table| drop_route(table, "node-2____1024420"));
@@ -129,7 +144,14 @@ fn two_nodes_with_one_pod_cidr_are_found_and_the_second_is_reached_again_with_it
         text.contains("10.244.1.0/24 and node node-2's 10.244.1.0/24 overlap"),
         "{text}"
     );
-    // The node joins anew.
+    let commands = fix(&said, "pod-cidr-duplicate");
+    let expected = [
+        "kubectl drain node-2 --ignore-daemonsets --delete-emptydir-data".to_owned(),
+        "kubectl delete node node-2".to_owned(),
+        format!("az vm restart --ids {machine}"),
+    ];
+    assert_eq!(commands, expected, "the one that came later");
+    // Then it joins anew, and node IPAM gives it what is free.
     world.nodes["items"][1]["spec"]["podCIDRs"] = own;
     world.is_mended(&[("route-missing", "node/node-2")]);
 }

@@ -7,6 +7,8 @@ use ipnet::IpNet;
 use serde::Deserialize;
 use serde_json::Value;
 
+use super::resource::Id;
+
 /// A node of the cluster.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct NodeState {
@@ -23,6 +25,10 @@ pub struct NodeState {
     pub unavailable: Option<String>,
     /// Its provider ID is Azure's.
     pub in_azure: bool,
+    /// The machine that its provider ID names.
+    pub machine: Option<Id>,
+    /// When its object was made, as Kubernetes writes it: of two, the later one is greater.
+    pub created: String,
     /// It has flannel's annotations.
     pub flannel: bool,
     /// It has the label that Azure's plug-in for pods' networks goes by.
@@ -54,6 +60,8 @@ struct Metadata {
     labels: Option<BTreeMap<String, String>>,
     #[serde(default)]
     annotations: Option<BTreeMap<String, String>>,
+    #[serde(default, rename = "creationTimestamp")]
+    created: Option<String>,
 }
 
 #[derive(Default, Deserialize)]
@@ -175,6 +183,8 @@ pub fn node(value: &Value) -> Result<NodeState, NodesError> {
         route_refused: has("True", "NoRouteCreated"),
         unavailable,
         in_azure: provider.starts_with("azure://"),
+        machine: provider.strip_prefix("azure://").map(Id::new),
+        created: raw.metadata.created.unwrap_or_default(),
         // Flannel's prefix is a setting; what comes after it is not.
         flannel: annotations
             .keys()
@@ -192,7 +202,7 @@ mod tests {
 
     #[test]
     fn as_kubectl_prints_them() {
-        let node = json!({"kind": "Node", "metadata": {"name": "vm1", "labels": {"kubernetes.azure.com/managed": "false"},
+        let node = json!({"kind": "Node", "metadata": {"name": "vm1", "creationTimestamp": "2026-11-30T07:22:37Z", "labels": {"kubernetes.azure.com/managed": "false"},
                 "annotations": {"flannel.alpha.coreos.com/backend-type": "vxlan"}},
             "spec": {"providerID": "azure:///subscriptions/s", "podCIDR": "10.244.1.0/24", "podCIDRs": ["10.244.1.0/24", "fd00::/64", "10.244.1.7/24"]},
             "status": {"addresses": [{"type": "Hostname", "address": "vm1"}, {"type": "InternalIP", "address": "10.240.0.4"}],
@@ -205,6 +215,8 @@ mod tests {
             managed: false,
             route_created: true,
             in_azure: true,
+            machine: Some(Id::new("/subscriptions/s")),
+            created: "2026-11-30T07:22:37Z".into(),
             flannel: true,
             ..NodeState::default()
         };

@@ -4,6 +4,7 @@ use std::net::IpAddr;
 
 use ipnet::IpNet;
 
+use crate::azure::nodes::NodeState;
 use crate::azure::resource::{Id, Nic};
 
 fn of_table(table: &Id, verb: &str, route: &str) -> String {
@@ -44,6 +45,28 @@ pub fn route_update(table: &Id, route: &str, prefix: &IpNet, hop: IpAddr) -> Str
 #[must_use]
 pub fn route_delete(table: &Id, route: &str) -> String {
     of_table(table, "delete", route)
+}
+
+/// Makes a node a new one, with a podCIDR of its own. `None`: how its machine is started anew is not known, and without that it would be gone.
+pub(super) fn rejoin(node: &NodeState) -> Option<Vec<String>> {
+    let machine = node.machine.as_ref()?;
+    let restart = match machine.part("virtualMachineScaleSets") {
+        Some(_) => format!(
+            "az vmss restart --ids {} --instance-ids {}",
+            quoted(machine.parent()?.as_str()),
+            quoted(machine.name())
+        ),
+        None => {
+            machine.part("virtualMachines")?;
+            format!("az vm restart --ids {}", quoted(machine.as_str()))
+        }
+    };
+    let name = quoted(&node.name);
+    Some(vec![
+        format!("kubectl drain {name} --ignore-daemonsets --delete-emptydir-data"),
+        format!("kubectl delete node {name}"),
+        restart,
+    ])
 }
 
 pub(super) fn table_create(table: &Id, location: &str) -> String {

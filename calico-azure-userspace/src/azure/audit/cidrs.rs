@@ -1,8 +1,10 @@
 //! The nodes' podCIDRs.
 
+use std::cmp::Ordering;
+
 use ipnet::IpNet;
 
-use super::some_of;
+use super::{az, some_of};
 use crate::azure::finding::{Check, Finding};
 use crate::azure::snapshot::Snapshot;
 
@@ -44,7 +46,16 @@ pub(super) fn check(snapshot: &Snapshot, findings: &mut Vec<Finding>) {
                 for theirs in other.pod_cidrs.iter().filter(|theirs| overlap(cidr, theirs)) {
                     let evidence = format!("{cidr} and node {}'s {theirs} overlap", other.name);
                     let part = format!("{cidr} {}", other.name);
-                    findings.push(Finding::new(Check::PodCidrDuplicate, &object, evidence).part(part));
+                    // Whose it was first may keep it.
+                    let second = match node.created.cmp(&other.created) {
+                        _ if node.created.is_empty() || other.created.is_empty() => None,
+                        Ordering::Equal => None,
+                        Ordering::Greater => Some(node),
+                        Ordering::Less => Some(other),
+                    };
+                    let fix = second.and_then(az::rejoin).unwrap_or_default();
+                    let finding = Finding::new(Check::PodCidrDuplicate, &object, evidence);
+                    findings.push(finding.part(part).fix(fix));
                 }
             }
             for services in snapshot

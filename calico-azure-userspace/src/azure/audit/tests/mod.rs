@@ -399,6 +399,52 @@ fn prefixes_that_are_not_the_nodes_alone() {
 }
 
 #[test]
+fn of_two_nodes_with_one_prefix_the_later_one_makes_room_if_it_can_come_back() {
+    let vm = "/subscriptions/s/resourceGroups/g/providers/Microsoft.Compute/virtualMachines/vm 11";
+    let set = "/subscriptions/s/resourceGroups/g/providers/Microsoft.Compute/virtualMachineScaleSets/set";
+    let of_set = format!("{set}/virtualMachines/3");
+    let (first, second) = ("2026-11-01T10:00:00Z", "2026-11-02T09:00:00Z");
+    let restarted = |command: String| {
+        [
+            "kubectl drain vm-11 --ignore-daemonsets --delete-emptydir-data".to_owned(),
+            "kubectl delete node vm-11".to_owned(),
+            command,
+        ]
+        .to_vec()
+    };
+    for (created, machine, expected) in [
+        (
+            [first, second],
+            vm,
+            restarted(format!("az vm restart --ids '{vm}'")),
+        ),
+        (
+            [first, second],
+            of_set.as_str(),
+            restarted(format!("az vmss restart --ids {set} --instance-ids 3")),
+        ),
+        // It is not known how this one comes back, of those which is the later, and of that one where it runs.
+        ([first, second], "/vm-11", Vec::new()),
+        ([first, first], vm, Vec::new()),
+        (["", second], vm, Vec::new()),
+        ([second, first], vm, Vec::new()),
+    ] {
+        let mut snapshot = healthy(2);
+        snapshot.nodes[1].pod_cidrs = snapshot.nodes[0].pod_cidrs.clone();
+        snapshot.nodes[1].machine = Some(Id::new(machine));
+        for (node, created) in snapshot.nodes.iter_mut().zip(created) {
+            node.created = created.into();
+        }
+        let findings = audit(&snapshot);
+        let finding = findings
+            .iter()
+            .find(|finding| finding.check == Check::PodCidrDuplicate)
+            .unwrap();
+        assert_eq!(finding.fix, expected, "{created:?}, {machine}");
+    }
+}
+
+#[test]
 fn names_that_begin_alike_and_nodes_that_are_nobodys() {
     let mut snapshot = healthy(2);
     snapshot.nodes[1].name = "VM-101".into();
