@@ -125,8 +125,8 @@ abi_struct! {
     pub struct Configs {
         /// Which of them is in force, in the lowest bit.
         pub live: u32,
-        /// Zero.
-        pub reserved: u32,
+        /// That of what is in force, which is the machine's and does not change: whoever only wants to know the time need not choose.
+        pub tick: u32,
         pub of: [Config; 2],
     }
 }
@@ -143,13 +143,13 @@ impl Configs {
     #[must_use]
     pub const fn change(live: u32, now: Config, next: Config) -> [Self; 2] {
         let of = if live & 1 == 0 { [now, next] } else { [next, now] };
-        let reserved = 0;
+        let tick = next.tick;
         let live = live & 1;
         [
-            Self { live, reserved, of },
+            Self { live, tick, of },
             Self {
                 live: live ^ 1,
-                reserved,
+                tick,
                 of,
             },
         ]

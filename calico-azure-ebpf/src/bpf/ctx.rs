@@ -7,7 +7,7 @@ use aya_ebpf::bindings::__sk_buff;
 use aya_ebpf::helpers::generated::bpf_skb_load_bytes;
 use aya_ebpf::programs::TcContext;
 
-use crate::packet::Packet;
+use crate::packet::{Packet, headers, l4};
 
 /// How far into a packet headers are read directly.
 const LINEAR: u32 = 0x7ff;
@@ -83,6 +83,16 @@ impl Packet for SkbPacket {
         unsafe { Some([(*self.skb).cb[1], (*self.skb).cb[2], (*self.skb).cb[3]]) }
     }
 
+    #[inline(always)]
+    fn follow(&self, from: u64) -> u64 {
+        headers_of_skb(self.skb, from)
+    }
+
+    #[inline(always)]
+    fn transport(&self, from: u64) -> u64 {
+        transport_of_skb(self.skb, from)
+    }
+
     /// Straight from the linear area where the words lie in it, which saves a call for each header; by the helper
     /// otherwise, which reads every skb.
     #[inline(always)]
@@ -143,4 +153,18 @@ pub(super) fn opaque(value: u64) -> u64 {
         halves.add(1).write_volatile((value >> 32) as u32);
         u64::from(halves.read_volatile()) | u64::from(halves.add(1).read_volatile()) << 32
     }
+}
+
+/// [`headers::follow`]. Its symbol is global, so the verifier looks at it once, with nothing known of `from`, and takes its answer to be any.
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn headers_of_skb(skb: *mut __sk_buff, from: u64) -> u64 {
+    headers::follow(&SkbPacket { skb }, from)
+}
+
+/// [`l4::answer`], as above.
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn transport_of_skb(skb: *mut __sk_buff, from: u64) -> u64 {
+    l4::answer(&SkbPacket { skb }, from)
 }

@@ -7,7 +7,7 @@ use aya_ebpf::helpers::generated::bpf_skb_load_bytes;
 use aya_ebpf::programs::SkBuffContext;
 
 use super::ctx::opaque;
-use crate::packet::{ETHERNET, Packet};
+use crate::packet::{ETHERNET, Packet, headers, l4};
 
 /// An skb at a cgroup's hook.
 pub(super) struct SocketPacket {
@@ -66,6 +66,16 @@ impl Packet for SocketPacket {
     }
 
     #[inline(always)]
+    fn follow(&self, from: u64) -> u64 {
+        headers_of_socket(self.skb, from)
+    }
+
+    #[inline(always)]
+    fn transport(&self, from: u64) -> u64 {
+        transport_of_socket(self.skb, from)
+    }
+
+    #[inline(always)]
     fn words<const N: usize>(&self, offset: u32) -> Option<[u32; N]> {
         let offset = offset.checked_sub(ETHERNET)?;
         let mut words = MaybeUninit::<[u32; N]>::uninit();
@@ -79,4 +89,18 @@ impl Packet for SocketPacket {
             None
         }
     }
+}
+
+/// [`headers::follow`]. Its symbol is global, so the verifier looks at it once, with nothing known of `from`, and takes its answer to be any.
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn headers_of_socket(skb: *mut __sk_buff, from: u64) -> u64 {
+    headers::follow(&SocketPacket { skb }, from)
+}
+
+/// [`l4::answer`], as above.
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn transport_of_socket(skb: *mut __sk_buff, from: u64) -> u64 {
+    l4::answer(&SocketPacket { skb }, from)
 }

@@ -62,7 +62,7 @@ impl Tables for KernelTables {
     #[inline(always)]
     fn now(&self) -> u64 {
         // Reading the clock costs as much as a map lookup; jiffies are a word in memory (inlined since 5.6), and timeouts are seconds.
-        let tick = self.config().map_or(0, |config| config.tick);
+        let tick = CONFIG.get(0).map_or(0, |configs| configs.tick);
         // SAFETY: the helper has no preconditions.
         unsafe { bpf_jiffies64() }.wrapping_mul(u64::from(tick))
     }

@@ -4,7 +4,7 @@ use aya_ebpf::bindings::xdp_md;
 use aya_ebpf::programs::XdpContext;
 
 use super::ctx::{opaque, word};
-use crate::packet::Packet;
+use crate::packet::{Packet, headers, l4};
 
 /// How far into a frame headers are read. What lies beyond is left to the TC program.
 const LINEAR: u32 = 0x7ff;
@@ -72,6 +72,16 @@ impl Packet for XdpPacket {
     }
 
     #[inline(always)]
+    fn follow(&self, from: u64) -> u64 {
+        headers_of_frame(self.frame, from)
+    }
+
+    #[inline(always)]
+    fn transport(&self, from: u64) -> u64 {
+        transport_of_frame(self.frame, from)
+    }
+
+    #[inline(always)]
     fn words<const N: usize>(&self, offset: u32) -> Option<[u32; N]> {
         let (data, end) = self.bounds();
         // The verifier must see a small bound on what is added to a packet pointer.
@@ -89,4 +99,18 @@ impl Packet for XdpPacket {
         }
         Some(words)
     }
+}
+
+/// [`headers::follow`]. Its symbol is global, so the verifier looks at it once, with nothing known of `from`, and takes its answer to be any.
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn headers_of_frame(frame: *mut xdp_md, from: u64) -> u64 {
+    headers::follow(&XdpPacket { frame }, from)
+}
+
+/// [`l4::answer`], as above.
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn transport_of_frame(frame: *mut xdp_md, from: u64) -> u64 {
+    l4::answer(&XdpPacket { frame }, from)
 }

@@ -1,19 +1,10 @@
-//! IPv6 (RFC 8200), with its extension headers followed up to a constant bound.
+//! IPv6 (RFC 8200).
 
-use super::{Network, Packet, Place, V6, fragment, l4, protocol};
+use super::{Network, Packet, Place, V6, fragment, headers, l4, protocol};
 use crate::abi::Reason;
 
-const HOP_BY_HOP: u8 = 0;
-const ROUTING: u8 = 43;
-const FRAGMENT: u8 = 44;
-const AUTHENTICATION: u8 = 51;
-const DESTINATION: u8 = 60;
 /// The fixed header, in bytes.
 const HEADER: u32 = 40;
-/// Felix follows about eight; real traffic has at most three.
-const MAX_EXTENSION_HEADERS: u32 = 8;
-/// Of a packet that an ICMP error quotes.
-const MAX_QUOTED_HEADERS: u32 = 2;
 
 #[inline(always)]
 pub(super) fn parse<P: Packet>(packet: &P, at: &Place) -> Result<Network<V6>, Reason> {
@@ -44,89 +35,29 @@ pub(super) fn parse<P: Packet>(packet: &P, at: &Place) -> Result<Network<V6>, Re
         boundary: 0,
         id: 0,
     };
-    let mut headers = 0;
-    let mut parts = 0_u32;
-    let most = if at.quoted {
-        MAX_QUOTED_HEADERS
+    let from = headers::from(at.start, end, network.protocol, at.quoted);
+    // Most packets have none.
+    let followed = if !headers::is_one(network.protocol) {
+        headers::none(from)
+    } else if at.quoted {
+        // There is no room for another function on the stack, and these are few.
+        headers::follow(packet, from)
     } else {
-        MAX_EXTENSION_HEADERS
+        packet.follow(from)
     };
-    while headers < most {
-        match network.protocol {
-            HOP_BY_HOP | ROUTING | DESTINATION | AUTHENTICATION => {
-                extension(packet, &mut network)?;
-            }
-            // A fragment of a fragment is something that only a filter would see.
-            FRAGMENT if parts != 0 => return Err(Reason::ExtensionHeaders),
-            FRAGMENT => {
-                part(packet, &mut network, at.quoted)?;
-                parts += 1;
-            }
-            _ => return Ok(network),
-        }
-        // After the fragment header of a later fragment comes payload, not a header.
-        if network.fragment == fragment::LATER {
-            return Ok(network);
-        }
-        // Whichever header it was, to the verifier there is one way to the next.
-        let word = u64::from(network.l4 & 0xffff)
-            | u64::from(network.protocol) << 16
-            | u64::from(network.fragment) << 24
-            | u64::from(parts) << 32;
-        let word = P::opaque(word);
-        network.l4 = word as u32 & 0xffff;
-        network.protocol = (word >> 16) as u8;
-        network.fragment = (word >> 24) as u8;
-        parts = (word >> 32) as u32;
-        headers += 1;
+    let followed = P::opaque(followed);
+    headers::failure(followed).map_or(Ok(()), Err)?;
+    network.protocol = followed as u8;
+    network.fragment = headers::fragment(followed);
+    network.boundary = headers::boundary(followed);
+    network.l4 = headers::l4(followed);
+    if network.fragment != fragment::NO {
+        let [id] = packet
+            .words::<1>(headers::fragment_header(followed) + 4)
+            .ok_or(Reason::Malformed)?;
+        network.id = u32::from_be(id);
     }
-    match network.protocol {
-        HOP_BY_HOP | ROUTING | DESTINATION | AUTHENTICATION | FRAGMENT => Err(Reason::ExtensionHeaders),
-        _ => Ok(network),
-    }
-}
-
-/// Steps over one extension header.
-#[inline(always)]
-fn extension<P: Packet>(packet: &P, network: &mut Network<V6>) -> Result<(), Reason> {
-    let Some([w0]) = packet.words::<1>(network.l4) else {
-        return Err(Reason::Malformed);
-    };
-    let w0 = u32::from_be(w0);
-    let units = w0 >> 16 & 0xff;
-    let length = match network.protocol {
-        // Its fixed part alone is three words.
-        AUTHENTICATION if units == 0 => return Err(Reason::Malformed),
-        AUTHENTICATION => (units + 2) * 4,
-        // Type 0 lets a sender steer packets around filters; RFC 5095 forbids it.
-        ROUTING if w0 >> 8 & 0xff == 0 => return Err(Reason::ExtensionHeaders),
-        _ => (units + 1) * 8,
-    };
-    network.protocol = (w0 >> 24) as u8;
-    network.l4 += length;
-    if network.l4 > network.end {
-        Err(Reason::Malformed)
-    } else {
-        Ok(())
-    }
-}
-
-/// Steps over a fragment header. Offset 0 and nothing to follow is an "atomic fragment" (RFC 6946): a whole datagram.
-#[inline(always)]
-fn part<P: Packet>(packet: &P, network: &mut Network<V6>, quoted: bool) -> Result<(), Reason> {
-    let Some([w0, w1]) = packet.words::<2>(network.l4) else {
-        return Err(Reason::Malformed);
-    };
-    let (w0, w1) = (u32::from_be(w0), u32::from_be(w1));
-    network.l4 += 8;
-    if network.l4 > network.end {
-        return Err(Reason::Malformed);
-    }
-    let length = network.end - network.l4;
-    (network.fragment, network.boundary) = fragment::of(w0 >> 3 & 0x1fff, w0 & 1 != 0, length, quoted)?;
-    network.protocol = (w0 >> 24) as u8;
-    network.id = w1;
-    Ok(())
+    Ok(network)
 }
 
 /// As [`is_neighbour_control`], at a glance, of what a pod's link needs while nobody knows the pod: solicitations and

@@ -1,7 +1,36 @@
-//! Transport headers: ports, ICMP type and code, TCP flags.
+//! Transport headers: ports, ICMP type and code, TCP flags. Question and answer are a word each, as at [`super::headers`].
 
 use super::{Packet, Transport, protocol};
 use crate::abi::Reason;
+
+/// Set in an answer if the header cannot be read.
+const FAILED: u64 = 1 << 56;
+
+/// The question: the header of this protocol at byte `offset`; `end` is where the IP packet ends.
+#[inline(always)]
+pub(super) fn from(protocol: u8, offset: u32, end: u32) -> u64 {
+    u64::from(protocol) | u64::from(offset & 0xffff) << 16 | u64::from(end & 0xf_ffff) << 32
+}
+
+/// Answers.
+#[inline(always)]
+pub fn answer<P: Packet>(packet: &P, from: u64) -> u64 {
+    let (offset, end) = ((from >> 16) as u32 & 0xffff, (from >> 32) as u32 & 0xf_ffff);
+    parse(packet, from as u8, offset, end).map_or(FAILED, |transport| transport.word())
+}
+
+/// What an answer says.
+///
+/// # Errors
+/// `Malformed`.
+#[inline(always)]
+pub(super) fn transport(answer: u64) -> Result<Transport, Reason> {
+    if answer & FAILED == 0 {
+        Ok(Transport::of(answer))
+    } else {
+        Err(Reason::Malformed)
+    }
+}
 
 /// Reads the transport header at `offset`; `end` is where the IP packet ends.
 #[inline(always)]

@@ -5,9 +5,10 @@
 
 mod family;
 pub mod fragment;
+pub mod headers;
 mod ipv4;
 mod ipv6;
-mod l4;
+pub mod l4;
 pub mod plain;
 #[cfg(not(target_arch = "bpf"))]
 mod slice;
@@ -99,6 +100,22 @@ pub trait Packet {
     /// What was kept; `None` where programs call nobody.
     fn kept(&self) -> Option<[u32; 3]> {
         None
+    }
+    /// What comes after IPv6's extension headers: [`headers::follow`], in the kernel called as a function of its own.
+    #[inline(always)]
+    fn follow(&self, from: u64) -> u64
+    where
+        Self: Sized,
+    {
+        headers::follow(self, from)
+    }
+    /// The transport header: [`l4::answer`], in the kernel called as a function of its own.
+    #[inline(always)]
+    fn transport(&self, from: u64) -> u64
+    where
+        Self: Sized,
+    {
+        l4::answer(self, from)
     }
     /// `N` 32-bit words from byte `offset` on, as on the wire; `None` if the frame is shorter.
     fn words<const N: usize>(&self, offset: u32) -> Option<[u32; N]>;
@@ -303,7 +320,8 @@ impl<F: Family> Network<F> {
     /// `Malformed`.
     #[inline(always)]
     pub fn transport<P: Packet>(&self, packet: &P) -> Result<Transport, Reason> {
-        Ok(l4::parse(packet, self.protocol, self.l4, self.end)?.opaque::<P>())
+        let from = l4::from(self.protocol, self.l4, self.end);
+        l4::transport(P::opaque(packet.transport(from)))
     }
 
     /// Reads what an ICMP error quotes of the transport layer; must not be called for a later fragment.
@@ -319,12 +337,19 @@ impl<F: Family> Network<F> {
 impl Transport {
     #[inline(always)]
     fn opaque<P: Packet>(self) -> Self {
-        let word = P::opaque(
-            u64::from(self.sport)
-                | u64::from(self.dport) << 16
-                | u64::from(self.policy_port) << 32
-                | u64::from(self.flags) << 48,
-        );
+        Self::of(P::opaque(self.word()))
+    }
+
+    #[inline(always)]
+    fn word(&self) -> u64 {
+        u64::from(self.sport)
+            | u64::from(self.dport) << 16
+            | u64::from(self.policy_port) << 32
+            | u64::from(self.flags) << 48
+    }
+
+    #[inline(always)]
+    fn of(word: u64) -> Self {
         Self {
             sport: word as u16,
             dport: (word >> 16) as u16,

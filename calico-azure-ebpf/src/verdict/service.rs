@@ -188,6 +188,21 @@ impl<P: Packet> Packet for Sent<'_, P> {
     }
 
     #[inline(always)]
+    fn opaque(value: u64) -> u64 {
+        P::opaque(value)
+    }
+
+    #[inline(always)]
+    fn follow(&self, from: u64) -> u64 {
+        self.packet.follow(from)
+    }
+
+    #[inline(always)]
+    fn transport(&self, from: u64) -> u64 {
+        self.packet.transport(from)
+    }
+
+    #[inline(always)]
     fn words<const N: usize>(&self, offset: u32) -> Option<[u32; N]> {
         self.packet.words(offset)
     }
