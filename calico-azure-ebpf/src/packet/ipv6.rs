@@ -1,6 +1,6 @@
 //! IPv6 (RFC 8200).
 
-use super::{Network, Packet, Place, V6, fragment, headers, l4, protocol};
+use super::{Network, Packet, Place, V6, fragment, headers, protocol};
 use crate::abi::Reason;
 
 /// The fixed header, in bytes.
@@ -83,7 +83,7 @@ pub(super) fn is_neighbour_control<P: Packet>(
     if network.protocol != protocol::ICMP6 || network.fragment != fragment::NO {
         return false;
     }
-    let Ok(transport) = l4::parse(packet, network.protocol, network.l4, network.end) else {
+    let Ok(transport) = network.transport(packet) else {
         return false;
     };
     match transport.policy_port >> 8 {
