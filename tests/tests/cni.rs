@@ -15,7 +15,7 @@ use serde_json::{Value, json};
 
 const SOON: Duration = Duration::from_secs(60);
 /// Less than a second, after which TCP sends a lost SYN again.
-const AT_ONCE: Duration = Duration::from_millis(500);
+const AT_ONCE: Duration = Duration::from_millis(900);
 const NEVER: Duration = Duration::from_millis(300);
 /// Pods of each plug-in, one after the other.
 const HELD: usize = 110;

@@ -102,8 +102,13 @@ fn judge(tables: &mut HostTables, probes: &[Probe]) -> Vec<Verdict> {
             Hook::ToFabric => fabric::to_fabric(&packet, tables),
             _ => workload::to_workload(&packet, tables),
         };
+        // At the fabric two programs have a say, one after the other, and tunnels' port is asked for.
+        let programs = match probe.hook {
+            Hook::FromFabric | Hook::ToFabric => 3,
+            _ => 1,
+        };
         assert!(
-            tables.configured.get() <= 1,
+            tables.configured.get() <= programs,
             "{reason:?}: a packet is judged in one epoch"
         );
         let reason = match reason {

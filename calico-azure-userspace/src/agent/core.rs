@@ -15,7 +15,7 @@ use super::serve::Server;
 use super::staged::Staged;
 use super::status::{self, Status, StatusEndpoint, StatusPlugin};
 use super::vitals::Vitals;
-use super::{AgentConfig, AgentError, Source, UnknownInterfaces};
+use super::{AgentConfig, AgentError, UnknownInterfaces};
 use super::{links, names, networking};
 use crate::dataplane::maps::Maps;
 use crate::dataplane::{Dataplane, Published};
@@ -110,10 +110,6 @@ impl Core {
             status,
             written: None,
         })
-    }
-
-    pub(super) fn source(&self) -> &Source {
-        &self.config.source
     }
 
     pub(super) fn must_retry(&self) -> bool {

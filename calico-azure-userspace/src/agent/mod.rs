@@ -154,6 +154,15 @@ pub fn run(mut config: AgentConfig) -> Result<(), AgentError> {
     warn(&config, &mut look);
     let pins = Pins::new(&config.bpffs, &config.pin_name)?;
     let first = !pins.maps().exists() && pins.earlier_flows()?.is_empty();
+    let (sender, messages) = mpsc::channel::<Message>();
+    // The lists are read while the verifier looks at the programs.
+    let follows = match &config.source {
+        Source::Dir(dir) => {
+            dir::watch(dir.clone(), sender.clone())?;
+            None
+        }
+        Source::Kube(config) => Some(kube::watch(config, sender.clone())?),
+    };
     let mut kernel = Kernel::load(&config.object, Some(pins), config.sizes)?;
     config.adopt_until = adopt::until(kernel.maps(), first, config.adopt).map_err(AgentError::Start)?;
     if let Some(debug) = ring::DebugLog::take(&mut kernel) {
@@ -170,13 +179,14 @@ pub fn run(mut config: AgentConfig) -> Result<(), AgentError> {
         cgroup::attach(&mut kernel, group)?;
         tracing::info!(path = %group.display(), "attached to_host");
     }
-    let (sender, messages) = mpsc::channel::<Message>();
-
     let tables = StagedTables::default();
     let context = events::start(events, &config, tables.clone())?;
     let staged = Staged::start(tables)?;
     let maps = kernel.maps().try_clone().map_err(AgentError::Start)?;
     let vitals = Arc::new(Vitals::default());
+    if let Some(status) = follows {
+        vitals.follows(status);
+    }
     sweep::start(maps.try_clone().map_err(AgentError::Start)?, Arc::clone(&vitals))?;
     let counters = maps.counters().map_err(AgentError::Start)?;
     let limits = config.sizes.limits();
@@ -211,12 +221,6 @@ pub fn run(mut config: AgentConfig) -> Result<(), AgentError> {
         });
     })?;
     preflight::watch::start(watch, sender.clone()).map_err(AgentError::Start)?;
-    match core.source() {
-        Source::Dir(dir) => dir::watch(dir.clone(), sender.clone())?,
-        Source::Kube(config) => {
-            vitals.follows(kube::watch(config, sender.clone())?);
-        }
-    }
     let mut signals = Signals::new([SIGTERM, SIGINT]).map_err(AgentError::Start)?;
     let stopper = move || {
         if signals.forever().next().is_some() {

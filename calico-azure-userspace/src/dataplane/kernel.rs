@@ -11,7 +11,7 @@ use aya::{Ebpf, EbpfError, EbpfLoader};
 use calico_azure_ebpf::abi::{calls, map, program, socket_calls};
 
 use super::io::{Entries, MapIo, Table};
-use super::load::patiently;
+use super::load;
 use super::maps::{Maps, sizes_of, specs};
 use super::pins::{ExpectedMap, Fit, PinError, Pins};
 
@@ -165,16 +165,12 @@ impl Kernel {
             }
         }
         let mut ebpf = loader.load(object).map_err(load_error)?;
-        for name in PROGRAMS {
-            let program = classifier(&mut ebpf, name)?;
-            patiently(name, || program.load())?;
-        }
-        for name in SOCKET_PROGRAMS {
-            let program = socket(&mut ebpf, name)?;
-            patiently(name, || program.load())?;
-        }
-        let program: &mut Xdp = untracked(&mut ebpf)?;
-        patiently(program::UNTRACKED, || program.load())?;
+        let names: Vec<_> = PROGRAMS
+            .into_iter()
+            .chain(SOCKET_PROGRAMS)
+            .chain([program::UNTRACKED])
+            .collect();
+        load::all(&mut ebpf, &names)?;
         // Before anything is attached: a call that finds nothing drops the packet.
         connect(&mut ebpf)?;
         let maps = Maps::of(&ebpf, &specs)?;

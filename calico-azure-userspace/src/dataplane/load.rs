@@ -1,20 +1,66 @@
-//! Loading one program. Only `kernel` uses this.
+//! Loading programs. Only `kernel` uses this.
 
 use std::io::ErrorKind;
+use std::sync::{Mutex, PoisonError};
+use std::thread;
 
-use aya::programs::ProgramError;
+use aya::Ebpf;
+use aya::programs::{Program, ProgramError};
 
 use super::kernel::KernelError;
 
+/// Threads at most: beyond that the largest program is what takes long.
+const THREADS: usize = 4;
+
 /// Attempts, as many as libbpf makes.
 const ATTEMPTS: usize = 5;
+
+/// Loads the programs of these names, several at a time: the verifier takes a tenth of a second for some of them.
+///
+/// # Errors
+/// [`KernelError::Missing`], [`KernelError::Program`].
+pub(super) fn all(ebpf: &mut Ebpf, names: &[&'static str]) -> Result<(), KernelError> {
+    if let Some(name) = names.iter().find(|name| ebpf.program(name).is_none()) {
+        let kind = "program";
+        return Err(KernelError::Missing { kind, name });
+    }
+    let wanted = ebpf
+        .programs_mut()
+        .filter_map(|(found, program)| Some((*names.iter().find(|name| **name == found)?, program)));
+    let wanted: Vec<_> = wanted.collect();
+    let threads = thread::available_parallelism().map_or(1, usize::from);
+    let queue = Mutex::new(wanted.into_iter());
+    let next = || queue.lock().unwrap_or_else(PoisonError::into_inner).next();
+    let work = || -> Result<(), KernelError> {
+        while let Some((name, program)) = next() {
+            patiently(name, || load(program))?;
+        }
+        Ok(())
+    };
+    thread::scope(|scope| {
+        let workers: Vec<_> = (0..threads.min(THREADS)).map(|_| scope.spawn(work)).collect();
+        workers.into_iter().try_for_each(|worker| match worker.join() {
+            Ok(loaded) => loaded,
+            Err(panic) => std::panic::resume_unwind(panic),
+        })
+    })
+}
+
+fn load(program: &mut Program) -> Result<(), ProgramError> {
+    match program {
+        Program::SchedClassifier(program) => program.load(),
+        Program::CgroupSkb(program) => program.load(),
+        Program::Xdp(program) => program.load(),
+        _ => Err(ProgramError::UnexpectedProgramType),
+    }
+}
 
 /// Loads a program. The verifier gives up with `EAGAIN` when a signal waits for the thread, whatever the program (kernel 5.0,
 /// commit c3494801cd17); then it is asked once more.
 ///
 /// # Errors
 /// [`KernelError::Program`].
-pub(super) fn patiently(
+fn patiently(
     name: &'static str,
     mut load: impl FnMut() -> Result<(), ProgramError>,
 ) -> Result<(), KernelError> {
