@@ -175,17 +175,17 @@ fn survives_ten_restarts_and_constant_edits(attach: &str) {
     traffic.finish("ten kills and restarts of both agents");
 
     let traffic = Traffic::start(&cluster);
-    let applies = |cluster: &Cluster| {
+    let applies = |cluster: &mut Cluster| {
         let agent = cluster.agent("node-2").unwrap();
         agent.status().unwrap().unwrap().applies
     };
-    let (before, begun) = (applies(&cluster), Instant::now());
+    let (before, begun) = (applies(&mut cluster), Instant::now());
     let mut edits = 0;
-    while begun.elapsed() < Duration::from_secs(4) || applies(&cluster) < before + 20 {
+    while begun.elapsed() < Duration::from_secs(4) || applies(&mut cluster) < before + 20 {
         assert!(
             begun.elapsed() < SOON,
             "{edits} edits led to {} applies only",
-            applies(&cluster) - before
+            applies(&mut cluster) - before
         );
         edits += 1;
         cluster
