@@ -7,7 +7,7 @@ use aya_ebpf::bindings::__sk_buff;
 use aya_ebpf::helpers::generated::bpf_skb_load_bytes;
 use aya_ebpf::programs::TcContext;
 
-use crate::packet::{Packet, headers, l4};
+use crate::packet::Packet;
 
 /// How far into a packet headers are read directly.
 const LINEAR: u32 = 0x7ff;
@@ -155,16 +155,4 @@ pub(super) fn opaque(value: u64) -> u64 {
     }
 }
 
-/// [`headers::follow`]. Its symbol is global, so the verifier looks at it once, with nothing known of `from`, and takes its answer to be any.
-#[unsafe(no_mangle)]
-#[inline(never)]
-extern "C" fn headers_of_skb(skb: *mut __sk_buff, from: u64) -> u64 {
-    headers::follow(&SkbPacket { skb }, from)
-}
-
-/// [`l4::answer`], as above.
-#[unsafe(no_mangle)]
-#[inline(never)]
-extern "C" fn transport_of_skb(skb: *mut __sk_buff, from: u64) -> u64 {
-    l4::answer(&SkbPacket { skb }, from)
-}
+read_apart!(SkbPacket { skb: __sk_buff }, headers_of_skb, transport_of_skb);

@@ -1,5 +1,23 @@
 //! Binds the engine to the kernel: maps, contexts, events. Only the bins use it.
 
+/// Functions that read extension headers and transport headers of one kind of packet. Their symbols are global, so the verifier looks at each once,
+/// with nothing known of `from`, and takes its answer to be any.
+macro_rules! read_apart {
+    ($packet:ident { $field:ident: $context:ty }, $headers:ident, $transport:ident) => {
+        #[unsafe(no_mangle)]
+        #[inline(never)]
+        extern "C" fn $headers($field: *mut $context, from: u64) -> u64 {
+            crate::packet::headers::follow(&$packet { $field }, from)
+        }
+
+        #[unsafe(no_mangle)]
+        #[inline(never)]
+        extern "C" fn $transport($field: *mut $context, from: u64) -> u64 {
+            crate::packet::l4::answer(&$packet { $field }, from)
+        }
+    };
+}
+
 mod ctx;
 mod maps;
 mod reset;

@@ -7,7 +7,7 @@ use aya_ebpf::helpers::generated::bpf_skb_load_bytes;
 use aya_ebpf::programs::SkBuffContext;
 
 use super::ctx::opaque;
-use crate::packet::{ETHERNET, Packet, headers, l4};
+use crate::packet::{ETHERNET, Packet};
 
 /// An skb at a cgroup's hook.
 pub(super) struct SocketPacket {
@@ -91,16 +91,8 @@ impl Packet for SocketPacket {
     }
 }
 
-/// [`headers::follow`]. Its symbol is global, so the verifier looks at it once, with nothing known of `from`, and takes its answer to be any.
-#[unsafe(no_mangle)]
-#[inline(never)]
-extern "C" fn headers_of_socket(skb: *mut __sk_buff, from: u64) -> u64 {
-    headers::follow(&SocketPacket { skb }, from)
-}
-
-/// [`l4::answer`], as above.
-#[unsafe(no_mangle)]
-#[inline(never)]
-extern "C" fn transport_of_socket(skb: *mut __sk_buff, from: u64) -> u64 {
-    l4::answer(&SocketPacket { skb }, from)
-}
+read_apart!(
+    SocketPacket { skb: __sk_buff },
+    headers_of_socket,
+    transport_of_socket
+);

@@ -4,7 +4,7 @@ use aya_ebpf::bindings::xdp_md;
 use aya_ebpf::programs::XdpContext;
 
 use super::ctx::{opaque, word};
-use crate::packet::{Packet, headers, l4};
+use crate::packet::Packet;
 
 /// How far into a frame headers are read. What lies beyond is left to the TC program.
 const LINEAR: u32 = 0x7ff;
@@ -101,16 +101,4 @@ impl Packet for XdpPacket {
     }
 }
 
-/// [`headers::follow`]. Its symbol is global, so the verifier looks at it once, with nothing known of `from`, and takes its answer to be any.
-#[unsafe(no_mangle)]
-#[inline(never)]
-extern "C" fn headers_of_frame(frame: *mut xdp_md, from: u64) -> u64 {
-    headers::follow(&XdpPacket { frame }, from)
-}
-
-/// [`l4::answer`], as above.
-#[unsafe(no_mangle)]
-#[inline(never)]
-extern "C" fn transport_of_frame(frame: *mut xdp_md, from: u64) -> u64 {
-    l4::answer(&XdpPacket { frame }, from)
-}
+read_apart!(XdpPacket { frame: xdp_md }, headers_of_frame, transport_of_frame);
