@@ -62,9 +62,7 @@ impl Tables for KernelTables {
     #[inline(always)]
     fn now(&self) -> u64 {
         // Reading the clock costs as much as a map lookup; jiffies are a word in memory (inlined since 5.6), and timeouts are seconds.
-        let tick = CONFIG.get(0).map_or(0, |configs| configs.tick);
-        // SAFETY: the helper has no preconditions.
-        unsafe { bpf_jiffies64() }.wrapping_mul(u64::from(tick))
+        clock(CONFIG.get(0).map_or(0, |configs| configs.tick))
     }
 
     #[inline(always)]
@@ -126,14 +124,14 @@ impl Tables for KernelTables {
     }
 
     #[inline(always)]
-    fn counts_denied<P: Packet>(&self, packet: &P) -> bool {
-        let limit = KernelTables.config().map_or(0, |config| config.records);
+    fn counts_denied<P: Packet>(&self, packet: &P, config: &Config) -> bool {
+        let limit = config.records;
         let Some(budget) = BUDGET.get_ptr(0) else {
             return false;
         };
         // SAFETY: this CPU's copy of a live map value.
         let budget = unsafe { &*budget };
-        if limit == 0 || budget.used < limit || budget.window != window() {
+        if limit == 0 || budget.used < limit || budget.window != window(clock(config.tick)) {
             return false;
         }
         let ifindex = packet.ifindex();
@@ -355,10 +353,17 @@ fn count<P: Packet>(hook: Hook, packet: &P, outcome: Outcome) {
     }
 }
 
-/// The current window of records.
+/// Nanoseconds of the kernel's cheapest clock.
 #[inline(always)]
-fn window() -> u32 {
-    (KernelTables.now() >> RECORD_WINDOW) as u32
+fn clock(tick: u32) -> u64 {
+    // SAFETY: the helper has no preconditions.
+    unsafe { bpf_jiffies64() }.wrapping_mul(u64::from(tick))
+}
+
+/// Which window of records this is.
+#[inline(always)]
+fn window(now: u64) -> u32 {
+    (now >> RECORD_WINDOW) as u32
 }
 
 /// Whether this processor has records left: who is flooded with what is dropped must not pay for each again in userspace.
@@ -371,7 +376,7 @@ fn may_record() -> bool {
     let Some(budget) = BUDGET.get_ptr_mut(0) else {
         return true;
     };
-    let window = window();
+    let window = window(KernelTables.now());
     // SAFETY: this CPU's copy of a live map value; a program that interrupts this one only spends some of the window.
     let budget = unsafe { &mut *budget };
     if budget.window != window {

@@ -49,7 +49,7 @@ pub trait Tables {
     /// The rule that untracked policy denied the same by, on this processor and in this epoch, and whether a `Log` rule matched.
     fn denied(&self, asked: &Denied) -> Option<(u32, bool)>;
     /// Counts one more of what untracked policy denied, unless it has to be recorded, too: then it does nothing and says so.
-    fn counts_denied<P: Packet>(&self, packet: &P) -> bool;
+    fn counts_denied<P: Packet>(&self, packet: &P, config: &Config) -> bool;
     /// Remembers what untracked policy denied.
     fn set_denied(&self, asked: &Denied, rule: u32, log: bool);
     /// Counts, and records an event where one is due, for a packet whose addresses could not be read or matter not.

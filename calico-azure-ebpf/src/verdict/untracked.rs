@@ -74,7 +74,7 @@ pub(super) fn is_again<F: Family, P: Packet, T: Tables>(
     let (rule, log) = tables.denied(&asked.at::<F, P>(packet, config))?;
     let reason = Reason::PolicyDeny;
     tables
-        .counts_denied(packet)
+        .counts_denied(packet, config)
         .then_some(Outcome { reason, rule, log })
 }
 

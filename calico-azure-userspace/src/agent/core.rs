@@ -319,6 +319,9 @@ impl Core {
     fn apply(&mut self, begun: Instant) -> Result<(), String> {
         let published = self.publish().map_err(|error| error.to_string())?;
         let (in_force, flipped) = (begun.elapsed(), published.flipped());
+        if self.status.applies == 0 {
+            self.status.cold_start_us = micros(self.vitals.elapsed());
+        }
         // New pods do not wait for the clearing up.
         self.finish();
         let applied = self

@@ -292,6 +292,11 @@ fn own(families: &mut Families, seen: &Seen) -> Result<()> {
             status.last_change_us as f64 / 1e6,
         ),
         (
+            "calico_azure_cold_start_seconds",
+            "From the agent's start to the moment everything was in the kernel and in force; 0 until it is.",
+            status.cold_start_us as f64 / 1e6,
+        ),
+        (
             "calico_azure_last_operations",
             "Map operations of the last apply.",
             status.last_operations as f64,

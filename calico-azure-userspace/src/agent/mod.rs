@@ -149,6 +149,7 @@ pub fn run(mut config: AgentConfig) -> Result<(), AgentError> {
     if !is_root() {
         return Err(AgentError::NotRoot);
     }
+    let vitals = Arc::new(Vitals::default());
     let _lock = lock(&config.run_dir, &config.pin_name, &config.node)?;
     let mut look = preflight::Look::default();
     warn(&config, &mut look);
@@ -183,7 +184,6 @@ pub fn run(mut config: AgentConfig) -> Result<(), AgentError> {
     let context = events::start(events, &config, tables.clone())?;
     let staged = Staged::start(tables)?;
     let maps = kernel.maps().try_clone().map_err(AgentError::Start)?;
-    let vitals = Arc::new(Vitals::default());
     if let Some(status) = follows {
         vitals.follows(status);
     }

@@ -32,6 +32,8 @@ pub struct Status {
     pub last_apply_us: u64,
     /// From the agent's receiving the last change to the moment every packet obeyed it, microseconds.
     pub last_change_us: u64,
+    /// From the agent's start to the moment everything was in the kernel and in force, microseconds; 0: it is not yet.
+    pub cold_start_us: u64,
     /// Map operations of the last apply.
     pub last_operations: usize,
     /// The chained CNI plug-in, if the agent is to keep it installed.

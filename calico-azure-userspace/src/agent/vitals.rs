@@ -80,7 +80,8 @@ impl Vitals {
         (self.clock.0)()
     }
 
-    fn elapsed(&self) -> Duration {
+    /// Since the agent's start.
+    pub(super) fn elapsed(&self) -> Duration {
         self.now().duration_since(self.started)
     }
 

@@ -51,6 +51,7 @@ fn table(status: &Value, out: &mut dyn Write) -> std::io::Result<()> {
         "applies",
         "last_apply_us",
         "last_change_us",
+        "cold_start_us",
     ] {
         writeln!(out, "{field:<16} {}", text(&status[field]))?;
     }

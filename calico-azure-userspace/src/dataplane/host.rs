@@ -161,7 +161,7 @@ impl Tables for HostTables {
         Some((denied.rule, denied.log != 0))
     }
 
-    fn counts_denied<P: Packet>(&self, _packet: &P) -> bool {
+    fn counts_denied<P: Packet>(&self, _packet: &P, _config: &Config) -> bool {
         let limited = self.image.config.records != 0;
         if limited {
             self.count(Hook::Untracked, Outcome::of(Reason::PolicyDeny));

@@ -98,6 +98,7 @@ pub struct AgentStatus {
     pub inputs_seen: u64,
     pub last_apply_us: u64,
     pub last_change_us: u64,
+    pub cold_start_us: u64,
     pub endpoints: Vec<StatusEndpoint>,
     pub attached: Vec<Attachment>,
     pub preflight: StatusPreflight,

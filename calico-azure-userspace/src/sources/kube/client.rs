@@ -302,7 +302,7 @@ impl Lines {
     pub(super) async fn next(&mut self) -> Result<Option<&[u8]>, Failure> {
         loop {
             let rest = self.buffer.get(self.searched..).unwrap_or_default();
-            if let Some(length) = rest.iter().position(|byte| *byte == b'\n') {
+            if let Some(length) = memchr::memchr(b'\n', rest) {
                 let begin = self.taken;
                 let end = self.searched + length;
                 (self.taken, self.searched) = (end + 1, end + 1);

@@ -45,7 +45,7 @@ const QUICK: Size = Size {
 };
 const PROMISED: u32 = 100_000;
 const RESIDENT_LIMIT_MIB: f64 = 300.0;
-const COLD_LIMIT: f64 = 10.0;
+const COLD_LIMIT: f64 = 2.0;
 
 /// A kubelet says so often how its node is, if nothing else changes (`nodeStatusReportFrequency`: five minutes).
 const HEARTBEAT: u32 = 300;
@@ -54,8 +54,10 @@ const BUSY: u32 = 100;
 const SOON: Duration = Duration::from_secs(120);
 
 struct Found {
-    /// Until the kernel had everything, seconds.
+    /// Until the kernel's tables had everything, seconds.
     cold: f64,
+    /// Until it was attached, too, seconds.
+    attached: f64,
     cold_processor: f64,
     peak: f64,
     resident: f64,
@@ -71,7 +73,8 @@ pub(super) fn run(scope: &Scope, report: &mut Report) -> Result<()> {
             "pods",
             "nodes",
             "policies",
-            "cold start, s",
+            "in the tables, s",
+            "attached, s",
             "its processor time, s",
             "resident, peak MiB",
             "resident, MiB",
@@ -87,6 +90,7 @@ pub(super) fn run(scope: &Scope, report: &mut Report) -> Result<()> {
             f64::from(size.nodes),
             f64::from(size.policies),
             found.cold,
+            found.attached,
             found.cold_processor,
             found.peak,
             found.resident,
@@ -96,7 +100,7 @@ pub(super) fn run(scope: &Scope, report: &mut Report) -> Result<()> {
         table.row(figures.map(Into::into));
         if size.pods == PROMISED {
             report.targets.extend([
-                Target::at_most("100,000 pods: cold start, s", found.cold, COLD_LIMIT),
+                Target::at_most("100,000 pods: in the tables, s", found.cold, COLD_LIMIT),
                 Target::at_most("100,000 pods: resident, MiB", found.resident, RESIDENT_LIMIT_MIB),
             ]);
         }
@@ -135,10 +139,11 @@ fn measure(size: Size, seconds: u32) -> Result<Found> {
     let begun = Instant::now();
     let mut agent = Agent::start(&cluster.dir, node, spec.args(["--table-entries", "2000000"]))?;
     let all = usize::try_from(LOCAL)?;
-    agent.wait_for("has everything in the kernel", SOON, |status| {
+    let status = agent.wait_for("has everything in the kernel", SOON, |status| {
         status.ready && status.endpoints.len() == all
     })?;
-    let cold = begun.elapsed().as_secs_f64();
+    let attached = begun.elapsed().as_secs_f64();
+    let cold = status.cold_start_us as f64 / 1e6;
     let pid = agent.pid().context("the agent has ended")?;
     let mib = |field| process::memory(&pid.to_string(), field).map(|bytes| bytes as f64 / 1_048_576.0);
     let cold_processor = process::processor_time(pid)?;
@@ -146,6 +151,7 @@ fn measure(size: Size, seconds: u32) -> Result<Found> {
     let busy = during(pid, &stand, size, BUSY, seconds)?;
     Ok(Found {
         cold,
+        attached,
         cold_processor,
         peak: mib("VmHWM")?,
         resident: mib("VmRSS")?,
