@@ -177,6 +177,23 @@ fn pod(name: &str, phase: &str, address: u32) -> Value {
     })
 }
 
+fn node() -> Value {
+    json!({
+        "apiVersion": "v1", "kind": "Node", "metadata": {"name": "n1", "labels": {"zone": "1"}},
+        "spec": {"podCIDR": "10.244.1.0/24", "podCIDRs": ["10.244.1.0/24", "fd00:244:1::/64"]},
+        "status": {"addresses": [{"type": "InternalIP", "address": "10.240.0.4"}]},
+    })
+}
+
+fn slice() -> Value {
+    json!({
+        "apiVersion": "discovery.k8s.io/v1", "kind": "EndpointSlice", "addressType": "IPv4",
+        "metadata": {"name": "web-1", "namespace": "shop", "labels": {"kubernetes.io/service-name": "web"}},
+        "endpoints": [{"addresses": ["10.0.0.9"], "conditions": {"ready": true}}, {"addresses": ["10.0.0.10"]}],
+        "ports": [{"name": "http", "port": 8080, "protocol": "TCP"}],
+    })
+}
+
 fn policy(api_version: &str, kind: &str, name: &str, order: u32) -> Value {
     let mut object = json!({
         "apiVersion": api_version, "kind": kind, "metadata": {"name": name},
@@ -196,11 +213,15 @@ fn everything_is_read_then_each_change() {
         let phase = if index % 10 == 0 { "Succeeded" } else { "Running" };
         stand.put(&pod(&format!("p{index}"), phase, index));
     }
-    for no_streams in [false, true] {
-        stand.faults(|faults| faults.no_streams = no_streams);
+    stand.put(&node());
+    stand.put(&slice());
+    for (no_streams, no_protobuf) in [(false, false), (true, false), (false, true), (true, true)] {
+        stand.faults(|faults| (faults.no_streams, faults.no_protobuf) = (no_streams, no_protobuf));
+        let binary = stand.binary_answers();
         let mut watched = Watched::in_sync(&stand);
         assert_eq!(watched.known, expected(&stand));
-        assert_eq!(watched.known.len(), 1 + 1080);
+        assert_eq!(watched.known.len(), 1 + 1080 + 2);
+        assert_eq!(stand.binary_answers() > binary, !no_protobuf);
         assert!(watched.status.in_sync());
 
         stand.put(&namespace("shop", "2"));
@@ -544,7 +565,8 @@ fn random_changes_and_failures_end_alike() {
             4 => stand.undefine(CRD, "GlobalNetworkPolicy"),
             5 => {
                 let no_streams = rng.chance(50);
-                stand.faults(|faults| faults.no_streams = no_streams);
+                let no_protobuf = rng.chance(50);
+                stand.faults(|faults| (faults.no_streams, faults.no_protobuf) = (no_streams, no_protobuf));
                 stand.compact();
             }
             6 => {

@@ -1,20 +1,29 @@
 //! What is answered to a request that is no watch.
 
-use std::fmt::Write as _;
-
 use serde_json::{Value, json};
 
+use super::protobuf;
 use super::store::Store;
+
+pub(super) const JSON: &str = "application/json";
+pub(super) const PROTOBUF: &str = "application/vnd.kubernetes.protobuf";
 
 /// A request as far as anybody looks at it.
 #[derive(Debug, Default)]
 pub(super) struct Request {
     pub(super) path: String,
     query: Vec<(String, String)>,
+    /// Protobuf will do.
+    pub(super) takes_protobuf: bool,
 }
 
 impl Request {
-    pub(super) fn new(target: &str) -> Self {
+    /// Of a request's head.
+    pub(super) fn new(head: &str) -> Self {
+        let target = head.split(' ').nth(1).unwrap_or_default();
+        let mut lines = head.lines();
+        let accepts = |line: &str| line.to_ascii_lowercase().starts_with("accept:");
+        let accept = lines.find(|line| accepts(line)).unwrap_or_default();
         let (path, query) = target.split_once('?').unwrap_or((target, ""));
         let pair = |pair: &str| {
             let (key, value) = pair.split_once('=').unwrap_or((pair, ""));
@@ -23,6 +32,7 @@ impl Request {
         Self {
             path: path.to_owned(),
             query: query.split('&').filter(|p| !p.is_empty()).map(pair).collect(),
+            takes_protobuf: accept.contains(PROTOBUF),
         }
     }
 
@@ -60,15 +70,41 @@ fn decoded(text: &str) -> String {
     String::from_utf8_lossy(&bytes).into_owned()
 }
 
-/// Status code and body.
-pub(super) type Answer = (u16, String);
+/// An answer that is no watch.
+#[derive(Debug)]
+pub(super) struct Answer {
+    pub(super) code: u16,
+    /// What the body is.
+    pub(super) media: &'static str,
+    pub(super) body: Vec<u8>,
+}
+
+impl Answer {
+    fn json(code: u16, body: String) -> Self {
+        Self {
+            code,
+            media: JSON,
+            body: body.into_bytes(),
+        }
+    }
+
+    /// A refusal as those want it who take Protobuf.
+    pub(super) fn in_protobuf(self) -> Self {
+        let status = serde_json::from_slice(&self.body).unwrap_or_default();
+        Self {
+            media: PROTOBUF,
+            body: protobuf::status(&status),
+            ..self
+        }
+    }
+}
 
 pub(super) fn refusal(code: u16, reason: &str, message: &str) -> Answer {
     let status = json!({
         "kind": "Status", "apiVersion": "v1", "status": "Failure",
         "message": message, "reason": reason, "code": code,
     });
-    (code, status.to_string())
+    Answer::json(code, status.to_string())
 }
 
 pub(super) fn forbidden(path: &str, verb: &str) -> Answer {
@@ -105,7 +141,8 @@ pub(super) fn discovery(store: &Store, path: &str) -> Option<Answer> {
             Some(json!({"name": group, "versions": [{"groupVersion": version}]}))
         };
         let groups: Vec<Value> = store.versions().iter().filter_map(group).collect();
-        return Some((200, json!({"kind": "APIGroupList", "groups": groups}).to_string()));
+        let list = json!({"kind": "APIGroupList", "groups": groups});
+        return Some(Answer::json(200, list.to_string()));
     }
     let version = path
         .strip_prefix("/apis/")
@@ -116,7 +153,7 @@ pub(super) fn discovery(store: &Store, path: &str) -> Option<Answer> {
     let resource = |(name, kind): (String, String)| json!({"name": name, "kind": kind, "verbs": ["get", "list", "watch"]});
     let resources: Vec<Value> = store.resources(version).into_iter().map(resource).collect();
     let list = json!({"kind": "APIResourceList", "groupVersion": version, "resources": resources});
-    Some((200, list.to_string()))
+    Some(Answer::json(200, list.to_string()))
 }
 
 /// One page. A token names the list's version and the object after which it goes on.
@@ -137,20 +174,26 @@ pub(super) fn page(store: &Store, request: &Request) -> Answer {
         .range::<str, _>((std::ops::Bound::Excluded(after), std::ops::Bound::Unbounded))
         .filter(|(_, stored)| !(request.unfinished() && stored.is_finished))
         .peekable();
-    let mut items = String::new();
-    let mut last = "";
-    for (id, stored) in objects.by_ref().take(limit) {
-        let comma = if items.is_empty() { "" } else { "," };
-        // Writing to a string does not fail.
-        let _ok = write!(items, "{comma}{}", stored.text);
-        last = id;
-    }
-    let next = match objects.peek() {
-        Some(_) => format!("{version}:{last}"),
-        None => String::new(),
+    let shown: Vec<_> = objects.by_ref().take(limit).collect();
+    let next = match (objects.peek(), shown.last()) {
+        (Some(_), Some((last, _))) => format!("{version}:{last}"),
+        _ => String::new(),
     };
+    let messages: Option<Vec<&[u8]>> = shown
+        .iter()
+        .map(|(_, stored)| stored.message.as_deref())
+        .collect();
+    if let Some(messages) = messages.filter(|_| request.takes_protobuf) {
+        return Answer {
+            code: 200,
+            media: PROTOBUF,
+            body: protobuf::page(shelf.resource.kind(), version, &next, messages.into_iter()),
+        };
+    }
+    let texts: Vec<&str> = shown.iter().map(|(_, stored)| &*stored.text).collect();
+    let items = texts.join(",");
     let metadata = json!({"resourceVersion": version.to_string(), "continue": next});
-    (
+    Answer::json(
         200,
         format!("{{\"kind\":\"List\",\"metadata\":{metadata},\"items\":[{items}]}}"),
     )

@@ -8,15 +8,14 @@ use std::sync::atomic::Ordering;
 use std::task::Poll;
 use std::time::Duration;
 
-use serde_json::json;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep, timeout};
 
 use super::answer::{self, Answer, Request};
-use super::store::Happened;
-use super::{BOOKMARKS, Disturbance, Shared, lock};
+use super::store::{Happened, Said, Stored, bookmark};
+use super::{BOOKMARKS, Disturbance, Shared, lock, protobuf};
 
 /// Longest head of a request.
 const HEAD: usize = 64 << 10;
@@ -72,11 +71,23 @@ async fn ended(disturbance: &mut watch::Receiver<Disturbance>, at_first: Disturb
 
 async fn serve(stream: &mut TcpStream, shared: &Shared) -> io::Result<()> {
     let mut buffer = Vec::new();
-    while let Some(request) = head(stream, &mut buffer).await? {
-        let is_list = lock(&shared.store).shelves.contains_key(&request.path);
-        if let Some(answer) = refused(shared, &request, is_list) {
+    while let Some(mut request) = head(stream, &mut buffer).await? {
+        let is_list = {
+            let store = lock(&shared.store);
+            let shelf = store.shelves.get(&request.path);
+            let can = shelf.is_some_and(|shelf| protobuf::serves(shelf.resource.kind()));
+            request.takes_protobuf &= can && !lock(&shared.faults).no_protobuf;
+            shelf.is_some()
+        };
+        if let Some(mut answer) = refused(shared, &request, is_list) {
+            if request.takes_protobuf {
+                answer = answer.in_protobuf();
+            }
             send(stream, &answer).await?;
             continue;
+        }
+        if request.takes_protobuf {
+            shared.binary.fetch_add(1, Ordering::Relaxed);
         }
         let slow = lock(&shared.faults).slow;
         if is_list && !slow.is_zero() && request.get("resourceVersion").is_empty() {
@@ -124,8 +135,7 @@ async fn head(stream: &mut TcpStream, buffer: &mut Vec<u8>) -> io::Result<Option
         if let Some(end) = buffer.windows(4).position(|bytes| bytes == b"\r\n\r\n") {
             let text = String::from_utf8_lossy(buffer.get(..end).unwrap_or_default()).into_owned();
             buffer.drain(..end + 4);
-            let target = text.split(' ').nth(1).unwrap_or_default();
-            return Ok(Some(Request::new(target)));
+            return Ok(Some(Request::new(&text)));
         }
         if buffer.len() > HEAD || stream.read_buf(buffer).await? == 0 {
             return Ok(None);
@@ -133,29 +143,19 @@ async fn head(stream: &mut TcpStream, buffer: &mut Vec<u8>) -> io::Result<Option
     }
 }
 
-async fn send(stream: &mut TcpStream, (status, body): &Answer) -> io::Result<()> {
+async fn send(stream: &mut TcpStream, answer: &Answer) -> io::Result<()> {
+    let Answer { code, media, body } = answer;
     let length = body.len();
-    let head =
-        format!("HTTP/1.1 {status} -\r\nContent-Type: application/json\r\nContent-Length: {length}\r\n\r\n");
+    let head = format!("HTTP/1.1 {code} -\r\nContent-Type: {media}\r\nContent-Length: {length}\r\n\r\n");
     stream.write_all(head.as_bytes()).await?;
-    stream.write_all(body.as_bytes()).await
+    stream.write_all(body).await
 }
 
-async fn chunk(stream: &mut TcpStream, text: &str) -> io::Result<()> {
-    let mut bytes = format!("{:x}\r\n", text.len()).into_bytes();
-    bytes.extend_from_slice(text.as_bytes());
+async fn chunk(stream: &mut TcpStream, content: &[u8]) -> io::Result<()> {
+    let mut bytes = format!("{:x}\r\n", content.len()).into_bytes();
+    bytes.extend_from_slice(content);
     bytes.extend_from_slice(b"\r\n");
     stream.write_all(&bytes).await
-}
-
-fn bookmark(version: u64, ends: bool) -> String {
-    let annotations = if ends {
-        json!({"k8s.io/initial-events-end": "true"})
-    } else {
-        json!({})
-    };
-    let object = json!({"metadata": {"resourceVersion": version.to_string(), "annotations": annotations}});
-    format!("{{\"type\":\"BOOKMARK\",\"object\":{object}}}\n")
 }
 
 /// The last chunk of an answer.
@@ -163,9 +163,13 @@ const LAST: &[u8] = b"0\r\n\r\n";
 
 /// One watch, from its head to its end.
 async fn watch(stream: &mut TcpStream, shared: &Shared, request: &Request) -> io::Result<()> {
-    const HEAD: &[u8] =
-        b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nTransfer-Encoding: chunked\r\n\r\n";
-    stream.write_all(HEAD).await?;
+    let is_framed = request.takes_protobuf;
+    let media = match is_framed {
+        true => format!("{};stream=watch", answer::PROTOBUF),
+        false => answer::JSON.to_owned(),
+    };
+    let head = format!("HTTP/1.1 200 OK\r\nContent-Type: {media}\r\nTransfer-Encoding: chunked\r\n\r\n");
+    stream.write_all(head.as_bytes()).await?;
     let unfinished = request.unfinished();
     let seconds = request.get("timeoutSeconds").parse().unwrap_or(3600);
     let end = Instant::now() + Duration::from_secs(seconds);
@@ -173,40 +177,39 @@ async fn watch(stream: &mut TcpStream, shared: &Shared, request: &Request) -> io
         if unfinished {
             happened.unfinished.clone()
         } else {
-            Some(Arc::clone(&happened.line))
+            Some(happened.said.clone())
         }
     };
     let begun = {
         let store = lock(&shared.store);
         store.shelves.get(&request.path).map(|shelf| {
-            let initial: Option<Vec<Arc<str>>> = request.is("sendInitialEvents").then(|| {
-                let shown = shelf.objects.values();
-                shown
-                    .filter(|stored| !(unfinished && stored.is_finished))
-                    .map(|stored| Arc::clone(&stored.text))
-                    .collect()
+            let initial: Option<Vec<Stored>> = request.is("sendInitialEvents").then(|| {
+                let objects = shelf.objects.values();
+                let shown = objects.filter(|stored| !(unfinished && stored.is_finished));
+                shown.cloned().collect()
             });
             let version = match request.get("resourceVersion").parse() {
                 Ok(version) => version,
                 Err(_) => store.version,
             };
-            (version, initial, shelf.changed.subscribe())
+            let resource = shelf.resource.clone();
+            (version, initial, shelf.changed.subscribe(), resource)
         })
     };
-    let Some((mut version, initial, mut changed)) = begun else {
+    let Some((mut version, initial, mut changed, resource)) = begun else {
         return stream.write_all(LAST).await;
     };
     if let Some(objects) = initial {
         shared.lists.fetch_add(1, Ordering::Relaxed);
         // Many objects in one chunk, as they come out of a buffer.
         for objects in objects.chunks(64) {
-            let lines: String = objects
-                .iter()
-                .map(|text| format!("{{\"type\":\"ADDED\",\"object\":{text}}}\n"))
-                .collect();
-            chunk(stream, &lines).await?;
+            let mut events = Vec::new();
+            for stored in objects {
+                stored.add_to(&mut events, &resource, is_framed);
+            }
+            chunk(stream, &events).await?;
         }
-        chunk(stream, &bookmark(version, true)).await?;
+        chunk(stream, bookmark(&resource, version, true).bytes(is_framed)).await?;
     }
     let mut last_word = Instant::now();
     loop {
@@ -218,11 +221,11 @@ async fn watch(stream: &mut TcpStream, shared: &Shared, request: &Request) -> io
                 None => None,
                 Some(shelf) if version < shelf.forgotten => Some(Err(())),
                 Some(shelf) => {
-                    let lines: String = shelf
-                        .since(version)
-                        .filter_map(told)
-                        .map(|line| line.to_string())
-                        .collect();
+                    let events = shelf.since(version).filter_map(told);
+                    let lines = events.fold(Vec::new(), |mut bytes, said| {
+                        bytes.extend_from_slice(said.bytes(is_framed));
+                        bytes
+                    });
                     let upto = shelf.log.back().map_or(version, |last| last.version.max(version));
                     // Bookmarks name what the whole server has come to.
                     Some(Ok((lines, upto, store.version)))
@@ -232,8 +235,7 @@ async fn watch(stream: &mut TcpStream, shared: &Shared, request: &Request) -> io
         let upto = match found {
             None => break,
             Some(Err(())) => {
-                let (_, status) = answer::gone();
-                chunk(stream, &format!("{{\"type\":\"ERROR\",\"object\":{status}}}\n")).await?;
+                chunk(stream, Said::error(&answer::gone().body).bytes(is_framed)).await?;
                 break;
             }
             Some(Ok((lines, upto, now))) => {
@@ -250,7 +252,7 @@ async fn watch(stream: &mut TcpStream, shared: &Shared, request: &Request) -> io
         }
         if request.is("allowWatchBookmarks") && last_word.elapsed() >= BOOKMARKS {
             version = version.max(upto);
-            chunk(stream, &bookmark(version, false)).await?;
+            chunk(stream, bookmark(&resource, version, false).bytes(is_framed)).await?;
             last_word = Instant::now();
         }
         // Whether it is for news, for a bookmark or for the end.

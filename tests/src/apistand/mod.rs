@@ -1,11 +1,12 @@
 //! A stand-in for a Kubernetes API server, in memory, on loopback.
 //!
 //! It serves discovery, lists with pages, and watches with bookmarks, as clients see them; and it misbehaves on demand: versions
-//! that are too old, connections that go silent, refusals, and no answer at all. Objects and events are kept as text and shared,
+//! that are too old, connections that go silent, refusals, and no answer at all. Objects and events are kept as they are sent, and shared,
 //! so that it can serve a large cluster's objects to thousands of watchers.
 
 mod answer;
 mod connection;
+mod protobuf;
 mod store;
 
 use std::io;
@@ -35,6 +36,8 @@ pub struct Faults {
     pub slow: Duration,
     /// What watches begin with is not told by watch: clients have to list.
     pub no_streams: bool,
+    /// It answers in JSON, whatever is asked for.
+    pub no_protobuf: bool,
 }
 
 struct Shared {
@@ -44,6 +47,7 @@ struct Shared {
     disturbance: watch::Sender<Disturbance>,
     lists: AtomicU64,
     watches: AtomicU64,
+    binary: AtomicU64,
 }
 
 /// How often connections were ended, and how often they went silent.
@@ -87,6 +91,7 @@ impl ApiStand {
             disturbance: watch::channel(Disturbance::default()).0,
             lists: AtomicU64::new(0),
             watches: AtomicU64::new(0),
+            binary: AtomicU64::new(0),
         });
         runtime.spawn(connection::accept(listener, Arc::clone(&shared)));
         let stand = Self {
@@ -184,6 +189,12 @@ impl ApiStand {
     #[must_use]
     pub fn watches(&self) -> u64 {
         self.shared.watches.load(Ordering::Relaxed)
+    }
+
+    /// Lists and watches that were answered in Protobuf so far.
+    #[must_use]
+    pub fn binary_answers(&self) -> u64 {
+        self.shared.binary.load(Ordering::Relaxed)
     }
 
     /// What a client needs to know, in kubectl's form.

@@ -6,6 +6,8 @@ use std::sync::Arc;
 use serde_json::{Value, json};
 use tokio::sync::watch;
 
+use super::protobuf;
+
 /// A kind that is served.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Resource {
@@ -33,6 +35,15 @@ impl Resource {
         }
     }
 
+    /// apiVersion and kind.
+    pub(super) fn kind(&self) -> (&str, &str) {
+        (&self.api_version, &self.kind)
+    }
+
+    fn answer(&self, message: &[u8]) -> Vec<u8> {
+        protobuf::answer(self.kind(), message)
+    }
+
     #[must_use]
     pub fn path(&self) -> String {
         let root = if self.api_version.contains('/') {
@@ -48,6 +59,8 @@ impl Resource {
 #[derive(Clone)]
 pub(super) struct Stored {
     pub(super) text: Arc<str>,
+    /// Its message in Protobuf, of kinds that are served in it.
+    pub(super) message: Option<Arc<[u8]>>,
     /// A pod that has run to its end.
     pub(super) is_finished: bool,
 }
@@ -56,9 +69,85 @@ pub(super) struct Stored {
 #[derive(Clone)]
 pub(super) struct Happened {
     pub(super) version: u64,
-    pub(super) line: Arc<str>,
+    pub(super) said: Said,
     /// To those who do not want to hear of finished pods; `None`: nothing.
-    pub(super) unfinished: Option<Arc<str>>,
+    pub(super) unfinished: Option<Said>,
+}
+
+fn line(said: &str, object: &str) -> Arc<[u8]> {
+    format!("{{\"type\":\"{said}\",\"object\":{object}}}\n")
+        .into_bytes()
+        .into()
+}
+
+/// That nothing happened up to a version, and, if it `ends` something, that everything that there was has been told.
+pub(super) fn bookmark(resource: &Resource, version: u64, ends: bool) -> Said {
+    let annotations = if ends {
+        json!({"k8s.io/initial-events-end": "true"})
+    } else {
+        json!({})
+    };
+    let (api_version, kind) = resource.kind();
+    let metadata = json!({"resourceVersion": version.to_string(), "annotations": annotations});
+    let object = json!({"apiVersion": api_version, "kind": kind, "metadata": metadata});
+    Said::new("BOOKMARK", resource, &Stored::new(&object))
+}
+
+/// An event of a watch.
+#[derive(Clone)]
+pub(super) struct Said {
+    line: Arc<[u8]>,
+    /// In Protobuf, of kinds that are served in it.
+    frame: Option<Arc<[u8]>>,
+}
+
+impl Said {
+    fn new(said: &str, resource: &Resource, stored: &Stored) -> Self {
+        let Stored { text, message, .. } = stored;
+        let frame = message.as_ref();
+        Self {
+            line: line(said, text),
+            frame: frame.map(|message| protobuf::event(said, &resource.answer(message)).into()),
+        }
+    }
+
+    /// That there will be no more, from a refusal's JSON.
+    pub(super) fn error(status: &[u8]) -> Self {
+        let text = String::from_utf8_lossy(status);
+        let status = serde_json::from_slice(status).unwrap_or_default();
+        Self {
+            line: line("ERROR", &text),
+            frame: Some(protobuf::event("ERROR", &protobuf::status(&status)).into()),
+        }
+    }
+
+    /// As it goes over the wire.
+    pub(super) fn bytes(&self, is_framed: bool) -> &[u8] {
+        match &self.frame {
+            Some(frame) if is_framed => frame,
+            _ => &self.line,
+        }
+    }
+}
+
+impl Stored {
+    /// Adds the news that it is there.
+    pub(super) fn add_to(&self, bytes: &mut Vec<u8>, resource: &Resource, is_framed: bool) {
+        match &self.message {
+            Some(message) if is_framed => {
+                bytes.append(&mut protobuf::event("ADDED", &resource.answer(message)))
+            }
+            _ => bytes.extend_from_slice(&line("ADDED", &self.text)),
+        }
+    }
+
+    fn new(object: &Value) -> Self {
+        Self {
+            text: object.to_string().into(),
+            message: protobuf::object(object).map(Arc::from),
+            is_finished: matches!(text(object, "/status/phase"), "Succeeded" | "Failed"),
+        }
+    }
 }
 
 /// The objects of one resource.
@@ -76,10 +165,6 @@ pub(super) struct Shelf {
 pub(super) struct Store {
     pub(super) version: u64,
     pub(super) shelves: BTreeMap<String, Shelf>,
-}
-
-fn line(kind: &str, text: &str) -> Arc<str> {
-    format!("{{\"type\":\"{kind}\",\"object\":{text}}}\n").into()
 }
 
 fn text<'v>(object: &'v Value, pointer: &str) -> &'v str {
@@ -123,25 +208,22 @@ impl Store {
         };
         let mut object = object.clone();
         object["metadata"]["resourceVersion"] = json!(version.to_string());
-        let is_finished = matches!(text(&object, "/status/phase"), "Succeeded" | "Failed");
-        let stored = Stored {
-            text: object.to_string().into(),
-            is_finished,
-        };
-        let text = Arc::clone(&stored.text);
-        let before = shelf.objects.insert(id, stored);
-        let kind = if before.is_some() { "MODIFIED" } else { "ADDED" };
-        let was_shown = before.is_some_and(|before| !before.is_finished);
-        shelf.happened(Happened {
+        let stored = Stored::new(&object);
+        let said = |said| Said::new(said, &shelf.resource, &stored);
+        let before = shelf.objects.get(&id);
+        let is_shown = before.is_some_and(|before| !before.is_finished);
+        let happened = Happened {
             version,
-            line: line(kind, &text),
-            unfinished: match (was_shown, !is_finished) {
+            said: said(if before.is_some() { "MODIFIED" } else { "ADDED" }),
+            unfinished: match (is_shown, !stored.is_finished) {
                 (false, false) => None,
-                (false, true) => Some(line("ADDED", &text)),
-                (true, false) => Some(line("DELETED", &text)),
-                (true, true) => Some(line("MODIFIED", &text)),
+                (false, true) => Some(said("ADDED")),
+                (true, false) => Some(said("DELETED")),
+                (true, true) => Some(said("MODIFIED")),
             },
-        });
+        };
+        shelf.objects.insert(id, stored);
+        shelf.happened(happened);
     }
 
     pub(super) fn delete(&mut self, object: &Value) {
@@ -160,11 +242,11 @@ impl Store {
         };
         let mut object: Value = serde_json::from_str(&stored.text).unwrap_or_default();
         object["metadata"]["resourceVersion"] = json!(version.to_string());
-        let line = line("DELETED", &object.to_string());
+        let said = Said::new("DELETED", &shelf.resource, &Stored::new(&object));
         shelf.happened(Happened {
             version,
-            unfinished: (!stored.is_finished).then(|| Arc::clone(&line)),
-            line,
+            unfinished: (!stored.is_finished).then(|| said.clone()),
+            said,
         });
     }
 

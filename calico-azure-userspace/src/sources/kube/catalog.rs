@@ -13,8 +13,9 @@ use super::Timing;
 use super::backoff::{Backoff, between};
 use super::client::{Api, Failure};
 use super::definitions::{self, DefinitionSink, Definitions};
-use super::follow::{Follower, Sink, Target, WHOLE};
+use super::follow::{Follower, SHORT, Sink, Target, WHOLE};
 use super::hub::{Hub, problem};
+use super::protobuf;
 use super::served::{
     self, Choice, Customs, Groups, Place, Resources, Version, Versions, api_path, is_ambiguous,
     is_certainly_gone,
@@ -236,11 +237,13 @@ impl Catalog {
             }
         };
         table.borrow_mut().set_api_version(&place.api_version);
+        let fields = protobuf::fields(kind);
         let target = Target {
             path: place.path(kind),
             selector: if kind == Kind::Pod { UNFINISHED } else { "" },
             reader: ApiReader::new(Some(kind)),
-            accept: WHOLE,
+            accept: if fields.is_some() { SHORT } else { WHOLE },
+            fields,
         };
         let sink = TableSink {
             kind,

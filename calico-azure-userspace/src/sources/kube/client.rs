@@ -22,7 +22,7 @@ use tokio::time::timeout;
 use tower::ServiceBuilder;
 
 use super::wire::Status;
-use super::{KubeConfig, KubeError, Timing};
+use super::{KubeConfig, KubeError, Timing, protobuf};
 
 /// How long an idle connection is trusted before it is asked, and how long an answer may take.
 const KEEPALIVE: Duration = Duration::from_secs(20);
@@ -246,18 +246,20 @@ impl Api {
     }
 
     async fn whole(&self, response: Response<Body>) -> Result<Vec<u8>, Failure> {
-        let mut lines = self.lines_of(response);
-        while lines.more().await? {}
-        Ok(lines.buffer)
+        let mut events = self.events_of(response);
+        while events.more().await? {}
+        Ok(events.buffer)
     }
 
-    /// The answer, line by line.
-    pub(super) async fn lines(&self, path: &str, accept: &str) -> Result<Lines, Failure> {
-        Ok(self.lines_of(self.open(path, accept).await?))
+    /// The answer, event by event.
+    pub(super) async fn events(&self, path: &str, accept: &str) -> Result<Events, Failure> {
+        Ok(self.events_of(self.open(path, accept).await?))
     }
 
-    fn lines_of(&self, response: Response<Body>) -> Lines {
-        Lines {
+    fn events_of(&self, response: Response<Body>) -> Events {
+        let kind = response.headers().get(CONTENT_TYPE);
+        Events {
+            is_framed: kind.is_some_and(|kind| kind.as_bytes().starts_with(protobuf::MEDIA_TYPE.as_bytes())),
             body: response.into_body(),
             idle: self.timing.idle,
             buffer: Vec::new(),
@@ -274,7 +276,11 @@ fn seconds(headers: &HeaderMap) -> Option<u64> {
 /// What a refusal says; proxies and servers that are starting say it in their own words.
 fn status(code: u16, retry_after: Option<u64>, body: &[u8]) -> Status {
     const LONGEST: usize = 300;
-    let mut status: Status = serde_json::from_slice(body).unwrap_or_default();
+    let mut status: Status = if protobuf::is(body) {
+        protobuf::status(body).unwrap_or_default()
+    } else {
+        serde_json::from_slice(body).unwrap_or_default()
+    };
     status.code = code;
     if status.message.is_empty() {
         let text = String::from_utf8_lossy(body);
@@ -286,27 +292,41 @@ fn status(code: u16, retry_after: Option<u64>, body: &[u8]) -> Status {
     status.or_retry_after(retry_after)
 }
 
-/// A body that comes in lines.
-pub(super) struct Lines {
+/// A body that comes in lines, or in frames that begin with their length.
+pub(super) struct Events {
+    is_framed: bool,
     body: Body,
     idle: Duration,
     buffer: Vec<u8>,
-    /// Up to here lines have been handed over.
+    /// Up to here events have been handed over.
     taken: usize,
     /// Up to here there is no further end of a line.
     searched: usize,
 }
 
-impl Lines {
-    /// The next line; `None` at the end. What follows the last end of a line is half a line.
-    pub(super) async fn next(&mut self) -> Result<Option<&[u8]>, Failure> {
+/// One event of a watch, as it was sent.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Sent<'b> {
+    Line(&'b [u8]),
+    Frame(&'b [u8]),
+}
+
+impl Events {
+    /// The next event; `None` at the end. What is left over then is half an event.
+    pub(super) async fn next(&mut self) -> Result<Option<Sent<'_>>, Failure> {
         loop {
-            let rest = self.buffer.get(self.searched..).unwrap_or_default();
-            if let Some(length) = memchr::memchr(b'\n', rest) {
-                let begin = self.taken;
-                let end = self.searched + length;
-                (self.taken, self.searched) = (end + 1, end + 1);
-                return Ok(self.buffer.get(begin..end));
+            let found = if self.is_framed {
+                self.frame()?
+            } else {
+                self.line()
+            };
+            if let Some((begin, end)) = found {
+                let bytes = self.buffer.get(begin..end).unwrap_or_default();
+                return Ok(Some(if self.is_framed {
+                    Sent::Frame(bytes)
+                } else {
+                    Sent::Line(bytes)
+                }));
             }
             self.buffer.drain(..self.taken);
             self.taken = 0;
@@ -315,6 +335,32 @@ impl Lines {
                 return Ok(None);
             }
         }
+    }
+
+    /// Takes a line, if it is there to its end.
+    fn line(&mut self) -> Option<(usize, usize)> {
+        let rest = self.buffer.get(self.searched..).unwrap_or_default();
+        let (begin, end) = (self.taken, self.searched + memchr::memchr(b'\n', rest)?);
+        (self.taken, self.searched) = (end + 1, end + 1);
+        Some((begin, end))
+    }
+
+    /// Takes a frame, if it is there to its end.
+    fn frame(&mut self) -> Result<Option<(usize, usize)>, Failure> {
+        let rest = self.buffer.get(self.taken..).unwrap_or_default();
+        let Some((length, rest)) = rest.split_first_chunk() else {
+            return Ok(None);
+        };
+        let length = usize::try_from(u32::from_be_bytes(*length)).unwrap_or(usize::MAX);
+        if length > protobuf::LONGEST {
+            return Err(Failure::Garbled(format!("an event of {length} bytes")));
+        }
+        if rest.len() < length {
+            return Ok(None);
+        }
+        let begin = self.taken + size_of::<u32>();
+        self.taken = begin + length;
+        Ok(Some((begin, self.taken)))
     }
 
     /// Reads on; whether there was anything.

@@ -22,6 +22,7 @@ pub(super) fn target() -> Target {
         selector: "",
         reader: ApiReader::new(None),
         accept: METADATA,
+        fields: None,
     }
 }
 

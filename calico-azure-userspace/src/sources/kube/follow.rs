@@ -9,8 +9,9 @@ use tokio::time::sleep;
 
 use super::Timing;
 use super::backoff::{Backoff, between};
-use super::client::{Api, Failure};
-use super::wire::{self, Line};
+use super::client::{Api, Failure, Sent};
+use super::protobuf::{self, Schema};
+use super::wire::{self, Line, Page};
 use crate::model::api::{ApiObject, ApiReader};
 
 /// Objects in a page of a list.
@@ -46,6 +47,8 @@ pub(super) struct Target {
     pub(super) selector: &'static str,
     pub(super) reader: ApiReader,
     pub(super) accept: Accept,
+    /// What is read of answers in Protobuf, if any are accepted.
+    pub(super) fields: Option<Schema>,
 }
 
 /// How answers are to be written.
@@ -57,6 +60,11 @@ pub(super) struct Accept {
 pub(super) const WHOLE: Accept = Accept {
     list: "application/json",
     watch: "application/json",
+};
+/// Half as long, where the server can: each can for Kubernetes' own kinds.
+pub(super) const SHORT: Accept = Accept {
+    list: "application/vnd.kubernetes.protobuf,application/json",
+    watch: "application/vnd.kubernetes.protobuf,application/json",
 };
 /// Names and labels only, where the server can; else everything.
 pub(super) const METADATA: Accept = Accept {
@@ -166,8 +174,7 @@ impl<S: Sink> Follower<S> {
             }
             let body = self.api.get(&self.url(&query), self.target.accept.list).await?;
             let sink = &mut self.sink;
-            let page =
-                wire::page(&body, self.target.reader, &mut |object| sink.upsert(object)).map_err(garbled)?;
+            let page = self.target.page(&body, &mut |object| sink.upsert(object))?;
             self.sink.heard();
             if page.next.is_empty() {
                 self.listed(page.resource_version);
@@ -198,8 +205,8 @@ impl<S: Sink> Follower<S> {
             }
             None => query.push_str("&sendInitialEvents=true&resourceVersionMatch=NotOlderThan"),
         }
-        let opened = self.api.lines(&self.url(&query), self.target.accept.watch).await;
-        let mut lines = match opened {
+        let opened = self.api.events(&self.url(&query), self.target.accept.watch).await;
+        let mut events = match opened {
             // Servers before 1.27, and those that have it turned off, say that the field is forbidden.
             Err(failure) if listing && matches!(failure.code(), Some(400 | 422)) => {
                 return Err(End::NoStream);
@@ -213,7 +220,7 @@ impl<S: Sink> Follower<S> {
             self.sink.succeeded();
         }
         loop {
-            let line = match lines.next().await {
+            let event = match events.next().await {
                 // A server that takes the request for an ordinary watch may have nothing to say.
                 Err(Failure::Silent(_)) if listing => return Err(End::NoStream),
                 // Not every server sends bookmarks of what never changes. A new watch shows whether it lives.
@@ -221,12 +228,12 @@ impl<S: Sink> Follower<S> {
                 Err(Failure::Lost(_)) if listing && self.backoff.failures() > 0 => {
                     return Err(End::NoStream);
                 }
-                line => line?,
+                event => event?,
             };
-            let Some(line) = line else {
+            let Some(event) = event else {
                 return Err(if listing { End::NoStream } else { End::Quiet });
             };
-            match wire::line(line, self.target.reader).map_err(garbled)? {
+            match self.target.line(event)? {
                 Line::Upsert(object) => {
                     self.note(listing, object.resource_version());
                     self.sink.upsert(object);
@@ -277,7 +284,28 @@ impl<S: Sink> Follower<S> {
     }
 }
 
-fn garbled(error: serde_json::Error) -> End {
+impl Target {
+    fn page<'t>(&self, body: &'t [u8], each: &mut dyn FnMut(ApiObject<'t>)) -> Result<Page, End> {
+        match self.fields {
+            Some(fields) if protobuf::is(body) => {
+                protobuf::page(body, (self.reader, fields), each).map_err(garbled)
+            }
+            _ => wire::page(body, self.reader, each).map_err(garbled),
+        }
+    }
+
+    fn line<'t>(&self, event: Sent<'t>) -> Result<Line<'t>, End> {
+        match (event, self.fields) {
+            (Sent::Line(line), _) => wire::line(line, self.reader).map_err(garbled),
+            (Sent::Frame(frame), Some(fields)) => {
+                protobuf::event(frame, (self.reader, fields)).map_err(garbled)
+            }
+            (Sent::Frame(_), None) => Err(garbled("Protobuf was not asked for")),
+        }
+    }
+}
+
+fn garbled(error: impl ToString) -> End {
     End::Failed(Failure::Garbled(error.to_string()))
 }
 

@@ -2,8 +2,9 @@
 //!
 //! ```text
 //! catalog ── served          which kinds there are, and from which API each is read
-//!    └─ follow ── wire       list and watch of one resource; what the server sends
-//!         │   └── client     requests over one connection
+//!    └─ follow ─┬ wire       list and watch of one resource; what the server sends, in JSON
+//!         │     ├ protobuf   … and in Protobuf
+//!         │     └ client     requests over one connection
 //!         └─ table ── hub    objects of one kind; what changed in all, and what is wrong
 //! ```
 //!
@@ -19,6 +20,7 @@ mod help;
 mod hub;
 mod lease;
 mod nodes;
+mod protobuf;
 mod served;
 mod session;
 mod starting;
