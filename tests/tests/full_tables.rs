@@ -13,7 +13,7 @@ use calico_azure_userspace::dataplane::apply::ApplyError;
 use calico_azure_userspace::dataplane::kernel::Sizes;
 use calico_azure_userspace::dataplane::{MapIo as _, Table};
 use calico_azure_userspace::model::{
-    Action, HostRole, NetworkSet, Peer, Pod, Resource, Rule, Service, ServicePort, TargetPort,
+    Action, HostRole, Labels, NetworkSet, Peer, Pod, Resource, Rule, Service, ServicePort, TargetPort,
 };
 use calico_azure_userspace::policy::{Event, Interface, Store};
 use calico_azure_userspace::selector::Selector;
@@ -98,7 +98,7 @@ fn after() -> Store {
     let c = Resource::Pod(Pod {
         namespace: "ns".into(),
         name: "c".into(),
-        labels: [("app".to_owned(), "c".to_owned())].into(),
+        labels: Labels::from([("app".to_owned(), "c".to_owned())]).into(),
         service_account: "default".into(),
         node: "n1".into(),
         ips: ips.clone(),

@@ -42,7 +42,7 @@ pub(super) fn pod<'t>(
     }
     Pod {
         name: metadata.name.clone(),
-        labels,
+        labels: labels.into(),
         service_account: account.unwrap_or("default").to_owned(),
         node: spec.text(report, "nodeName").unwrap_or_default().to_owned(),
         ips: ips(report, metadata, &status),

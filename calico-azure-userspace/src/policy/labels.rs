@@ -173,7 +173,7 @@ mod tests {
         Pod {
             namespace: "blue".into(),
             name: "p".into(),
-            labels: labels(&[("app", "web")]),
+            labels: labels(&[("app", "web")]).into(),
             service_account: "web".into(),
             ..Pod::default()
         }

@@ -1,12 +1,15 @@
 //! What is known: the current resources by key, and the facts of this node's links. No history, no derived state.
 
 mod access;
+mod shared;
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::sync::{Arc, LazyLock};
 
 use ipnet::IpNet;
+
+use self::shared::SharedLabels;
 
 use crate::model::{
     Backends, FelixConfiguration, HostEndpoint, IpPool, Key, Kind, Namespace, NetworkSet, Node, Pod, Policy,
@@ -81,6 +84,7 @@ pub struct Store {
     namespaces: BTreeMap<String, Arc<Namespace>>,
     service_accounts: BTreeMap<Name, Arc<ServiceAccount>>,
     pods: BTreeMap<Name, Arc<Pod>>,
+    shared_labels: SharedLabels,
     nodes: BTreeMap<String, Arc<Node>>,
     tiers: BTreeMap<String, Arc<Tier>>,
     policies: BTreeMap<Key, Arc<Policy>>,
@@ -119,7 +123,10 @@ impl Store {
                 (x.namespace.clone(), x.name.clone()),
                 x,
             ),
-            Resource::Pod(x) => put(&mut self.pods, (x.namespace.clone(), x.name.clone()), x),
+            Resource::Pod(mut x) => {
+                x.labels = self.shared_labels.share(x.labels);
+                put(&mut self.pods, (x.namespace.clone(), x.name.clone()), x)
+            }
             Resource::Node(x) => put(&mut self.nodes, x.name.clone(), x),
             Resource::Tier(x) => put(&mut self.tiers, x.name.clone(), x),
             Resource::Policy(x) => put(&mut self.policies, key, x),

@@ -423,11 +423,14 @@ fn field(bytes: &mut Vec<u8>, number: u64, to: To, value: &Value) {
 }
 
 fn varint(bytes: &mut Vec<u8>, mut value: u64) {
-    while value > 0x7f {
-        bytes.push((value & 0x7f | 0x80) as u8);
+    loop {
+        let [low, ..] = value.to_le_bytes();
         value >>= 7;
+        if value == 0 {
+            return bytes.push(low & 0x7f);
+        }
+        bytes.push(low | 0x80);
     }
-    bytes.push(value as u8);
 }
 
 fn put_number(bytes: &mut Vec<u8>, number: u64, value: u64) {

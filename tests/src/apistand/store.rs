@@ -135,7 +135,7 @@ impl Stored {
     pub(super) fn add_to(&self, bytes: &mut Vec<u8>, resource: &Resource, is_framed: bool) {
         match &self.message {
             Some(message) if is_framed => {
-                bytes.append(&mut protobuf::event("ADDED", &resource.answer(message)))
+                bytes.append(&mut protobuf::event("ADDED", &resource.answer(message)));
             }
             _ => bytes.extend_from_slice(&line("ADDED", &self.text)),
         }

@@ -4,7 +4,7 @@ use std::net::{IpAddr, Ipv4Addr};
 
 use calico_azure_ebpf::yardstick;
 use calico_azure_userspace::model::{
-    Action, NetworkSet, Peer, Pod, Policy, PortRange, Resource, Rule as ModelRule,
+    Action, Labels, NetworkSet, Peer, Pod, Policy, PortRange, Resource, Rule as ModelRule,
 };
 use calico_azure_userspace::policy::{Event, Store};
 use calico_azure_userspace::selector::Selector;
@@ -152,7 +152,7 @@ pub(super) fn cluster(rules: &[Rule], apps: &[&str]) -> Store {
             Source::Client(i, address) => store.apply(Event::Upsert(Resource::Pod(Pod {
                 namespace: "ns".into(),
                 name: format!("client-{i}"),
-                labels: [("client".to_owned(), i.to_string())].into(),
+                labels: Labels::from([("client".to_owned(), i.to_string())]).into(),
                 node: "n2".into(),
                 ips: vec![address.into()],
                 ..Pod::default()

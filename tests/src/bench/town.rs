@@ -1,6 +1,7 @@
 //! A large cluster: namespaces with applications of many pods each, and policies between them.
 
 use std::net::{IpAddr, Ipv4Addr};
+use std::sync::Arc;
 
 use calico_azure_userspace::model::{
     Action, HostRole, Key, Kind, Labels, Namespace, NetworkSet, Node, Peer, Pod, Policy, PortRange, Resource,
@@ -45,7 +46,8 @@ fn pod(i: u32) -> Pod {
             ("app.kubernetes.io/instance", namespace(i)),
             ("pod-template-hash", "7d4b9c6f5d".to_owned()),
             ("version", format!("v{}", app % 3)),
-        ]),
+        ])
+        .into(),
         service_account: "default".into(),
         node: format!("node-{node}"),
         ips: vec![address(i)],
@@ -313,7 +315,7 @@ impl Town {
         let team = small(i) / 2 % LOCAL;
         let mut pod = pod(team + team % APPS * NAMESPACES + NAMESPACES * APPS);
         if i.is_multiple_of(2) {
-            pod.labels.insert("app".into(), "app-other".into());
+            Arc::make_mut(&mut pod.labels).insert("app".into(), "app-other".into());
         }
         vec![Event::Upsert(Resource::Pod(pod))]
     }

@@ -7,7 +7,7 @@ use anyhow::Result;
 use calico_azure_ebpf::abi::{CounterKey, CounterValue, DEFAULT_MARK_MASK, Hook, Reason};
 use calico_azure_userspace::dataplane::plan::Settings;
 use calico_azure_userspace::model::{
-    Action, HostRole, Key, Kind, Namespace, Node, Peer, Pod, Policy, PortRange, Resource, Rule,
+    Action, HostRole, Key, Kind, Labels, Namespace, Node, Peer, Pod, Policy, PortRange, Resource, Rule,
 };
 use calico_azure_userspace::policy::{Compiler, Event, Interface, Interfaces, NodeFacts, Output, Store};
 use calico_azure_userspace::selector::Selector;
@@ -104,7 +104,7 @@ pub fn store(policies: impl IntoIterator<Item = Resource>) -> Store {
         Resource::Pod(Pod {
             namespace: "ns".into(),
             name: name.into(),
-            labels: [("app".to_owned(), name.to_owned())].into(),
+            labels: Labels::from([("app".to_owned(), name.to_owned())]).into(),
             service_account: "default".into(),
             node: node.into(),
             ips: vec![address(name, false), address(name, true)],

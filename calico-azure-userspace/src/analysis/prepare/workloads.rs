@@ -54,7 +54,7 @@ pub(super) fn makes(workload: &Workload, pod: &Pod) -> bool {
         own || makes_through(workload, kind, name)
     });
     let selector = workload.selector.as_ref();
-    owned || selector.is_some_and(|selector| selector.matches(&pod.labels))
+    owned || selector.is_some_and(|selector| selector.matches(&*pod.labels))
 }
 
 /// Whether what owns the pod is in turn the workload's: a Deployment's ReplicaSet, a CronJob's Job.
@@ -74,7 +74,7 @@ fn makes_workload(maker: &Workload, made: &Workload) -> bool {
         && maker
             .selector
             .as_ref()
-            .is_none_or(|selector| selector.matches(&made.template.labels))
+            .is_none_or(|selector| selector.matches(&*made.template.labels))
 }
 
 #[cfg(test)]
@@ -97,7 +97,7 @@ mod tests {
             selector: app.map(|app| Selector::eq("app", app)),
             template: Pod {
                 namespace: "a".into(),
-                labels: labels(app.unwrap_or("none")),
+                labels: labels(app.unwrap_or("none")).into(),
                 ..Pod::default()
             },
             scaled_to_zero: false,
@@ -108,7 +108,7 @@ mod tests {
         Resource::Pod(Pod {
             namespace: namespace.into(),
             name: "p".into(),
-            labels: labels(app),
+            labels: labels(app).into(),
             owner: owner.map(|(kind, name)| (kind.to_owned(), name.to_owned())),
             ..Pod::default()
         })

@@ -48,7 +48,7 @@ pub(super) fn workload_endpoint<'t>(
         pod: Pod {
             namespace,
             name: metadata.name.clone(),
-            labels,
+            labels: labels.into(),
             service_account: account.unwrap_or_else(|| "default".to_owned()),
             profiles: Some(Vec::new()),
             ..Pod::default()

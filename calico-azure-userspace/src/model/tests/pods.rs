@@ -22,7 +22,7 @@ fn pods() {
     let expected = Pod {
         namespace: "b".into(),
         name: "a".into(),
-        labels: [("app".to_owned(), "web".to_owned())].into(),
+        labels: Labels::from([("app".to_owned(), "web".to_owned())]).into(),
         service_account: "s".into(),
         node: "node".into(),
         ips: vec!["10.0.0.1".parse().unwrap(), "fd00::1".parse().unwrap()],
@@ -133,7 +133,10 @@ fn what_is_wrong_with_one_field_of_a_pod_does_not_concern_the_others() {
         (pod.node.as_str(), pod.ips.len(), pod.host_network),
         ("node", 1, false)
     );
-    assert_eq!(pod.labels, Labels::from([("c".to_owned(), "1".to_owned())]));
+    assert_eq!(
+        pod.labels,
+        Labels::from([("c".to_owned(), "1".to_owned())]).into()
+    );
 }
 
 #[test]

@@ -37,7 +37,8 @@ ipv6Gateway: fe80::1
             labels: Labels::from([
                 ("app".into(), "web".into()),
                 ("projectcalico.org/serviceaccount".into(), "w".into()),
-            ]),
+            ])
+            .into(),
             service_account: "web".into(),
             node: "node-1".into(),
             ips: vec!["10.0.0.9".parse().unwrap(), "fd00::9".parse().unwrap()],

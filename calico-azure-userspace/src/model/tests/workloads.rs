@@ -43,7 +43,7 @@ fn templates_are_pods_without_node_or_address() {
     let pod = Pod {
         namespace: "shop".into(),
         name: "web".into(),
-        labels: [("app".to_owned(), "web".to_owned())].into(),
+        labels: Labels::from([("app".to_owned(), "web".to_owned())]).into(),
         service_account: "s".into(),
         host_network: true,
         ports: vec![NamedPort {

@@ -1,6 +1,7 @@
 //! Namespaces, service accounts, pods, nodes, network sets.
 
 use std::net::IpAddr;
+use std::sync::Arc;
 
 use ipnet::IpNet;
 
@@ -24,7 +25,7 @@ pub struct Pod {
     pub namespace: String,
     pub name: String,
     /// As written, forged `pcns.`/`pcsa.` keys already removed.
-    pub labels: Labels,
+    pub labels: Arc<Labels>,
     /// `default` if the pod names none.
     pub service_account: String,
     /// Empty until scheduled.
@@ -57,7 +58,7 @@ impl Pod {
     /// The labels that policy sees on the pod itself: as written, and what Calico adds to every workload endpoint.
     #[must_use]
     pub fn own_labels(&self) -> Labels {
-        let mut labels = self.labels.clone();
+        let mut labels = Labels::clone(&self.labels);
         labels.insert(label::NAMESPACE.into(), self.namespace.clone());
         labels.insert(label::ORCHESTRATOR.into(), "k8s".into());
         labels.insert(label::SERVICE_ACCOUNT.into(), self.service_account.clone());

@@ -174,7 +174,7 @@ fn pods(rng: &mut Rng, shape: &Shape, interfaces: &mut Interfaces) -> Vec<Pod> {
         let mut pod = Pod {
             namespace: namespace(rng.below(shape.namespaces)),
             name: format!("pod-{place}"),
-            labels: labels(rng),
+            labels: labels(rng).into(),
             service_account: rng.one_of(ACCOUNTS).to_owned(),
             node: if rng.chance(55) { NODE } else { OTHER_NODE }.to_owned(),
             ips: Vec::new(),

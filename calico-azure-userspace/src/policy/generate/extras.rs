@@ -49,7 +49,11 @@ pub(super) fn resources(rng: &mut Rng, shape: &Shape, mut pods: Vec<Pod>) -> Vec
         if features.workload_endpoints && (replaced || rng.chance(8)) {
             // It says something else if its pod is there as well, which must not matter.
             let described = Pod {
-                labels: if replaced { pod.labels.clone() } else { labels(rng) },
+                labels: if replaced {
+                    pod.labels.clone()
+                } else {
+                    labels(rng).into()
+                },
                 ..pod.clone()
             };
             resources.push(Resource::WorkloadEndpoint(WorkloadEndpoint {

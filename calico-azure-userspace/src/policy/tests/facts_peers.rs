@@ -215,7 +215,7 @@ fn fact_17_own_labels_shadow_inherited_ones_and_the_first_profile_wins() {
         let db = store.pod("blue", "db").unwrap();
         let db = Pod {
             profiles: names.map(|names| names.iter().map(|name| (*name).to_owned()).collect()),
-            labels: own,
+            labels: own.into(),
             ..db.clone()
         };
         store.apply(Event::Upsert(Resource::Pod(db)));

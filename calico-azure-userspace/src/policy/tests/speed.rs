@@ -14,7 +14,7 @@ fn pod(place: u32, node: &str, app: String) -> Pod {
     Pod {
         namespace: "a".into(),
         name: format!("pod-{place}"),
-        labels: Labels::from([("app".to_owned(), app)]),
+        labels: Labels::from([("app".to_owned(), app)]).into(),
         service_account: "default".into(),
         node: node.into(),
         ips: vec![Ipv4Addr::from(0x0a00_0000 + place).into()],

@@ -1,6 +1,6 @@
 //! What the store knows after events, and which pods it has.
 
-use crate::model::{HostRole, Key, Kind, Namespace, Pod, Policy, Resource, WorkloadEndpoint};
+use crate::model::{HostRole, Key, Kind, Labels, Namespace, Pod, Policy, Resource, WorkloadEndpoint};
 use crate::policy::{Event, Store};
 
 #[test]
@@ -28,7 +28,7 @@ fn a_workload_endpoint_stands_in_for_a_missing_pod_only() {
     let pod = |labels: &[(&str, &str)]| Pod {
         namespace: "a".into(),
         name: "p".into(),
-        labels: labels.iter().map(|(k, v)| ((*k).into(), (*v).into())).collect(),
+        labels: Labels::from_iter(labels.iter().map(|(k, v)| ((*k).into(), (*v).into()))).into(),
         ..Pod::default()
     };
     let endpoint = |pod| {

@@ -30,7 +30,7 @@ pub(super) fn pod(namespace: &str, name: &str, last: u8) -> Resource {
     Resource::Pod(Pod {
         namespace: namespace.into(),
         name: name.into(),
-        labels: labels(&[("app", name)]),
+        labels: labels(&[("app", name)]).into(),
         service_account: "default".into(),
         node: "n1".into(),
         ips: ips.map(|ip| ip.parse().unwrap()).into(),

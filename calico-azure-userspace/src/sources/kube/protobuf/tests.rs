@@ -7,12 +7,15 @@ use crate::sources::kube::wire;
 
 fn varint(mut value: usize) -> Vec<u8> {
     let mut bytes = Vec::new();
-    while value > 0x7f {
-        bytes.push((value & 0x7f | 0x80) as u8);
+    loop {
+        let [low, ..] = value.to_le_bytes();
         value >>= 7;
+        if value == 0 {
+            bytes.push(low & 0x7f);
+            return bytes;
+        }
+        bytes.push(low | 0x80);
     }
-    bytes.push(value as u8);
-    bytes
 }
 
 fn bytes(number: usize, content: impl AsRef<[u8]>) -> Vec<u8> {
@@ -163,7 +166,7 @@ fn pages_hand_over_their_objects_and_tell_where_the_next_begins() {
     let mut names = Vec::new();
     let text = answer("PodList", list);
     let page = page(&text, pod_schema(), &mut |object| {
-        names.push(object.name().to_owned())
+        names.push(object.name().to_owned());
     })
     .unwrap();
     assert_eq!(
