@@ -237,7 +237,7 @@ impl Catalog {
             }
         };
         table.borrow_mut().set_api_version(&place.api_version);
-        let fields = protobuf::fields(kind);
+        let fields = protobuf::schema_of(kind);
         let target = Target {
             path: place.path(kind),
             selector: if kind == Kind::Pod { UNFINISHED } else { "" },

@@ -4,6 +4,7 @@
 //! a row of `WatchEvent`, each after its length in four bytes, with such an answer as its object
 //! (<https://kubernetes.io/docs/reference/using-api/api-concepts/#protobuf-encoding>).
 
+mod fields;
 mod message;
 mod schema;
 #[cfg(test)]
@@ -11,12 +12,13 @@ mod tests;
 
 use serde::de::{Deserialize as _, DeserializeSeed as _};
 
-use self::message::{Field, Fields, Message, Raw};
+use self::fields::{Fields, Raw};
+use self::message::{Field, Message};
 use super::wire::{Line, Page, Status};
 use crate::model::api::{ApiObject, ApiReader};
 
-pub(super) use message::Garbled;
-pub(super) use schema::of as fields;
+pub(super) use fields::Garbled;
+pub(super) use schema::of as schema_of;
 
 /// What is read of a kind.
 pub(super) type Schema = &'static [Field];

@@ -48,7 +48,7 @@ fn event(said: &str, answer: Vec<u8>) -> Vec<u8> {
 }
 
 fn pod_schema() -> (ApiReader, Schema) {
-    (ApiReader::new(Some(Kind::Pod)), fields(Kind::Pod).unwrap())
+    (ApiReader::new(Some(Kind::Pod)), schema_of(Kind::Pod).unwrap())
 }
 
 /// With what API servers write of a pod that has only what it needs, empty fields too, and with fields that nobody knows.
