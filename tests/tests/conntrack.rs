@@ -61,9 +61,10 @@ fn only_what_is_dead_is_cleared_away() -> Result<()> {
         removed: 0,
     };
     assert_eq!(sweep(&bench, Duration::ZERO)?, none);
-    bench
-        .harness
-        .configure(|config| config.timeouts[TIMEOUT_UDP] = 1_000_000)?;
+    bench.harness.configure(|config| {
+        config.timeouts = [HOUR; 8];
+        config.timeouts[TIMEOUT_UDP] = 1_000_000;
+    })?;
     std::thread::sleep(Duration::from_millis(40));
     assert_eq!(
         sweep(&bench, Duration::from_secs(3600))?,

@@ -213,6 +213,9 @@ impl Seen<'_> {
         let name = match at.ifindex {
             A => "a",
             B => "b",
+            _ if outcome.reason == Reason::AlwaysAllowed && self.finds_neighbours(at, packet) => {
+                return Ok(());
+            }
             _ => return Err("there is no such endpoint"),
         };
         let owned = [false, true].map(|v6| address(name, v6)).contains(&packet.src);
@@ -277,6 +280,22 @@ impl Seen<'_> {
         }
         self.flows.insert(flow);
         Ok(())
+    }
+
+    /// What a new pod and its link find each other by, before anything is known of it. What it sends must stay on the link.
+    fn finds_neighbours(&self, at: At, packet: &Strict) -> bool {
+        let kind = packet.transport.map(|transport| transport.dport >> 8);
+        let stays = match packet.dst {
+            IpAddr::V4(_) => false,
+            IpAddr::V6(dst) => dst.is_multicast() || dst.is_unicast_link_local() || self.is_own(packet.dst),
+        };
+        is_link_control(packet) && matches!(kind, Ok(135 | 136)) && (at.hook == Hook::To || stays)
+    }
+
+    /// Whether it is this node's own.
+    fn is_own(&self, address: IpAddr) -> bool {
+        let mut nodes = self.store.nodes().filter(|node| node.name == "n1");
+        nodes.any(|node| node.internal_ips.contains(&address))
     }
 
     /// An ICMP error belongs to the flow that it is about, or else policy allows it as what it is; it never begins a flow.
