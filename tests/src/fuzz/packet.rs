@@ -289,7 +289,7 @@ impl Seen<'_> {
             IpAddr::V4(_) => false,
             IpAddr::V6(dst) => dst.is_multicast() || dst.is_unicast_link_local() || self.is_own(packet.dst),
         };
-        is_link_control(packet) && matches!(kind, Ok(135 | 136)) && (at.hook == Hook::To || stays)
+        is_link_control(packet) && matches!(kind, Ok(133 | 135 | 136)) && (at.hook == Hook::To || stays)
     }
 
     /// Whether it is this node's own.
