@@ -10,7 +10,6 @@ use std::sync::{Arc, LazyLock};
 use ipnet::IpNet;
 
 use self::shared::SharedLabels;
-
 use crate::model::{
     Backends, FelixConfiguration, HostEndpoint, IpPool, Key, Kind, Namespace, NetworkSet, Node, Pod, Policy,
     Profile, Resource, Service, ServiceAccount, Tier, Workload, WorkloadEndpoint,

@@ -61,7 +61,7 @@ pub(super) const WHOLE: Accept = Accept {
     list: "application/json",
     watch: "application/json",
 };
-/// Half as long, where the server can: each can for Kubernetes' own kinds.
+/// Shorter, where the server can: each can for Kubernetes' own kinds.
 pub(super) const SHORT: Accept = Accept {
     list: "application/vnd.kubernetes.protobuf,application/json",
     watch: "application/vnd.kubernetes.protobuf,application/json",

@@ -1,8 +1,7 @@
 //! Protobuf as serde reads it, by tables of the fields that somebody reads. Whatever has no place in them is skipped over by its length.
 //! Only its siblings use this.
 //!
-//! API servers write every field that is no pointer in Go, also when it
-//! is empty; what is empty is left out here, as it is in their JSON.
+//! API servers write every field that is no pointer in Go, also when it is empty; what is empty is left out here, as it is in their JSON.
 
 use k8s_openapi::jiff::Timestamp;
 use serde::de::value::{BorrowedStrDeserializer, StringDeserializer};

@@ -1,4 +1,4 @@
-//! Answers in Protobuf: about half of JSON's bytes, and what nobody reads costs nothing. Only `follow` and `client` use this.
+//! Answers in Protobuf: shorter than JSON, and what nobody reads is skipped without being looked at. Only `follow` and `client` use this.
 //!
 //! Kubernetes' own kinds can be had so. An answer is four bytes, `k8s\0`, and a `runtime.Unknown` that holds the message; a watch is
 //! a row of `WatchEvent`, each after its length in four bytes, with such an answer as its object
@@ -12,7 +12,7 @@ mod tests;
 
 use serde::de::{Deserialize as _, DeserializeSeed as _};
 
-use self::fields::{Fields, Raw};
+use self::fields::{Fields, Raw, unexpected};
 use self::message::{Field, Message};
 use super::wire::{Line, Page, Status};
 use crate::model::api::{ApiObject, ApiReader};
@@ -56,15 +56,21 @@ pub(super) fn page<'t>(
     each: &mut dyn FnMut(ApiObject<'t>),
 ) -> Result<Page, Garbled> {
     const ITEMS: u32 = 2;
-    let (_kind, list) = opened(answer)?;
+    let (kind, list) = opened(answer)?;
+    // What is no list, or half read, must not look like one without objects: those that it lacks are gone.
+    if !kind.ends_with("List") {
+        return Err(Garbled::new(format!("{kind:?} where a list should be")));
+    }
     let metadata = Message {
         bytes: Fields(list).bytes(1)?,
         fields: schema::PAGE,
     };
     let page = Page::deserialize(metadata)?;
     for field in Fields(list) {
-        if let (ITEMS, Raw::Bytes(bytes)) = field? {
-            each(reader.deserialize(Message { bytes, fields })?);
+        match field? {
+            (ITEMS, Raw::Bytes(bytes)) => each(reader.deserialize(Message { bytes, fields })?),
+            (ITEMS, raw) => return Err(unexpected(raw, "an object")),
+            _ => {}
         }
     }
     Ok(page)

@@ -225,6 +225,15 @@ fn what_is_something_else_is_refused() {
         let error = status(&answer).unwrap_err().to_string();
         assert!(error.contains(expected), "{error}");
     }
+    for (wrong, expected) in [
+        (answer("Status", ""), "\"Status\" where a list"),
+        (answer("PodList", number(2, 7)), "a number where an object"),
+    ] {
+        let error = page(&wrong, pod_schema(), &mut |_| panic!("an object"))
+            .unwrap_err()
+            .to_string();
+        assert!(error.contains(expected), "{error}");
+    }
     // A number where text should be.
     let wrong = answer("Pod", bytes(1, number(1, 7)));
     assert!(super::event(&event("ADDED", wrong), pod_schema()).is_err());
