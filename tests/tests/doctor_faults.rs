@@ -3,10 +3,13 @@
 
 #![expect(clippy::unwrap_used, reason = "in a test, a panic is the report")]
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use calico_azure_tests::arm::{NETWORK, Said, TABLE, World};
+use calico_azure_tests::lab::probe::{self, Server};
 use calico_azure_tests::lab::{KubeProxy, Port, ServiceSpec};
+use ipnet::IpNet;
 use serde_json::{Value, json};
 
 const SOON: Duration = Duration::from_secs(3);
@@ -170,49 +173,86 @@ fn pod_cidrs_outside_the_network_live_by_their_routes_alone() {
         text.contains("10.244.1.0/24") && text.contains("10.244.2.0/24"),
         "{text}"
     );
+    let commands = fix(&said, "pod-cidr-outside-network");
+    let all = "10.240.0.0/16 fd00:10::/32 10.244.0.0/16";
+    assert!(
+        matches!(commands.as_slice(), [one] if one.starts_with("az network vnet update --ids ") && one.ends_with(all)),
+        "{commands:?}"
+    );
     world.change(TABLE, |table| drop_route(table, "node-2____1024420"));
     assert_eq!(world.reach(NEVER), [false, true]);
-    let said = world.doctor(&[]);
-    assert_eq!(
-        checks(&said),
-        ["pod-cidr-outside-network", "route-missing"],
-        "{:#}",
-        said.json
-    );
-    for command in said.fixes() {
-        world.arm.az(&command).unwrap();
-    }
-    world.follow();
-    assert_eq!(world.reach(SOON), [true; 2]);
-    world.change(NETWORK, |network| {
-        network["properties"]["addressSpace"]["addressPrefixes"] = json!(["10.240.0.0/12", "fd00:10::/32"]);
-    });
-    world.is_well();
+    world.is_mended(&[
+        ("route-missing", "node/node-2"),
+        ("pod-cidr-outside-network", "cluster"),
+    ]);
 }
 
 #[test]
-fn services_with_pods_addresses_take_their_packets() {
-    let world = World::start();
-    let (node, two) = (
-        world.cluster.node("node-1").unwrap(),
-        world.cluster.pod("a/two").unwrap().ip(false).unwrap(),
-    );
-    // A cluster address that a pod has, too. Nobody is behind it.
+fn a_node_whose_pods_have_services_addresses_is_made_anew() {
+    let mut world = World::start();
+    // Of a time when services were elsewhere: a prefix of what is theirs now, on the way that leads to the node.
+    let own = world.nodes["items"][1]["spec"]["podCIDRs"].clone();
+    let taken: IpNet = "10.96.2.0/24".parse().unwrap();
+    let machine = "/subscriptions/s1/resourceGroups/cluster/providers/Microsoft.Compute/virtualMachines/vm-2";
+    world.nodes["items"][1]["spec"]["podCIDRs"][0] = json!(taken);
+    world.nodes["items"][1]["spec"]["providerID"] = json!(format!("azure://{machine}"));
+    world.change(TABLE, |table| {
+        for route in table["properties"]["routes"].as_array_mut().unwrap() {
+            if route["properties"]["addressPrefix"] == "10.244.2.0/24" {
+                route["name"] = json!("node-2____10962024");
+                route["properties"]["addressPrefix"] = json!(taken);
+            }
+        }
+    });
+    let cluster = Arc::clone(&world.cluster);
+    let node = cluster.node("node-2").unwrap();
+    let cidrs = [taken, node.pod_cidrs()[1]];
+    let old = node.add_pod_of(cidrs, "a", "old").unwrap();
+    let _server = Server::start(old.ns(), old.ips(), &[Port::Tcp(8080)]).unwrap();
+    let one = cluster.pod("a/one").unwrap();
+    let reached = |patience| {
+        probe::tcp(one.net.ns(), old.ips()[0], 8080, patience)
+            .unwrap()
+            .reached()
+    };
+    assert!(reached(SOON));
+    // A service gets the address that the pod has.
     let service = ServiceSpec {
-        address: two,
+        address: old.ips()[0],
         port: Port::Tcp(8080),
         backend: "10.244.2.250:8080".parse().unwrap(),
         masquerade: false,
     };
-    KubeProxy::Nftables.install(node, &[service]).unwrap();
-    assert_eq!(world.reach(NEVER), [false, true]);
-    let said = world.doctor(&["--service-cidr", "10.244.2.0/26"]);
-    assert_eq!(checks(&said), ["pod-cidr-overlaps-services"], "{:#}", said.json);
+    let at = world.cluster.node("node-1").unwrap();
+    KubeProxy::Nftables.install(at, &[service]).unwrap();
+    assert!(!reached(NEVER));
+    let said = world.doctor(&["--check", "pod-cidr-overlaps-services"]);
     let text = evidence(&said, "pod-cidr-overlaps-services");
     assert!(
-        text.contains("10.244.2.0/24 and the services' 10.244.2.0/26 overlap"),
+        text.contains("10.96.2.0/24 and the services' 10.96.0.0/16 overlap"),
         "{text}"
     );
-    KubeProxy::Nftables.install(node, &[]).unwrap();
-    world.is_well();
+    let expected = [
+        "kubectl drain node-2 --ignore-daemonsets --delete-emptydir-data".to_owned(),
+        "kubectl delete node node-2".to_owned(),
+        format!("az vm restart --ids {machine}"),
+    ];
+    assert_eq!(fix(&said, "pod-cidr-overlaps-services"), expected);
+    // Then it joins anew, node IPAM gives it what is free of the cluster's range, and its pods have addresses of that.
+    world.nodes["items"][1]["spec"]["podCIDRs"] = own;
+    assert_eq!(world.reach(NEVER), [false, true]);
+    drop(old);
+    world.is_mended(&[
+        ("route-missing", "node/node-2"),
+        ("route-stale", "route/node-2____10962024"),
+    ]);
+}
+
+#[test]
+fn ranges_that_overlap_as_a_whole_have_no_command() {
+    let world = World::start();
+    let said = world.doctor(&["--service-cidr", "10.244.2.0/26"]);
+    assert_eq!(checks(&said), ["pod-cidr-overlaps-services"], "{:#}", said.json);
+    // What the node would get instead may be a service's as well.
+    assert_eq!(fix(&said, "pod-cidr-overlaps-services"), [""; 0]);
 }

@@ -8,11 +8,18 @@ use std::time::{Duration, Instant};
 
 use calico_azure_tests::lab::probe::{self, Kind, LiveConnection, Server};
 use calico_azure_tests::lab::{
-    AgentSpec, Cgroup, Cluster, ClusterSpec, KubeProxy, NetNs, PodManifest, Port, ServiceSpec, binary, plan,
+    AgentSpec, Cgroup, Cluster, ClusterSpec, KubeProxy, NetNs, PodManifest, Port, ServiceSpec, binary,
+    patience, plan,
 };
 
-const SOON: Duration = Duration::from_secs(15);
-const PROBE: Duration = Duration::from_millis(300);
+fn soon() -> Duration {
+    patience(Duration::from_secs(15))
+}
+
+fn probe_time() -> Duration {
+    patience(Duration::from_millis(300))
+}
+
 const WEB: u16 = 8080;
 /// Of the host's servers, policy opens the first.
 const HOSTED: [u16; 2] = [9443, 9444];
@@ -107,6 +114,7 @@ impl Lab {
         let mut cluster = Cluster::start(&ClusterSpec {
             agents: Some(spec),
             serve: vec![Port::Tcp(WEB), Port::Udp(WEB)],
+            ready_timeout: patience(Duration::from_secs(60)),
             ..ClusterSpec::default()
         })
         .unwrap();
@@ -116,7 +124,7 @@ impl Lab {
             let pod = PodManifest::new("a", name, node, &[("app", app)], &[Port::Tcp(WEB)]);
             cluster.add_pod(pod).unwrap();
         }
-        cluster.wait_endpoints(SOON).unwrap();
+        cluster.wait_endpoints(soon()).unwrap();
         for address in [false, true].map(lb) {
             let node = cluster.node("node-1").unwrap();
             cluster.fabric.add_route(address.into(), node).unwrap();
@@ -241,7 +249,7 @@ impl Lab {
     }
 
     fn reaches(&self, kind: Kind, to: SocketAddr) -> bool {
-        probe::run(&self.client(), kind, to.ip(), PROBE)
+        probe::run(&self.client(), kind, to.ip(), probe_time())
             .unwrap()
             .reached()
     }
@@ -252,7 +260,7 @@ impl Lab {
         self.cluster.source.write(name, text).unwrap();
         let agent = self.cluster.agent("node-1").unwrap();
         let status = agent
-            .wait_for("applies it", SOON, |status| {
+            .wait_for("applies it", soon(), |status| {
                 status.applies > before && status.ready
             })
             .unwrap();
@@ -284,9 +292,9 @@ impl Lab {
 
 #[track_caller]
 fn wait(mut condition: impl FnMut() -> bool) {
-    let end = Instant::now() + SOON;
+    let end = Instant::now() + soon();
     while !condition() {
-        assert!(Instant::now() < end, "did not come true in {SOON:?}");
+        assert!(Instant::now() < end, "did not come true in {:?}", soon());
         std::thread::sleep(Duration::from_millis(20));
     }
 }
@@ -318,7 +326,7 @@ fn check(attach: &str, proxy: KubeProxy) {
         assert!(!lab.reaches(udp, case.to), "{what}");
         assert_eq!(lab.drops(hook), before + 1, "{what}");
         let denied = log
-            .wait_for(mark, &what, SOON, |flow| {
+            .wait_for(mark, &what, soon(), |flow| {
                 flow.hook == hook && flow.protocol == "udp"
             })
             .unwrap();
@@ -331,13 +339,13 @@ fn check(attach: &str, proxy: KubeProxy) {
     let named = |name: &str| cases.iter().find(|case| case.name == name).unwrap().to;
     let open = |name| {
         let connection = LiveConnection::open(&lab.client(), named(name), Duration::from_millis(5)).unwrap();
-        connection.wait_success(Instant::now(), SOON).unwrap();
+        connection.wait_success(Instant::now(), soon()).unwrap();
         connection
     };
     let (to_host, to_pod) = (open("this host by a load balancer"), open("a pod by a node port"));
     lab.write("host.yaml", &host(HOSTED[1]));
-    to_host.wait_quiet(Duration::from_millis(500), SOON).unwrap();
-    to_pod.wait_success(Instant::now(), SOON).unwrap();
+    to_host.wait_quiet(Duration::from_millis(500), soon()).unwrap();
+    to_pod.wait_success(Instant::now(), soon()).unwrap();
     for (name, reached) in [
         ("this host by a load balancer", false),
         ("this host, closed", true),
@@ -367,4 +375,10 @@ fn host_endpoints_judge_what_services_lead_to_and_the_answer_returns() {
             check(attach, proxy);
         }
     }
+}
+
+#[test]
+#[ignore = "needs a kernel with IPVS: `cargo xtask test --kernels` runs it"]
+fn host_endpoints_judge_what_ipvs_leads_to() {
+    check("auto", KubeProxy::Ipvs);
 }

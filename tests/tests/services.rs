@@ -8,11 +8,17 @@ use std::time::{Duration, Instant};
 use calico_azure_tests::lab::probe::{self, Kind, LiveConnection, Server};
 use calico_azure_tests::lab::{
     AgentSpec, Cgroup, Cluster, ClusterSpec, KubeProxy, Networking, Plugin, PodManifest, Port, ServiceSpec,
-    binary, plan,
+    binary, patience, plan,
 };
 
-const SOON: Duration = Duration::from_secs(60);
-const NEVER: Duration = Duration::from_millis(300);
+fn soon() -> Duration {
+    patience(Duration::from_secs(60))
+}
+
+fn never() -> Duration {
+    patience(Duration::from_millis(300))
+}
+
 const WEB: u16 = 8080;
 const HOST: u16 = 9443;
 const NODE_PORT: u16 = 30_080;
@@ -84,6 +90,7 @@ fn lab(networking: Networking, plugin: Plugin, attach: &str, proxy: KubeProxy) -
         plugin,
         agents: Some(spec),
         serve: vec![Port::Tcp(WEB), Port::Udp(WEB)],
+        ready_timeout: soon(),
         ..ClusterSpec::default()
     })
     .unwrap();
@@ -99,7 +106,7 @@ fn lab(networking: Networking, plugin: Plugin, attach: &str, proxy: KubeProxy) -
         let pod = PodManifest::new("a", name, node, &[("app", name)], &[Port::Tcp(WEB)]);
         cluster.add_pod(pod).unwrap();
     }
-    cluster.wait_endpoints(SOON).unwrap();
+    cluster.wait_endpoints(soon()).unwrap();
     let host = Server::start(
         cluster.node("node-1").unwrap().ns(),
         &plan::node_ips(1),
@@ -212,7 +219,7 @@ impl Lab {
     }
 
     /// `calico-azure routes` knows the address as a service's.
-    fn routes_name(&self, service: IpAddr) {
+    fn routes_name(&self, service: IpAddr, proxy: KubeProxy) {
         let node = self.cluster.node("node-1").unwrap().ns();
         let mut agents = self.cluster.agents.iter();
         let agent = agents.find(|agent| agent.node() == "node-1").unwrap();
@@ -223,12 +230,22 @@ impl Lab {
         let rows: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
         let mut rows = rows.as_array().unwrap().iter();
         let row = rows.find(|row| row["prefix"] == format!("{service}/32")).unwrap();
-        assert_eq!(row["kinds"], serde_json::json!(["service"]));
+        // IPVS makes it the node's own, too.
+        let (kinds, at): (&[&str], &[&str]) = match proxy {
+            KubeProxy::Ipvs => (&["service", "local-host"], &["kube-ipvs0"]),
+            _ => (&["service"], &[]),
+        };
+        let interfaces = row["interfaces"].as_array().cloned().unwrap_or_default();
+        assert_eq!(
+            (&row["kinds"], serde_json::Value::from(interfaces)),
+            (&serde_json::json!(kinds), serde_json::json!(at)),
+            "{row}"
+        );
     }
 
     fn reaches(&self, kind: Kind, to: SocketAddr) -> bool {
         let from = self.cluster.pod("a/client").unwrap().net.ns();
-        probe::run(from, kind, to.ip(), NEVER).unwrap().reached()
+        probe::run(from, kind, to.ip(), never()).unwrap().reached()
     }
 }
 
@@ -255,7 +272,7 @@ fn every_backend(networking: Networking, plugin: Plugin, attach: &str, proxy: Ku
             if !case.reached {
                 // The record names the pod that sent, the backend that it was not to reach, and the policy.
                 let denied = log
-                    .wait_for(mark, &what, SOON, |flow| {
+                    .wait_for(mark, &what, soon(), |flow| {
                         flow.hook == "service" && flow.verdict == "deny"
                     })
                     .unwrap();
@@ -270,7 +287,7 @@ fn every_backend(networking: Networking, plugin: Plugin, attach: &str, proxy: Ku
             }
         }
     }
-    lab.routes_name(served[0].1.ip());
+    lab.routes_name(served[0].1.ip(), proxy);
     // A change of policy is obeyed by flows through services, too.
     let far = served
         .iter()
@@ -279,12 +296,12 @@ fn every_backend(networking: Networking, plugin: Plugin, attach: &str, proxy: Ku
         .1;
     let from = lab.cluster.pod("a/client").unwrap().net.ns().clone();
     let open = LiveConnection::open(&from, far, Duration::from_millis(5)).unwrap();
-    open.wait_success(Instant::now(), SOON).unwrap();
+    open.wait_success(Instant::now(), soon()).unwrap();
     lab.cluster
         .source
         .write("policy.yaml", &policy("nobody", false))
         .unwrap();
-    open.wait_quiet(Duration::from_millis(500), SOON).unwrap();
+    open.wait_quiet(Duration::from_millis(500), soon()).unwrap();
     for (case, to) in &served {
         let reached = case.reached && !matches!(case.name, "far" | "this host");
         let reaches = lab.reaches(Kind::Tcp(to.port()), *to);
@@ -296,9 +313,9 @@ fn every_backend(networking: Networking, plugin: Plugin, attach: &str, proxy: Ku
 
 #[track_caller]
 fn wait(mut condition: impl FnMut() -> bool) {
-    let end = Instant::now() + SOON;
+    let end = Instant::now() + soon();
     while !condition() {
-        assert!(Instant::now() < end, "did not come true in {SOON:?}");
+        assert!(Instant::now() < end, "did not come true in {:?}", soon());
         std::thread::sleep(Duration::from_millis(20));
     }
 }
@@ -322,4 +339,10 @@ fn egress_policy_judges_the_backend_and_the_answer_returns() {
     for proxy in [KubeProxy::Iptables, KubeProxy::Nftables] {
         every_backend(Networking::Udr, Plugin::Bridge, "tcx", proxy);
     }
+}
+
+#[test]
+#[ignore = "needs a kernel with IPVS: `cargo xtask test --kernels` runs it"]
+fn egress_policy_judges_the_backend_that_ipvs_chose() {
+    every_backend(Networking::Udr, Plugin::Ptp, "auto", KubeProxy::Ipvs);
 }

@@ -64,12 +64,13 @@ pub(super) fn parse<P: Packet>(packet: &P, at: &Place) -> Result<Network<V6>, Re
 /// neighbours' advertisements. Where it is for.
 #[inline(always)]
 pub fn discovery<P: Packet>(packet: &P, start: u32) -> Option<[u32; 4]> {
-    let [head] = packet.words::<1>(start + 4)?;
+    let [first, head] = packet.words::<2>(start)?;
     let [a, b, c, d, message] = packet.words::<5>(start + 24)?;
     let kind = u32::from_be(message) >> 24;
     let head = u32::from_be(head);
     let length = head >> 16;
-    let is_one = head & 0xffff == u32::from(protocol::ICMP6) << 8 | 255
+    let is_one = u32::from_be(first) >> 28 == 6
+        && head & 0xffff == u32::from(protocol::ICMP6) << 8 | 255
         && matches!(kind, 133 | 135 | 136)
         && length >= 8
         && start + 40 + length <= packet.len();

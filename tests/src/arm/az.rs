@@ -103,6 +103,15 @@ pub(super) fn run(store: &mut Store, command: &str) -> Result<(), String> {
                 bring_in_line(store, &set, option("--instance-ids")?)
             }
         }
+        ["az", "network", "vnet", "update"] => {
+            option("--address-prefixes")?;
+            let first = options.iter().position(|word| *word == "--address-prefixes");
+            let after = options.iter().skip(first.map_or(0, |place| place + 1));
+            let all: Vec<&&String> = after.take_while(|word| !word.starts_with("--")).collect();
+            store.change(option("--ids")?, |network| {
+                network["properties"]["addressSpace"]["addressPrefixes"] = json!(all);
+            })
+        }
         ["az", "network", "vnet", "subnet", "update"] => {
             let (subnet, table) = (option("--ids")?.to_owned(), option("--route-table")?.to_owned());
             let network = subnet.split("/subnets/").next().unwrap_or_default().to_owned();

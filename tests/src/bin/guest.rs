@@ -71,6 +71,9 @@ fn succeeds(name: &str, limit: Duration, program: &str, arguments: &[&str]) -> b
         .env("PATH", "/sbin:/bin")
         .env("RUST_BACKTRACE", "0")
         .env("CALICO_AZURE_EBPF_OBJECT", "/object")
+        .env("CALICO_AZURE_BIN", "/bin/calico-azure")
+        // Software emulation.
+        .env("CALICO_AZURE_PATIENCE", "10")
         .spawn()
         .and_then(|child| wait(child, limit));
     let how = match &end {

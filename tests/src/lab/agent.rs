@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use serde::Deserialize;
 
-use super::{FlowLog, LabDir, LabError, NetNs, Node, Result, exec};
+use super::{FlowLog, LabDir, LabError, NetNs, Node, Result, exec, patience};
 
 const BPFFS: &str = "/sys/fs/bpf";
 
@@ -302,7 +302,7 @@ impl Agent {
         let pid = i32::try_from(child.id()).unwrap_or(0);
         // SAFETY: kill takes no pointers; the child has not been waited for, so its id is still its own.
         unsafe { libc::kill(pid, libc::SIGTERM) };
-        let timeout = Duration::from_secs(5);
+        let timeout = patience(Duration::from_secs(5));
         let end = Instant::now() + timeout;
         while Instant::now() < end {
             if child.try_wait().map_err(LabError::io(what.clone()))?.is_some() {

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use ipnet::IpNet;
 use serde::Deserialize;
 
-use super::{LabError, NetNs, Result, exec};
+use super::{LabError, NetNs, Result, exec, patience};
 
 /// Which plug-in makes pods' interfaces.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -238,7 +238,7 @@ pub(super) fn add(attachment: Attachment) -> Result<PodNet> {
 
 /// Waits until no address is tentative: the host side may still run duplicate address detection.
 fn wait_usable(pod: &PodNet) -> Result<()> {
-    let timeout = Duration::from_secs(5);
+    let timeout = patience(Duration::from_secs(5));
     let end = Instant::now() + timeout;
     loop {
         let tentative = pod.ns.ip(&["-6", "-o", "addr", "show", "tentative"])?;

@@ -10,6 +10,8 @@
 //!                       └─ p2 ── eth0 node-2 ─── …
 //! ```
 
+use std::time::Duration;
+
 mod agent;
 mod cgroup;
 mod cluster;
@@ -41,6 +43,7 @@ pub use dir::{LabDir, labs, remove};
 pub use error::LabError;
 pub use fabric::{Counter, Fabric, FabricDrop, Internet};
 pub use flowlog::{Flow, FlowLog, Staged};
+pub use kubeproxy::ipvs::{self, VirtualServer};
 pub use kubeproxy::{KubeProxy, ServiceSpec};
 pub use manifests::{PodManifest, Port, Source};
 pub use netns::NetNs;
@@ -49,3 +52,10 @@ pub use node::Node;
 
 /// What every function of the lab returns.
 pub type Result<T, E = LabError> = std::result::Result<T, E>;
+
+/// Tests' time limits, where a machine is slow: times `CALICO_AZURE_PATIENCE`, a whole number.
+#[must_use]
+pub fn patience(limit: Duration) -> Duration {
+    let factor = std::env::var("CALICO_AZURE_PATIENCE").ok();
+    limit * factor.and_then(|factor| factor.parse().ok()).unwrap_or(1)
+}

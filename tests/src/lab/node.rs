@@ -169,6 +169,11 @@ impl Node {
 
     /// Makes a pod's network with the real plugins, as a container runtime would.
     pub fn add_pod(&self, namespace: &str, name: &str) -> Result<PodNet> {
+        self.add_pod_of(self.pod_cidrs(), namespace, name)
+    }
+
+    /// As [`Self::add_pod`], with addresses of other prefixes than the plan's; on Azure's own networks they are Azure's anyway.
+    pub fn add_pod_of(&self, cidrs: [IpNet; 2], namespace: &str, name: &str) -> Result<PodNet> {
         let container = format!("{}-{namespace}-{name}", self.lab);
         if self.networking.is_azures() {
             let place = self.addressed.fetch_add(1, Ordering::Relaxed);
@@ -183,7 +188,7 @@ impl Node {
             config: cni::config(
                 self.plugin,
                 &self.networks(),
-                &self.pod_cidrs(),
+                &cidrs,
                 self.mtu.unwrap_or(self.networking.pod_mtu()),
             ),
             hold: self.hold.clone().map(|hold| (self.name.clone(), hold)),

@@ -11,12 +11,18 @@ use std::time::{Duration, Instant};
 
 use calico_azure_tests::lab::probe::{self, Kind, Server};
 use calico_azure_tests::lab::{
-    AgentSpec, Cluster, ClusterSpec, KubeProxy, NetNs, Networking, PodManifest, Port, plan,
+    AgentSpec, Cluster, ClusterSpec, KubeProxy, NetNs, Networking, PodManifest, Port, patience, plan,
 };
 use rules::{Inbound, install, with_port};
 
-const SOON: Duration = Duration::from_secs(30);
-const NEVER: Duration = Duration::from_millis(300);
+fn soon() -> Duration {
+    patience(Duration::from_secs(30))
+}
+
+fn never() -> Duration {
+    patience(Duration::from_millis(300))
+}
+
 const WEB: u16 = 8080;
 const HOST: u16 = 9443;
 const NODE_PORT: u16 = 30_080;
@@ -82,7 +88,7 @@ fn lab(attach: &str) -> Lab {
         networking: Networking::Udr,
         agents: Some(spec),
         serve: vec![Port::Tcp(WEB), Port::Udp(WEB)],
-        ready_timeout: SOON * 2,
+        ready_timeout: soon() * 2,
         ..ClusterSpec::default()
     })
     .unwrap();
@@ -94,7 +100,7 @@ fn lab(attach: &str) -> Lab {
         let pod = PodManifest::new("a", name, node, &[("app", name)], &ports);
         cluster.add_pod(pod).unwrap();
     }
-    cluster.wait_endpoints(SOON).unwrap();
+    cluster.wait_endpoints(soon()).unwrap();
     let node = cluster.node("node-1").unwrap();
     for ip in [false, true].map(frontend) {
         // Azure knows the frontend as one of its own on the way out, too.
@@ -218,7 +224,7 @@ impl Lab {
         for (node, before) in ["node-1", "node-2"].iter().zip(before) {
             let agent = self.cluster.agent(node).unwrap();
             agent
-                .wait_for("has applied it", SOON, |status| status.applies > before)
+                .wait_for("has applied it", soon(), |status| status.applies > before)
                 .unwrap();
         }
     }
@@ -243,7 +249,7 @@ impl Lab {
             served.backend, served.at
         );
         let denied = log
-            .wait_for(mark, &what, SOON, |flow| {
+            .wait_for(mark, &what, soon(), |flow| {
                 flow.hook == "to-workload" && flow.verdict == "deny" && flow.dst == Some(to.ip())
             })
             .unwrap();
@@ -267,7 +273,7 @@ fn service(name: &str, v6: bool, port: u16) -> serde_json::Value {
 }
 
 fn reaches(from: &NetNs, kind: Kind, to: SocketAddr) -> bool {
-    probe::run(from, kind, to.ip(), NEVER).unwrap().reached()
+    probe::run(from, kind, to.ip(), never()).unwrap().reached()
 }
 
 /// Both clients, by both kinds of address, to every backend.
@@ -335,7 +341,7 @@ fn expect(
                 let mark = log.mark();
                 let reaches = reaches(&lab.from(client), kind, at.at);
                 let denied = || -> Vec<String> {
-                    std::thread::sleep(NEVER);
+                    std::thread::sleep(never());
                     let flows = log.since(mark).unwrap();
                     flows.into_iter().map(|flow| flow.line).collect()
                 };
@@ -366,41 +372,51 @@ fn ingress_policy_judges_what_arrives_and_answers_return_with_iptables_and_clsac
 /// With affinity a client stays with a backend, and that one's policy decides for it; without, both are asked.
 #[test]
 fn affinity_keeps_a_client_with_one_backend_and_its_policy() {
-    for proxy in [KubeProxy::Nftables, KubeProxy::Iptables] {
-        let mut lab = lab("tcx");
-        let outside = [false, true].map(|v6| lab.source(Client::Outside, v6));
-        lab.apply(&policy(&outside));
-        let mut services = Vec::new();
-        for v6 in [false, true] {
-            for affinity in [false, true] {
-                services.push(Inbound {
-                    address: with_port(
-                        plan::node_ips(1)[usize::from(v6)],
-                        NODE_PORT + u16::from(affinity),
-                    ),
-                    backends: [Backend::Near, Backend::Closed]
-                        .map(|backend| lab.address(backend, v6))
-                        .into(),
-                    masquerade: false,
-                    affinity,
-                });
-            }
+    for (proxy, attach) in [(KubeProxy::Nftables, "tcx"), (KubeProxy::Iptables, "clsact")] {
+        affinity(proxy, attach);
+    }
+}
+
+#[test]
+#[ignore = "needs a kernel with IPVS: `cargo xtask test --kernels` runs it"]
+fn ingress_policy_judges_what_ipvs_lets_in() {
+    every_way_in("auto", KubeProxy::Ipvs);
+    affinity(KubeProxy::Ipvs, "auto");
+}
+
+fn affinity(proxy: KubeProxy, attach: &str) {
+    let mut lab = lab(attach);
+    let outside = [false, true].map(|v6| lab.source(Client::Outside, v6));
+    lab.apply(&policy(&outside));
+    let mut services = Vec::new();
+    for v6 in [false, true] {
+        for affinity in [false, true] {
+            services.push(Inbound {
+                address: with_port(
+                    plan::node_ips(1)[usize::from(v6)],
+                    NODE_PORT + u16::from(affinity),
+                ),
+                backends: [Backend::Near, Backend::Closed]
+                    .map(|backend| lab.address(backend, v6))
+                    .into(),
+                masquerade: false,
+                affinity,
+            });
         }
-        install(proxy, lab.cluster.node("node-1").unwrap().ns(), &services);
-        let from = lab.from(Client::Outside);
-        for service in &services {
-            let kind = Kind::Tcp(service.address.port());
-            let end = Instant::now() + SOON;
-            let mut reached = Vec::new();
-            // Without affinity until both were met; with it, a number of times.
-            while reached.len() < 12
-                || !(service.affinity || reached.contains(&true) && reached.contains(&false))
-            {
-                assert!(Instant::now() < end, "{service:?}: {reached:?}");
-                reached.push(reaches(&from, kind, service.address));
-            }
-            let same = reached.iter().all(|one| *one == reached[0]);
-            assert_eq!(same, service.affinity, "{service:?}, {proxy:?}: {reached:?}");
+    }
+    install(proxy, lab.cluster.node("node-1").unwrap().ns(), &services);
+    let from = lab.from(Client::Outside);
+    for service in &services {
+        let kind = Kind::Tcp(service.address.port());
+        let end = Instant::now() + soon();
+        let mut reached = Vec::new();
+        // Without affinity until both were met; with it, a number of times.
+        while reached.len() < 12 || !(service.affinity || reached.contains(&true) && reached.contains(&false))
+        {
+            assert!(Instant::now() < end, "{service:?}: {reached:?}");
+            reached.push(reaches(&from, kind, service.address));
         }
+        let same = reached.iter().all(|one| *one == reached[0]);
+        assert_eq!(same, service.affinity, "{service:?}, {proxy:?}: {reached:?}");
     }
 }

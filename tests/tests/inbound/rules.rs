@@ -3,7 +3,7 @@
 use std::fmt::Write as _;
 use std::net::{IpAddr, SocketAddr};
 
-use calico_azure_tests::lab::{KubeProxy, NetNs};
+use calico_azure_tests::lab::{KubeProxy, NetNs, VirtualServer, ipvs};
 
 /// What clients send to, and what kube-proxy of this node makes of it.
 #[derive(Clone, Debug)]
@@ -19,6 +19,7 @@ pub(crate) struct Inbound {
 
 pub(crate) fn install(proxy: KubeProxy, node: &NetNs, services: &[Inbound]) {
     match proxy {
+        KubeProxy::Ipvs => ipvs::install(node, &virtual_servers(services)).unwrap(),
         KubeProxy::Nftables => node.nft(&nftables(services)).unwrap(),
         KubeProxy::Iptables => {
             for (program, v6) in [("iptables-restore", false), ("ip6tables-restore", true)] {
@@ -40,6 +41,20 @@ fn restore(node: &NetNs, program: &str, rules: &str) {
 
 /// TCP and UDP alike.
 const PROTOCOLS: [&str; 2] = ["tcp", "udp"];
+
+fn virtual_servers(services: &[Inbound]) -> Vec<VirtualServer> {
+    let all = services
+        .iter()
+        .flat_map(|service| PROTOCOLS.map(|protocol| (service, protocol)));
+    all.map(|(service, protocol)| VirtualServer {
+        address: service.address,
+        protocol,
+        backends: service.backends.clone(),
+        masquerade: service.masquerade,
+        affinity: service.affinity,
+    })
+    .collect()
+}
 
 fn iptables(services: &[&Inbound]) -> String {
     let mut chains = String::from(

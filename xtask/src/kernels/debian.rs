@@ -3,7 +3,7 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context as _, ensure};
+use anyhow::Context as _;
 
 use super::Kernel;
 use crate::debian::{self, Archive};
@@ -84,26 +84,9 @@ fn unpacked(root: &Path) -> Option<Files> {
 }
 
 impl Files {
-    /// Where the modules are, compressed or not.
-    pub(super) fn modules(&self, names: &[&str]) -> anyhow::Result<Vec<PathBuf>> {
-        let dir = self.root.join("lib/modules").join(&self.release).join("kernel");
-        names
-            .iter()
-            .map(|name| {
-                let places = ["drivers/net", "net/sched"].map(|place| dir.join(place));
-                let files = places.iter().flat_map(|place| {
-                    ["ko", "ko.xz"].map(|extension| place.join(format!("{name}.{extension}")))
-                });
-                let found = files.clone().find(|file| file.is_file());
-                ensure!(
-                    found.is_some(),
-                    "kernel {} has no module {name} in {}",
-                    self.release,
-                    dir.display()
-                );
-                found.context("checked above")
-            })
-            .collect()
+    /// Where its modules are, in directories by subsystem.
+    pub(super) fn modules(&self) -> PathBuf {
+        self.root.join("lib/modules").join(&self.release).join("kernel")
     }
 }
 

@@ -1,4 +1,4 @@
-//! The file system of a virtual machine: our programs, what they are linked with, `ip`, and a plan.
+//! The file system of a virtual machine: our programs and the lab's tools, what they are linked with, and a plan.
 
 use std::collections::BTreeSet;
 use std::fmt::Write as _;
@@ -8,10 +8,15 @@ use std::process::{Command, Stdio};
 
 use anyhow::{Context as _, ensure};
 
-use crate::process;
+use super::modules::Module;
+use crate::{process, setup};
 
 /// Seconds that one test program may take in software emulation.
-const LIMIT: u32 = 1200;
+const LIMIT: u32 = 2400;
+/// What the lab makes networks with.
+const TOOLS: [&str; 3] = ["ip", "nft", "ipvsadm"];
+/// What it makes pods' interfaces with.
+const PLUGINS: [&str; 2] = ["ptp", "host-local"];
 
 /// What goes in.
 pub(super) struct Image<'a> {
@@ -20,7 +25,8 @@ pub(super) struct Image<'a> {
     /// Names of runs, and what is run with its arguments, separated by tabs.
     pub(super) plan: &'a [(&'static str, String)],
     pub(super) object: &'a Path,
-    pub(super) modules: &'a [PathBuf],
+    /// In the order in which they load.
+    pub(super) modules: &'a [Module],
 }
 
 impl Image<'_> {
@@ -30,26 +36,24 @@ impl Image<'_> {
             fs::remove_dir_all(root)?;
         }
         for dir in [
-            "bin", "sbin", "modules", "proc", "sys", "dev", "tmp", "run", "etc",
+            "bin",
+            "sbin",
+            "usr/lib/cni",
+            "modules",
+            "proc",
+            "sys",
+            "dev",
+            "tmp",
+            "run",
+            "etc",
         ] {
             fs::create_dir_all(root.join(dir))?;
         }
         let mut plan = String::new();
         for module in self.modules {
-            let name = module
-                .file_name()
-                .context("a module without a name")?
-                .to_string_lossy();
-            let name = name.trim_end_matches(".xz");
-            let bytes = if module.extension().is_some_and(|extension| extension == "xz") {
-                let output = Command::new("xz").arg("-dc").arg(module).output().context("xz")?;
-                ensure!(output.status.success(), "xz cannot read {}", module.display());
-                output.stdout
-            } else {
-                fs::read(module)?
-            };
-            fs::write(root.join("modules").join(name), bytes)?;
-            writeln!(plan, "module\t/modules/{name}")?;
+            let inside = format!("modules/{}.ko", module.name);
+            fs::write(root.join(&inside), &module.bytes)?;
+            writeln!(plan, "module\t/{inside}")?;
         }
         let mut linked = BTreeSet::new();
         for (number, (name, path)) in self.programs.iter().enumerate() {
@@ -65,9 +69,16 @@ impl Image<'_> {
         for (name, command) in self.plan {
             writeln!(plan, "run\t{name}\t{LIMIT}\t/bin/{command}")?;
         }
-        let ip = process::which("ip").context("ip is not installed")?;
-        fs::copy(&ip, root.join("sbin/ip"))?;
-        linked.extend(libraries(&ip)?);
+        for tool in TOOLS {
+            let path = process::which(tool).with_context(|| format!("{tool} is not installed"))?;
+            fs::copy(&path, root.join("sbin").join(tool))?;
+            linked.extend(libraries(&path)?);
+        }
+        for plugin in PLUGINS {
+            let path = setup::cni_plugin(plugin).with_context(|| format!("no CNI plug-in {plugin}"))?;
+            fs::copy(&path, root.join("usr/lib/cni").join(plugin))?;
+            linked.extend(libraries(&path)?);
+        }
         for library in linked {
             let inside = root.join(library.strip_prefix("/").unwrap_or(&library));
             if let Some(dir) = inside.parent() {

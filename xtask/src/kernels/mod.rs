@@ -1,11 +1,12 @@
 //! `cargo xtask test --kernels`: the programs are loaded, and their tests run, on other kernels, each in a virtual machine.
 //!
 //! The kernels are Debian's, the machines qemu's in software emulation, and all that is in them is an initial file system with our
-//! tests, `ip`, and `guest` (`tests/src/bin/guest.rs`) as the first process.
+//! tests, the lab's tools, and `guest` (`tests/src/bin/guest.rs`) as the first process.
 
 mod debian;
 mod image;
 mod machine;
+mod modules;
 
 use std::path::PathBuf;
 
@@ -46,6 +47,15 @@ impl Kernel {
         }
     }
 
+    /// What later kernels have within others.
+    fn own_modules(self) -> &'static [&'static str] {
+        match self {
+            Self::V5_10 => &["nft_counter", "nft_objref"],
+            Self::V6_1 => &["nft_objref"],
+            Self::V6_12 => &[],
+        }
+    }
+
     fn suite(self) -> &'static str {
         match self {
             Self::V5_10 => "bullseye",
@@ -55,8 +65,22 @@ impl Kernel {
     }
 }
 
-/// Modules that the tests need; they need no others.
-const MODULES: [&str; 3] = ["veth", "sch_ingress", "cls_bpf"];
+/// Modules that the tests need.
+const MODULES: [&str; 11] = [
+    "veth",
+    "sch_ingress",
+    "cls_bpf",
+    // The lab's fabric and its nodes.
+    "nf_tables",
+    "nft_ct",
+    "nft_chain_nat",
+    "nft_nat",
+    "nft_masq",
+    // kube-proxy.
+    "dummy",
+    "ip_vs",
+    "ip_vs_rr",
+];
 
 /// Tests of loaded programs that need nothing but `ip`.
 const TESTS: [&str; 11] = [
@@ -80,6 +104,9 @@ const TESTS_OF_OLD: [&str; 3] = [
     "later_fragments_follow_their_first",
 ];
 
+/// Tests with the lab and agents, for what this machine's kernel may not have: they are ignored elsewhere.
+const LIVE: [&str; 3] = ["services", "inbound", "host_services_live"];
+
 /// What became of one run in a machine.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Run {
@@ -89,8 +116,22 @@ pub(crate) struct Run {
     pub(crate) how: String,
 }
 
+/// How much is run.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Extent {
+    /// The programs, and their tests.
+    Programs,
+    /// Those of whole nodes, too.
+    Everything,
+}
+
 /// Boots each kernel in turn. The runs of each, in order; an error if a machine could not be made or did not finish.
-pub(crate) fn run(ui: &Ui, ws: &Workspace, kernels: &[Kernel]) -> anyhow::Result<Vec<(Kernel, Vec<Run>)>> {
+pub(crate) fn run(
+    ui: &Ui,
+    ws: &Workspace,
+    kernels: &[Kernel],
+    extent: Extent,
+) -> anyhow::Result<Vec<(Kernel, Vec<Run>)>> {
     let toolchain = setup::run(ui, ws, Need::Everything)?;
     setup::virtual_machines(ui, ws)?;
     ebpf::build(ui, ws, &toolchain, Object::Default)?;
@@ -103,9 +144,9 @@ pub(crate) fn run(ui: &Ui, ws: &Workspace, kernels: &[Kernel]) -> anyhow::Result
         let files = archive.kernel(kernel)?;
         let image = Image {
             programs: &programs,
-            plan: &plan(kernel),
+            plan: &plan(kernel, extent),
             object: &ws.object(Object::Default),
-            modules: &files.modules(&MODULES)?,
+            modules: &modules::load_order(&files.modules(), &[kernel.own_modules(), &MODULES].concat())?,
         };
         let initrd = dir.join(format!("{}.img", kernel.name()));
         image.write(&dir.join(kernel.name()).join("root"), &initrd)?;
@@ -132,7 +173,7 @@ pub(crate) fn run(ui: &Ui, ws: &Workspace, kernels: &[Kernel]) -> anyhow::Result
 }
 
 /// What the guest runs on a kernel, as (name, program and arguments).
-fn plan(kernel: Kernel) -> Vec<(&'static str, String)> {
+fn plan(kernel: Kernel, extent: Extent) -> Vec<(&'static str, String)> {
     let mut plan = vec![("verifier", "bench\t--verifier".to_owned())];
     if kernel == Kernel::V5_10 {
         let names = TESTS_OF_OLD.join("\t");
@@ -142,6 +183,9 @@ fn plan(kernel: Kernel) -> Vec<(&'static str, String)> {
         ));
     } else {
         plan.extend(TESTS.map(|name| (name, format!("{name}\t--test-threads=1"))));
+    }
+    if extent == Extent::Everything {
+        plan.extend(LIVE.map(|name| (name, format!("{name}\t--test-threads=1\t--ignored"))));
     }
     plan
 }
@@ -155,14 +199,16 @@ fn programs(ui: &Ui, ws: &Workspace, how: &How) -> anyhow::Result<Vec<(String, P
         .args(ws.locked())
         // Both, so that dependencies have the features that all tests want. The package's programs are built with its tests.
         .args(["--package", build::AGENT, "--package", build::TESTS]);
-    for name in TESTS {
+    for name in TESTS.iter().chain(&LIVE) {
         cargo.args(["--test", name]);
     }
     how.apply(&mut cargo);
     let messages = process::capture(&mut cargo)?;
     let mut found = vec![("guest".to_owned(), how.program(ws, "guest"))];
-    found.push(("bench".to_owned(), how.program(ws, "bench")));
-    for name in TESTS {
+    for name in ["bench", build::BINARY] {
+        found.push((name.to_owned(), how.program(ws, name)));
+    }
+    for name in TESTS.iter().chain(&LIVE).copied() {
         let path = executable(&messages, name).with_context(|| format!("cargo built no test {name}"))?;
         found.push((name.to_owned(), path));
     }

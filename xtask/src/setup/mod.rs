@@ -12,7 +12,7 @@ mod rustup;
 mod stamp;
 pub(crate) mod toolchain;
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use anyhow::{Context as _, bail};
@@ -106,6 +106,14 @@ pub(crate) fn virtual_machines(ui: &Ui, ws: &Workspace) -> anyhow::Result<()> {
     install(ui, ws, &facts, || {
         packages::missing_machine_tools(|name| process::which(name).is_some())
     })
+}
+
+/// An installed CNI plug-in.
+pub(crate) fn cni_plugin(name: &str) -> Option<PathBuf> {
+    let mut files = packages::CNI
+        .iter()
+        .map(|beside| Path::new(beside).with_file_name(name));
+    files.find(|file| file.is_file())
 }
 
 /// What unpacks sources from the Debian archive.

@@ -13,6 +13,9 @@ pub(super) struct Tool {
     packages: &'static [&'static [&'static str]],
 }
 
+/// Where distributions put CNI's plug-ins.
+pub(super) const CNI: [&str; 2] = ["/usr/lib/cni/ptp", "/opt/cni/bin/ptp"];
+
 const TOOLS: [Tool; 13] = [
     // For the fuzzer.
     Tool {
@@ -78,13 +81,19 @@ const TOOLS: [Tool; 13] = [
     },
     Tool {
         name: "ptp",
-        files: &["/usr/lib/cni/ptp", "/opt/cni/bin/ptp"],
+        files: &CNI,
         packages: &[&["containernetworking-plugins"]],
     },
 ];
 
 /// What virtual machines with other kernels need.
-const MACHINE_TOOLS: [Tool; 4] = [
+const MACHINE_TOOLS: [Tool; 5] = [
+    // For kube-proxy's IPVS mode, which those kernels have.
+    Tool {
+        name: "ipvsadm",
+        files: &[],
+        packages: &[&["ipvsadm"]],
+    },
     Tool {
         name: "qemu-system-x86_64",
         files: &[],

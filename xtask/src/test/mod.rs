@@ -11,7 +11,7 @@ use self::counts::{Outcome, Report};
 use self::programs::Step;
 use crate::build::How;
 use crate::image::Shipped;
-use crate::kernels::Kernel;
+use crate::kernels::{Extent, Kernel};
 use crate::setup::{self, Need};
 use crate::term::Ui;
 use crate::workspace::{Object, Workspace};
@@ -94,7 +94,7 @@ pub(crate) fn run(ui: &Ui, ws: &Workspace, quick: bool, filter: Option<&str>) ->
     });
     // The floor: what loads there loads on all. The others are for `--kernels`, as they take longer.
     if built && in_ci() && !quick && filter.is_none() {
-        machines(ui, ws, &[Kernel::V5_10], &mut report).unwrap_or_else(|error| {
+        machines(ui, ws, &[Kernel::V5_10], Extent::Programs, &mut report).unwrap_or_else(|error| {
             ui.error(&format!("{error:#}"));
             report.add("kernel 5.10", Outcome::failed("see above"));
         });
@@ -116,7 +116,7 @@ fn in_ci() -> bool {
 pub(crate) fn on_kernels(ui: &Ui, ws: &Workspace, kernels: &[Kernel]) -> anyhow::Result<ExitCode> {
     let mut report = Report::default();
     let kernels = if kernels.is_empty() { &Kernel::ALL } else { kernels };
-    machines(ui, ws, kernels, &mut report)?;
+    machines(ui, ws, kernels, Extent::Everything, &mut report)?;
     print!("{}", report.render(ui));
     std::io::stdout().flush()?;
     Ok(if report.all_passed() {
@@ -126,8 +126,14 @@ pub(crate) fn on_kernels(ui: &Ui, ws: &Workspace, kernels: &[Kernel]) -> anyhow:
     })
 }
 
-fn machines(ui: &Ui, ws: &Workspace, kernels: &[Kernel], report: &mut Report) -> anyhow::Result<()> {
-    for (kernel, runs) in crate::kernels::run(ui, ws, kernels)? {
+fn machines(
+    ui: &Ui,
+    ws: &Workspace,
+    kernels: &[Kernel],
+    extent: Extent,
+    report: &mut Report,
+) -> anyhow::Result<()> {
+    for (kernel, runs) in crate::kernels::run(ui, ws, kernels, extent)? {
         for run in runs {
             let name = format!("kernel {}: {}", kernel.name(), run.name);
             let outcome = if run.ok {

@@ -91,6 +91,16 @@ pub(super) fn associate(subnet: &Id, table: &Id) -> String {
     )
 }
 
+/// Gives a virtual network these prefixes, in place of those that it has.
+pub(super) fn prefixes(network: &Id, all: &[IpNet]) -> String {
+    let all: Vec<String> = all.iter().map(IpNet::to_string).collect();
+    format!(
+        "az network vnet update --ids {} --address-prefixes {}",
+        quoted(network.as_str()),
+        all.join(" ")
+    )
+}
+
 /// Of a scale set's machine it is the scale set that says so, and the machine has to be brought in line. `None`: which of the scale
 /// set's interfaces it is, is not known, and another one would be changed.
 pub(super) fn forwarding(nic: &Nic) -> Option<Vec<String>> {

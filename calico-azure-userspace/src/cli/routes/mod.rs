@@ -8,7 +8,7 @@ use std::io::Write;
 use std::net::IpAddr;
 use std::path::PathBuf;
 
-use calico_azure_ebpf::abi::{PrefixKey4, PrefixKey6, route};
+use calico_azure_ebpf::abi::route;
 use clap::Args;
 use ipnet::IpNet;
 use serde::Serialize;
@@ -134,7 +134,7 @@ impl RoutesArgs {
         let mut known: Vec<(IpAddr, u32, u32)> = v4.chain(v6).collect();
         let remote = remote_workloads(&image, &known);
         known.extend(remote);
-        known.extend(services(&image));
+        add_services(&image, &links, &mut known);
         known.sort_unstable();
         let ports = ports(&links, &image);
         let row = |(address, length, bits): (IpAddr, u32, u32)| {
@@ -264,25 +264,30 @@ fn remote_workloads(image: &Image, known: &[(IpAddr, u32, u32)]) -> Vec<(IpAddr,
         .collect()
 }
 
-/// Of each service's addresses; what is a node's own, for its node ports, is known as that.
-fn services(image: &Image) -> BTreeSet<(IpAddr, u32, u32)> {
-    let v4 = image
-        .services4
-        .keys()
-        .map(|key| (key.addr, IpAddr::from(wire::ipv4(key.addr))));
-    let v4 = v4.filter(|(addr, _)| !image.routes4.contains_key(&PrefixKey4 { len: 32, addr: *addr }));
-    let v6 = image
-        .services6
-        .keys()
-        .map(|key| (key.addr, IpAddr::from(wire::ipv6(key.addr))));
-    let v6 = v6.filter(|(addr, _)| {
-        !image.routes6.contains_key(&PrefixKey6 {
-            len: 128,
-            addr: *addr,
-        })
-    });
-    let v4 = v4.map(|(_, address)| (address, 32, SERVICE));
-    v4.chain(v6.map(|(_, address)| (address, 128, SERVICE))).collect()
+/// kube-proxy's interface in its IPVS mode: the node has services' addresses there.
+const IPVS: &str = "kube-ipvs0";
+
+/// Marks services' addresses, and adds those that are nothing else. What is a node's own, for its node ports, is known as that.
+fn add_services(image: &Image, links: &Snapshot, known: &mut Vec<(IpAddr, u32, u32)>) {
+    let v4 = image.services4.keys();
+    let v4 = v4.map(|key| (IpAddr::from(wire::ipv4(key.addr)), 32));
+    let v6 = image.services6.keys();
+    let v6 = v6.map(|key| (IpAddr::from(wire::ipv6(key.addr)), 128));
+    let mut services: BTreeSet<(IpAddr, u32)> = v4.chain(v6).collect();
+    let own = |address: &IpAddr| {
+        let mut others = links.links.values().filter(|link| link.name != IPVS);
+        others.any(|link| link.addresses.contains(address))
+    };
+    for (address, length, bits) in known.iter_mut() {
+        if services.remove(&(*address, *length)) && *bits == route::LOCAL_HOST && !own(address) {
+            *bits |= SERVICE;
+        }
+    }
+    known.extend(
+        services
+            .into_iter()
+            .map(|(address, length)| (address, length, SERVICE)),
+    );
 }
 
 fn of(bits: u32, part: impl Fn((u32, &'static str, &'static str)) -> &'static str) -> Vec<&'static str> {

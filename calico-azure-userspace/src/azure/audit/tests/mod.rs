@@ -1,6 +1,7 @@
 //! A healthy cluster has no findings; each fault in it has exactly those that it must have, alone and beside others.
 
 mod nics;
+mod ranges;
 mod whose;
 
 use std::collections::BTreeSet;

@@ -1,8 +1,11 @@
-//! What kube-proxy installs on a node, in the shape of its iptables and its nftables mode.
+//! What kube-proxy installs on a node, in the shape of its iptables, its nftables and its IPVS mode.
+
+pub mod ipvs;
 
 use std::fmt::Write as _;
 use std::net::{IpAddr, SocketAddr};
 
+use self::ipvs::VirtualServer;
 use super::{Node, Port, Result, exec};
 
 /// Which of kube-proxy's modes.
@@ -10,6 +13,8 @@ use super::{Node, Port, Result, exec};
 pub enum KubeProxy {
     Iptables,
     Nftables,
+    /// Of kernels that have it.
+    Ipvs,
 }
 
 /// A service with one backend, so that a test knows where packets go.
@@ -27,6 +32,10 @@ impl KubeProxy {
     /// Installs the rules in the node's namespace, in place of those of an earlier call.
     pub fn install(self, node: &Node, services: &[ServiceSpec]) -> Result<()> {
         match self {
+            Self::Ipvs => {
+                let servers: Vec<_> = services.iter().map(virtual_server).collect();
+                ipvs::install(node.ns(), &servers)
+            }
             Self::Nftables => node.ns().nft(&nftables(services)),
             Self::Iptables => {
                 for (program, v6) in [("iptables-restore", false), ("ip6tables-restore", true)] {
@@ -37,6 +46,17 @@ impl KubeProxy {
                 Ok(())
             }
         }
+    }
+}
+
+fn virtual_server(service: &ServiceSpec) -> VirtualServer {
+    let (protocol, port) = protocol(service.port);
+    VirtualServer {
+        address: SocketAddr::new(service.address, port),
+        protocol,
+        backends: vec![service.backend],
+        masquerade: service.masquerade,
+        affinity: false,
     }
 }
 
