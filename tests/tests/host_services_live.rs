@@ -8,8 +8,8 @@ use std::time::{Duration, Instant};
 
 use calico_azure_tests::lab::probe::{self, Kind, LiveConnection, Server};
 use calico_azure_tests::lab::{
-    AgentSpec, Cgroup, Cluster, ClusterSpec, KubeProxy, NetNs, PodManifest, Port, ServiceSpec, binary,
-    patience, plan,
+    AgentSpec, Cgroup, Cluster, ClusterSpec, KubeProxy, NetNs, PodManifest, Port, ServiceSpec, attachments,
+    binary, patience, plan,
 };
 
 fn soon() -> Duration {
@@ -370,15 +370,9 @@ fn check(attach: &str, proxy: KubeProxy) {
 // One after the other: they move this process from control group to control group.
 #[test]
 fn host_endpoints_judge_what_services_lead_to_and_the_answer_returns() {
-    for proxy in [KubeProxy::Iptables, KubeProxy::Nftables] {
-        for attach in ["tcx", "clsact"] {
+    for proxy in KubeProxy::to_test() {
+        for attach in attachments() {
             check(attach, proxy);
         }
     }
-}
-
-#[test]
-#[ignore = "needs a kernel with IPVS: `cargo xtask test --kernels` runs it"]
-fn host_endpoints_judge_what_ipvs_leads_to() {
-    check("auto", KubeProxy::Ipvs);
 }

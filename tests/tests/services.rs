@@ -3,12 +3,13 @@
 #![expect(clippy::unwrap_used, reason = "in a test, a panic is the report")]
 
 use std::net::{IpAddr, SocketAddr};
+use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use calico_azure_tests::lab::probe::{self, Kind, LiveConnection, Server};
 use calico_azure_tests::lab::{
     AgentSpec, Cgroup, Cluster, ClusterSpec, KubeProxy, Networking, Plugin, PodManifest, Port, ServiceSpec,
-    binary, patience, plan,
+    attachments, binary, patience, plan,
 };
 
 fn soon() -> Duration {
@@ -321,28 +322,30 @@ fn wait(mut condition: impl FnMut() -> bool) {
 }
 
 // One after the other: they move this process from control group to control group.
+static GROUP: Mutex<()> = Mutex::new(());
+
 #[test]
 fn egress_policy_judges_the_backend_and_the_answer_returns() {
-    for proxy in [KubeProxy::Iptables, KubeProxy::Nftables] {
-        for attach in ["tcx", "clsact"] {
+    let _alone = GROUP.lock().unwrap_or_else(PoisonError::into_inner);
+    for proxy in KubeProxy::to_test() {
+        for attach in attachments() {
             every_backend(Networking::Udr, Plugin::Ptp, attach, proxy);
         }
     }
+}
+
+#[test]
+fn egress_policy_judges_the_backend_on_every_network() {
+    let _alone = GROUP.lock().unwrap_or_else(PoisonError::into_inner);
     for networking in [
         Networking::HostLocal,
         Networking::Flannel,
         Networking::AzureCni,
         Networking::AzureOverlay,
     ] {
-        every_backend(networking, Plugin::Ptp, "tcx", KubeProxy::Nftables);
+        every_backend(networking, Plugin::Ptp, "auto", KubeProxy::Nftables);
     }
     for proxy in [KubeProxy::Iptables, KubeProxy::Nftables] {
-        every_backend(Networking::Udr, Plugin::Bridge, "tcx", proxy);
+        every_backend(Networking::Udr, Plugin::Bridge, "auto", proxy);
     }
-}
-
-#[test]
-#[ignore = "needs a kernel with IPVS: `cargo xtask test --kernels` runs it"]
-fn egress_policy_judges_the_backend_that_ipvs_chose() {
-    every_backend(Networking::Udr, Plugin::Ptp, "auto", KubeProxy::Ipvs);
 }

@@ -72,6 +72,7 @@ fn succeeds(name: &str, limit: Duration, program: &str, arguments: &[&str]) -> b
         .env("RUST_BACKTRACE", "0")
         .env("CALICO_AZURE_EBPF_OBJECT", "/object")
         .env("CALICO_AZURE_BIN", "/bin/calico-azure")
+        .env("CALICO_AZURE_KUBE_PROXY", "ipvs")
         // Software emulation.
         .env("CALICO_AZURE_PATIENCE", "10")
         .spawn()

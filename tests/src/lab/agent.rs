@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command};
 use std::time::{Duration, Instant};
 
+use calico_azure_userspace::dataplane::attach::{How, Mode};
 use serde::Deserialize;
 
 use super::{FlowLog, LabDir, LabError, NetNs, Node, Result, exec, patience};
@@ -62,6 +63,18 @@ impl AgentSpec {
     pub fn host(mut self, node: &str, group: &Path) -> Self {
         self.host = Some((node.to_owned(), group.to_owned()));
         self
+    }
+}
+
+/// Values of `--attach` that this kernel takes.
+#[must_use]
+pub fn attachments() -> &'static [&'static str] {
+    match Mode::Auto.resolve() {
+        How::Tcx => &["tcx", "clsact"],
+        _ => {
+            eprintln!("not run: tcx, this kernel has none");
+            &["clsact"]
+        }
     }
 }
 

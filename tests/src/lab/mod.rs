@@ -34,7 +34,8 @@ mod rules;
 mod transparent;
 
 pub use agent::{
-    Agent, AgentSpec, AgentStatus, Attachment, StatusEndpoint, StatusNetworking, StatusPreflight, binary,
+    Agent, AgentSpec, AgentStatus, Attachment, StatusEndpoint, StatusNetworking, StatusPreflight,
+    attachments, binary,
 };
 pub use cgroup::Cgroup;
 pub use cluster::{Cluster, ClusterSpec, Pod};

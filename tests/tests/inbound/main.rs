@@ -365,23 +365,19 @@ fn ingress_policy_judges_what_arrives_and_answers_return_with_nftables_and_tcx()
 }
 
 #[test]
-fn ingress_policy_judges_what_arrives_and_answers_return_with_iptables_and_clsact() {
-    every_way_in("clsact", KubeProxy::Iptables);
+fn ingress_policy_judges_what_arrives_and_answers_return_with_the_other_modes() {
+    let modes = KubeProxy::to_test();
+    for proxy in modes.into_iter().filter(|mode| *mode != KubeProxy::Nftables) {
+        every_way_in("clsact", proxy);
+    }
 }
 
 /// With affinity a client stays with a backend, and that one's policy decides for it; without, both are asked.
 #[test]
 fn affinity_keeps_a_client_with_one_backend_and_its_policy() {
-    for (proxy, attach) in [(KubeProxy::Nftables, "tcx"), (KubeProxy::Iptables, "clsact")] {
-        affinity(proxy, attach);
+    for proxy in KubeProxy::to_test() {
+        affinity(proxy, "auto");
     }
-}
-
-#[test]
-#[ignore = "needs a kernel with IPVS: `cargo xtask test --kernels` runs it"]
-fn ingress_policy_judges_what_ipvs_lets_in() {
-    every_way_in("auto", KubeProxy::Ipvs);
-    affinity(KubeProxy::Ipvs, "auto");
 }
 
 fn affinity(proxy: KubeProxy, attach: &str) {

@@ -8,6 +8,7 @@ mod image;
 mod machine;
 mod modules;
 
+use std::collections::BTreeSet;
 use std::path::PathBuf;
 
 use anyhow::{Context as _, ensure};
@@ -104,8 +105,25 @@ const TESTS_OF_OLD: [&str; 3] = [
     "later_fragments_follow_their_first",
 ];
 
-/// Tests with the lab and agents, for what this machine's kernel may not have: they are ignored elsewhere.
-const LIVE: [&str; 3] = ["services", "inbound", "host_services_live"];
+/// Tests with the lab and agents, for what this machine's kernel may not have: IPVS, and older ways of attaching.
+const LIVE: [(&str, &str); 4] = [
+    (
+        "services",
+        "egress_policy_judges_the_backend_and_the_answer_returns",
+    ),
+    (
+        "inbound",
+        "ingress_policy_judges_what_arrives_and_answers_return_with_the_other_modes",
+    ),
+    (
+        "inbound",
+        "affinity_keeps_a_client_with_one_backend_and_its_policy",
+    ),
+    (
+        "host_services_live",
+        "host_endpoints_judge_what_services_lead_to_and_the_answer_returns",
+    ),
+];
 
 /// What became of one run in a machine.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -185,7 +203,7 @@ fn plan(kernel: Kernel, extent: Extent) -> Vec<(&'static str, String)> {
         plan.extend(TESTS.map(|name| (name, format!("{name}\t--test-threads=1"))));
     }
     if extent == Extent::Everything {
-        plan.extend(LIVE.map(|name| (name, format!("{name}\t--test-threads=1\t--ignored"))));
+        plan.extend(LIVE.map(|(program, name)| (program, format!("{program}\t--exact\t{name}"))));
     }
     plan
 }
@@ -199,7 +217,9 @@ fn programs(ui: &Ui, ws: &Workspace, how: &How) -> anyhow::Result<Vec<(String, P
         .args(ws.locked())
         // Both, so that dependencies have the features that all tests want. The package's programs are built with its tests.
         .args(["--package", build::AGENT, "--package", build::TESTS]);
-    for name in TESTS.iter().chain(&LIVE) {
+    let live: BTreeSet<&str> = LIVE.into_iter().map(|(program, _)| program).collect();
+    let tests = || TESTS.into_iter().chain(live.iter().copied());
+    for name in tests() {
         cargo.args(["--test", name]);
     }
     how.apply(&mut cargo);
@@ -208,7 +228,7 @@ fn programs(ui: &Ui, ws: &Workspace, how: &How) -> anyhow::Result<Vec<(String, P
     for name in ["bench", build::BINARY] {
         found.push((name.to_owned(), how.program(ws, name)));
     }
-    for name in TESTS.iter().chain(&LIVE).copied() {
+    for name in tests() {
         let path = executable(&messages, name).with_context(|| format!("cargo built no test {name}"))?;
         found.push((name.to_owned(), path));
     }

@@ -4,6 +4,7 @@ pub mod ipvs;
 
 use std::fmt::Write as _;
 use std::net::{IpAddr, SocketAddr};
+use std::path::Path;
 
 use self::ipvs::VirtualServer;
 use super::{Node, Port, Result, exec};
@@ -29,6 +30,31 @@ pub struct ServiceSpec {
 }
 
 impl KubeProxy {
+    /// The modes to test: those of `CALICO_AZURE_KUBE_PROXY` (`iptables,nftables,ipvs`), else iptables, nftables, and IPVS if the
+    /// kernel has it (`cargo xtask test --kernels` has ones that do).
+    ///
+    /// # Panics
+    /// If the variable names another.
+    #[must_use]
+    pub fn to_test() -> Vec<Self> {
+        if let Ok(names) = std::env::var("CALICO_AZURE_KUBE_PROXY") {
+            let named = |name: &str| match name {
+                "iptables" => Self::Iptables,
+                "nftables" => Self::Nftables,
+                "ipvs" => Self::Ipvs,
+                other => panic!("CALICO_AZURE_KUBE_PROXY: {other} is none of iptables, nftables, ipvs"),
+            };
+            return names.split(',').map(named).collect();
+        }
+        let mut all = vec![Self::Iptables, Self::Nftables];
+        if Path::new("/proc/net/ip_vs").exists() {
+            all.push(Self::Ipvs);
+        } else {
+            eprintln!("not run: kube-proxy's IPVS mode, this kernel has no IPVS");
+        }
+        all
+    }
+
     /// Installs the rules in the node's namespace, in place of those of an earlier call.
     pub fn install(self, node: &Node, services: &[ServiceSpec]) -> Result<()> {
         match self {
