@@ -7,7 +7,7 @@ use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::time::Duration;
 
 use calico_azure_tests::lab::probe::{self, Crafted, Payload};
-use calico_azure_tests::lab::{AgentSpec, Cluster, ClusterSpec, Flow, NetNs, PodManifest};
+use calico_azure_tests::lab::{AgentSpec, Cluster, ClusterSpec, Flow, NetNs, PodManifest, attachments};
 
 const SOON: Duration = Duration::from_secs(60);
 const NEVER: Duration = Duration::from_millis(500);
@@ -50,11 +50,8 @@ spec:
   - {action: Allow, protocol: TCP, destination: {ports: [7000]}}
 ";
 
-fn cluster() -> Cluster {
-    cluster_of(AgentSpec::new().unwrap())
-}
-
-fn cluster_of(agents: AgentSpec) -> Cluster {
+fn cluster(attach: &str) -> Cluster {
+    let agents = AgentSpec::new().unwrap().args(["--attach", attach]);
     let mut cluster = Cluster::start(&ClusterSpec {
         agents: Some(agents),
         ..ClusterSpec::default()
@@ -98,9 +95,8 @@ fn client(from: &NetNs, to: SocketAddr) -> UdpSocket {
     socket
 }
 
-#[test]
-fn large_datagrams_follow_their_first_fragment() {
-    let cluster = cluster();
+fn large_datagrams_follow_their_first_fragment(attach: &str) {
+    let cluster = cluster(attach);
     for v6 in [false, true] {
         let server_ns = ns(&cluster, "server");
         for (port, allowed) in [(SERVED, true), (SERVED + 2, false)] {
@@ -130,9 +126,8 @@ fn large_datagrams_follow_their_first_fragment() {
     }
 }
 
-#[test]
-fn a_closed_port_says_so_whatever_policy_says_of_icmp() {
-    let cluster = cluster();
+fn a_closed_port_says_so_whatever_policy_says_of_icmp(attach: &str) {
+    let cluster = cluster(attach);
     each(&cluster, |name, v6, from| {
         let socket = client(from, server(&cluster, v6, CLOSED));
         socket.send(b"hello").unwrap();
@@ -153,10 +148,9 @@ fn a_closed_port_says_so_whatever_policy_says_of_icmp() {
     });
 }
 
-#[test]
-fn a_narrow_link_on_the_way_is_found_out() {
+fn a_narrow_link_on_the_way_is_found_out(attach: &str) {
     const BYTES: usize = 400_000;
-    let cluster = cluster();
+    let cluster = cluster(attach);
     for port in ["p1", "p2"] {
         cluster
             .fabric
@@ -220,7 +214,7 @@ fn frame(macs: &[Vec<u8>; 2], src: IpAddr, dst: IpAddr, dport: u16) -> Vec<u8> {
 
 /// As a packet socket makes frames larger than a page: programs cannot read their headers directly.
 fn headers_are_read_wherever_they_lie(attach: &str) {
-    let mut cluster = cluster_of(AgentSpec::new().unwrap().args(["--attach", attach]));
+    let mut cluster = cluster(attach);
     let node = cluster.node("node-1").unwrap().ns().clone();
     for name in ["server", "near"] {
         let net = &cluster.pod(&format!("a/{name}")).unwrap().net;
@@ -271,11 +265,17 @@ fn headers_are_read_wherever_they_lie(attach: &str) {
 }
 
 #[test]
-fn headers_are_read_wherever_they_lie_by_tcx() {
-    headers_are_read_wherever_they_lie("tcx");
+fn what_kernels_make_of_packets() {
+    for attach in attachments() {
+        large_datagrams_follow_their_first_fragment(attach);
+        a_closed_port_says_so_whatever_policy_says_of_icmp(attach);
+        a_narrow_link_on_the_way_is_found_out(attach);
+    }
 }
 
 #[test]
-fn headers_are_read_wherever_they_lie_by_clsact() {
-    headers_are_read_wherever_they_lie("clsact");
+fn headers_are_read_wherever_they_lie_in_a_packet() {
+    for attach in attachments() {
+        headers_are_read_wherever_they_lie(attach);
+    }
 }

@@ -10,7 +10,7 @@ use calico_azure_ebpf::abi::{Hook, Reason, program};
 use calico_azure_tests::harness::At;
 use calico_azure_tests::harness::packet::{ACK, Frame, RST, SYN};
 use calico_azure_tests::harness::scenario::{A, Bench, FABRIC, address, store};
-use calico_azure_tests::lab::{AgentSpec, Cluster, ClusterSpec, PodManifest};
+use calico_azure_tests::lab::{AgentSpec, Cluster, ClusterSpec, PodManifest, attachments};
 use calico_azure_userspace::model::{Key, Kind};
 use calico_azure_userspace::policy::{Event, Store};
 use etherparse::{NetHeaders, PacketHeaders, TransportHeader};
@@ -157,10 +157,16 @@ fn connections_of_a_pod_that_is_gone_are_reset_and_nothing_else_is_answered() {
 
 #[test]
 fn peers_near_and_far_learn_at_once_that_a_pod_is_gone() {
+    for attach in attachments() {
+        peers_learn_it(attach);
+    }
+}
+
+fn peers_learn_it(attach: &str) {
     const SOON: Duration = Duration::from_secs(10);
     const PORT: u16 = 7000;
     let mut cluster = Cluster::start(&ClusterSpec {
-        agents: Some(AgentSpec::new().unwrap()),
+        agents: Some(AgentSpec::new().unwrap().args(["--attach", attach])),
         ..ClusterSpec::default()
     })
     .unwrap();
@@ -197,7 +203,11 @@ fn peers_near_and_far_learn_at_once_that_a_pod_is_gone() {
         let begun = Instant::now();
         client.write_all(b"are you there?").unwrap();
         let error = client.read(&mut [0; 8]).unwrap_err();
-        assert_eq!(error.kind(), ErrorKind::ConnectionReset, "{what}: {error}");
+        assert_eq!(
+            error.kind(),
+            ErrorKind::ConnectionReset,
+            "{attach}, {what}: {error}"
+        );
         assert!(
             begun.elapsed() < Duration::from_secs(3),
             "{what}: {:?}",

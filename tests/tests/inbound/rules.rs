@@ -52,6 +52,7 @@ fn virtual_servers(services: &[Inbound]) -> Vec<VirtualServer> {
         backends: service.backends.clone(),
         masquerade: service.masquerade,
         affinity: service.affinity,
+        hairpin: false,
     })
     .collect()
 }

@@ -22,6 +22,8 @@ pub struct VirtualServer {
     pub masquerade: bool,
     /// `sessionAffinity: ClientIP`.
     pub affinity: bool,
+    /// Backends that reach themselves by it do not see themselves as the client; kube-proxy does this for pods of the node.
+    pub hairpin: bool,
 }
 
 /// Puts `servers` in place of those of an earlier call.
@@ -80,7 +82,7 @@ fn masquerade(servers: &[VirtualServer]) -> String {
                 "{ip} daddr {to} {protocol} dport {port} meta mark set meta mark or 0x4000"
             );
         }
-        for backend in &server.backends {
+        for backend in server.backends.iter().filter(|_| server.hairpin) {
             let (pod, port) = (backend.ip(), backend.port());
             let _infallible = writeln!(
                 loops,

@@ -83,6 +83,7 @@ fn virtual_server(service: &ServiceSpec) -> VirtualServer {
         backends: vec![service.backend],
         masquerade: service.masquerade,
         affinity: false,
+        hairpin: true,
     }
 }
 
