@@ -1,16 +1,19 @@
 //! An agent whose tables have another layout, or other sizes, takes over: nothing that policy denies passes meanwhile, nothing that
 //! it allows is lost, and the flows of the earlier one are known.
+//!
+//! `CALICO_AZURE_EARLIER_BIN` names an earlier version's binary, to be taken over for real; without it the earlier layout is this
+//! one's under another name.
 
 #![expect(clippy::unwrap_used, reason = "in a test, a panic is the report")]
 
 use std::fs;
 use std::io::{Read as _, Write as _};
 use std::net::{SocketAddr, TcpListener, TcpStream};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use calico_azure_tests::lab::probe::{Prober, Sample};
-use calico_azure_tests::lab::{AgentSpec, Cluster, ClusterSpec, NetNs, PodManifest, Port};
+use calico_azure_tests::lab::{AgentSpec, Cluster, ClusterSpec, NetNs, PodManifest, Port, binary};
 use calico_azure_userspace::dataplane::pins::Pins;
 
 const SOON: Duration = Duration::from_secs(60);
@@ -45,8 +48,14 @@ spec:
   - {action: Allow}
 ";
 
+/// An earlier version.
+fn earlier() -> Option<PathBuf> {
+    std::env::var_os("CALICO_AZURE_EARLIER_BIN").map(PathBuf::from)
+}
+
 fn cluster(attach: &str) -> Cluster {
-    let spec = AgentSpec::new().unwrap();
+    let mut spec = AgentSpec::new().unwrap();
+    spec.binary = earlier().unwrap_or(spec.binary);
     let spec = spec.args(["--attach", attach, "--conntrack-entries", "4096"]);
     let mut cluster = Cluster::start(&ClusterSpec {
         agents: Some(spec),
@@ -133,6 +142,8 @@ fn survives(attach: &str, change: impl FnOnce(&mut Cluster)) {
     cluster.agent("node-1").unwrap().kill9().unwrap();
     change(&mut cluster);
     let agent = cluster.agent("node-1").unwrap();
+    let binary = binary().unwrap();
+    agent.respecify(|spec| AgentSpec { binary, ..spec });
     agent.restart().unwrap();
     agent.wait_ready(SOON).unwrap();
     let log = fs::read_to_string(agent.log_path()).unwrap();
@@ -164,6 +175,9 @@ fn survives(attach: &str, change: impl FnOnce(&mut Cluster)) {
 
 /// As if the programs and tables of node-1 were those of an agent with another layout.
 fn age(cluster: &mut Cluster) {
+    if earlier().is_some() {
+        return;
+    }
     let mut dirs = layouts(cluster, "node-1");
     assert_eq!(dirs.len(), 1);
     let dir = dirs.remove(0);

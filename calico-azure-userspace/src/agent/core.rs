@@ -1,5 +1,7 @@
 //! The owner of all state: what is known, what follows from it, what the kernel holds, what is attached.
 
+mod settle;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, PoisonError};
 use std::time::{Duration, Instant};
@@ -16,7 +18,7 @@ use super::staged::Staged;
 use super::status::{self, Status, StatusEndpoint, StatusPlugin};
 use super::vitals::Vitals;
 use super::{AgentConfig, AgentError, UnknownInterfaces};
-use super::{links, names, networking};
+use super::{links, names};
 use crate::dataplane::maps::Maps;
 use crate::dataplane::{Dataplane, Published};
 use crate::model::{Key, Kind, Resource};
@@ -41,6 +43,8 @@ pub(super) struct Core {
     /// What changed in the tables since the last apply that got through.
     pending: Change,
     retry: bool,
+    /// The programs were loaded at the last apply.
+    attaches: bool,
     problems: Problems,
     vitals: Arc<Vitals>,
     server: Server,
@@ -100,6 +104,7 @@ impl Core {
             // What an earlier agent left.
             pending: Change::everything(),
             retry: false,
+            attaches: false,
             problems: Problems::default(),
             vitals,
             server,
@@ -158,6 +163,11 @@ impl Core {
         self.status.inputs_seen += 1;
         self.attachments = Some(said);
         self.look_again();
+    }
+
+    /// The programs are loaded: what was kept from being attached no longer is.
+    pub(super) fn loaded(&mut self) {
+        self.changed = true;
     }
 
     /// Takes in how the chained CNI plug-in fares.
@@ -229,7 +239,7 @@ impl Core {
             Ok(()) => {
                 self.problems.apply = None;
                 self.status.applies += 1;
-                self.status.ready = !self.retry;
+                self.status.ready = self.attaches && !self.retry;
             }
             Err(error) => {
                 tracing::error!(%error, "apply failed; the verdicts in force stay in force");
@@ -241,79 +251,6 @@ impl Core {
         }
         self.status.epoch = self.dataplane.image().config.epoch;
         self.write_status();
-    }
-
-    /// Which network this is may show only when this node's object or a pod's interface is there.
-    fn settle_networking(&mut self) {
-        let Some(snapshot) = &self.links else { return };
-        let store = self.compiler.store();
-        let node = store.nodes().find(|node| node.name == self.config.node);
-        let names = self.config.link_names(&self.felix);
-        let found = networking::find(&self.config.networking, &names, snapshot, node);
-        if self.status.networking.as_ref() == Some(&found) {
-            return;
-        }
-        let ignored = self.ignores_pod_cidrs();
-        tracing::info!(networking = found.networking.name(), evidence = ?found.evidence, "this node's network");
-        for problem in &found.problems {
-            let networking::Problem { text, fix, .. } = problem;
-            if !self.problems.networking.contains(text) {
-                tracing::warn!(?fix, "{text}");
-            }
-        }
-        self.problems.networking = found
-            .problems
-            .iter()
-            .map(|problem| problem.text.clone())
-            .collect();
-        self.status.networking = Some(found);
-        self.judge_node();
-        if ignored != self.ignores_pod_cidrs() {
-            self.look_again();
-        }
-    }
-
-    fn ignores_pod_cidrs(&self) -> bool {
-        self.status
-            .networking
-            .as_ref()
-            .is_some_and(|found| found.ignores_pod_cidrs)
-    }
-
-    /// Brings Felix's settings in step with what is known of them.
-    fn settle_felix(&mut self) {
-        let store = self.compiler.store();
-        let named = Felix::without_effect(store.felix_configurations(&self.config.node));
-        for setting in named.difference(&self.named) {
-            tracing::info!("FelixConfiguration: {setting} has no effect here");
-        }
-        let (felix, problems) = Felix::of(&self.config.told, store.felix_configurations(&self.config.node));
-        self.named.extend(named);
-        for problem in problems
-            .iter()
-            .filter(|problem| !self.problems.settings.contains(problem))
-        {
-            tracing::warn!("{problem}");
-        }
-        self.problems.settings = problems;
-        if felix == self.felix {
-            return;
-        }
-        let before = std::mem::replace(&mut self.felix, felix);
-        tracing::info!("FelixConfiguration changed the agent's settings");
-        self.server.listen(&self.felix.health, &self.felix.metrics);
-        if before.log != self.felix.log
-            && let Err(error) = (self.config.set_log.0)(&self.felix.log)
-        {
-            tracing::error!(%error, "cannot change what is logged");
-        }
-        if before.interface_prefixes != self.felix.interface_prefixes {
-            protect::with(&self.protector, |p| {
-                p.set_prefixes(&self.felix.interface_prefixes);
-            });
-            // Facts name them, too.
-            self.look_again();
-        }
     }
 
     fn apply(&mut self, begun: Instant) -> Result<(), String> {
@@ -431,6 +368,9 @@ impl Core {
                 self.retry |= !protector.failures().is_empty();
                 protector.remove_other_layouts()
             });
+            // Programs that are still being loaded say when they are there.
+            self.attaches = removed.is_some();
+            let removed = removed.unwrap_or(Ok(()));
             self.problems.layouts = removed.err().map(|error| error.to_string());
         }
         self.status.endpoints = endpoints
@@ -468,7 +408,8 @@ impl Core {
     }
 
     pub(super) fn write_status(&mut self) {
-        let (attached, failures) = protect::with(&self.protector, |p| (p.attached(), p.failures()));
+        let now = protect::with(&self.protector, |p| (p.attached(), p.failures()));
+        let (attached, failures) = now.unwrap_or_default();
         let failed = failures.len();
         self.status.attached = attached;
         self.status

@@ -17,6 +17,7 @@ pub mod names;
 mod networking;
 pub mod preflight;
 mod problems;
+mod programs;
 mod protect;
 mod serve;
 mod staged;
@@ -48,13 +49,13 @@ use crate::dataplane::kernel::{Kernel, KernelError, is_root};
 use crate::dataplane::pins::{PinError, Pins};
 use crate::dataplane::{ApplyError, cgroup, ring};
 use crate::sources::attachments::Attachment;
-use crate::sources::links::{LinksError, News, Snapshot};
+use crate::sources::links::{LinksError, Snapshot};
 use crate::sources::{Event, attachments, dir, kube, links as link_source};
 
 use self::core::{Core, Parts};
 use self::felix::Felix;
 use self::metrics::Metrics;
-use self::protect::Protector;
+use self::programs::Programs;
 use self::serve::Server;
 use self::staged::{Staged, StagedTables};
 use self::status::StatusPlugin;
@@ -99,6 +100,8 @@ pub(crate) enum Message {
     Links(Result<Snapshot, LinksError>),
     Attachments(Vec<Attachment>),
     Plugin(StatusPlugin),
+    /// The programs are loaded, or never will be.
+    Programs(Result<(), AgentError>),
     /// What the node looks like.
     Seen(Result<Box<preflight::Seen>, LinksError>),
     Stop,
@@ -156,7 +159,6 @@ pub fn run(mut config: AgentConfig) -> Result<(), AgentError> {
     let pins = Pins::new(&config.bpffs, &config.pin_name)?;
     let first = !pins.maps().exists() && pins.earlier_flows()?.is_empty();
     let (sender, messages) = mpsc::channel::<Message>();
-    // The lists are read while the verifier looks at the programs.
     let follows = match &config.source {
         Source::Dir(dir) => {
             dir::watch(dir.clone(), sender.clone())?;
@@ -164,7 +166,7 @@ pub fn run(mut config: AgentConfig) -> Result<(), AgentError> {
         }
         Source::Kube(config) => Some(kube::watch(config, sender.clone())?),
     };
-    let mut kernel = Kernel::load(&config.object, Some(pins), config.sizes)?;
+    let mut kernel = Kernel::prepare(&config.object, Some(pins), config.sizes)?;
     config.adopt_until = adopt::until(kernel.maps(), first, config.adopt).map_err(AgentError::Start)?;
     if let Some(debug) = ring::DebugLog::take(&mut kernel) {
         events::forward(debug)?;
@@ -175,11 +177,6 @@ pub fn run(mut config: AgentConfig) -> Result<(), AgentError> {
         HostCgroup::None => None,
         HostCgroup::Path(path) => Some(path.clone()),
     };
-    // Before any packet can be marked.
-    if let Some(group) = &group {
-        cgroup::attach(&mut kernel, group)?;
-        tracing::info!(path = %group.display(), "attached to_host");
-    }
     let tables = StagedTables::default();
     let context = events::start(events, &config, tables.clone())?;
     let staged = Staged::start(tables)?;
@@ -195,7 +192,9 @@ pub fn run(mut config: AgentConfig) -> Result<(), AgentError> {
     let (felix, _) = Felix::of(&config.told, std::iter::empty());
     server.listen(&felix.health, &felix.metrics);
     let watch = watch(&config, &felix);
-    let protector = Protector::new(kernel, &config, config.link_names(&felix)).shared();
+    let programs = Programs::new(kernel, group, &config, config.link_names(&felix));
+    let protector = programs.protector();
+    programs.start(sender.clone()).map_err(AgentError::Start)?;
     let parts = Parts {
         protector: Arc::clone(&protector),
         context,
@@ -215,10 +214,7 @@ pub fn run(mut config: AgentConfig) -> Result<(), AgentError> {
     }
     let mut core = Core::new(config, maps, parts)?;
     link_source::watch(sender.clone(), move |news| {
-        protect::with(&protector, |p| match news {
-            News::Link(ifindex, link) => p.meet(ifindex, link),
-            News::Snapshot(snapshot) => p.see(snapshot),
-        });
+        protect::tell(&protector, news);
     })?;
     preflight::watch::start(watch, sender.clone()).map_err(AgentError::Start)?;
     let mut signals = Signals::new([SIGTERM, SIGINT]).map_err(AgentError::Start)?;
@@ -261,6 +257,10 @@ pub fn run(mut config: AgentConfig) -> Result<(), AgentError> {
                 Message::Links(snapshot) => core.links(snapshot?),
                 Message::Attachments(said) => core.attachments(said),
                 Message::Plugin(plugin) => core.plugin(plugin),
+                Message::Programs(loaded) => {
+                    loaded?;
+                    core.loaded();
+                }
                 Message::Seen(Ok(seen)) => core.seen(*seen),
                 Message::Seen(Err(error)) => tracing::warn!(%error, "cannot look at the node"),
             }

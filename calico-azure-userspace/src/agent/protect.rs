@@ -2,18 +2,26 @@
 //! the kernel, so that a new pod's interface is protected whatever the owner of policy is busy with.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use super::AgentConfig;
 use super::links::LinkNames;
-use crate::dataplane::attach::{Attached, Attachments, How, Role};
+use crate::dataplane::attach::{Attached, Attachments, How, Mode, Role};
 use crate::dataplane::inherit;
 use crate::dataplane::kernel::Kernel;
 use crate::dataplane::pins::{PinError, Pins};
-use crate::sources::links::{Link, Snapshot};
+use crate::sources::links::{Link, News, Snapshot};
 
 /// Shared by the links' thread and the owner of policy. Held for as long as an attach takes.
-pub(super) type SharedProtector = Arc<Mutex<Protector>>;
+pub(super) type SharedProtector = Arc<Mutex<Slot>>;
+
+/// The protector, or what it has to know once its programs are loaded.
+pub(super) enum Slot {
+    Awaited {
+        latest: Option<Snapshot>,
+        prefixes: Option<Vec<String>>,
+    },
+    Here(Box<Protector>),
+}
 
 pub(super) struct Protector {
     kernel: Kernel,
@@ -34,11 +42,12 @@ pub(super) struct Protector {
 }
 
 impl Protector {
-    pub(super) fn new(kernel: Kernel, config: &AgentConfig, names: LinkNames) -> Self {
+    /// `kernel` has its programs loaded.
+    pub(super) fn new(kernel: Kernel, attach: Mode, names: LinkNames) -> Self {
         Self {
             kernel,
             attachments: Attachments::default(),
-            how: config.attach.resolve(),
+            how: attach.resolve(),
             names,
             bridges: BTreeSet::new(),
             inherited: BTreeSet::new(),
@@ -48,17 +57,13 @@ impl Protector {
         }
     }
 
-    pub(super) fn shared(self) -> SharedProtector {
-        Arc::new(Mutex::new(self))
-    }
-
     /// Interfaces with other names are pods'. What has programs keeps them.
-    pub(super) fn set_prefixes(&mut self, prefixes: &[String]) {
+    fn set_prefixes(&mut self, prefixes: &[String]) {
         self.names.prefixes = prefixes.to_vec();
     }
 
     /// The links have changed.
-    pub(super) fn see(&mut self, snapshot: &Snapshot) {
+    fn see(&mut self, snapshot: &Snapshot) {
         let now: BTreeSet<u32> = snapshot.links.keys().copied().collect();
         match self.known.replace(now.clone()) {
             None => self.take_over(snapshot),
@@ -77,7 +82,7 @@ impl Protector {
 
     /// A link is there or is called otherwise. Long before routes tell of it, its name does: a pod's must not speak
     /// before it has our programs.
-    pub(super) fn meet(&mut self, ifindex: u32, link: &Link) {
+    fn meet(&mut self, ifindex: u32, link: &Link) {
         let Some(known) = &mut self.known else { return };
         if self.names.is_pods_bridge(link) {
             self.bridges.insert(ifindex);
@@ -207,7 +212,55 @@ impl Protector {
     }
 }
 
-/// The protector, for the time of one call.
-pub(super) fn with<R>(protector: &SharedProtector, f: impl FnOnce(&mut Protector) -> R) -> R {
-    f(&mut protector.lock().unwrap_or_else(PoisonError::into_inner))
+/// Programs are not loaded yet.
+pub(super) fn awaited() -> SharedProtector {
+    Arc::new(Mutex::new(Slot::Awaited {
+        latest: None,
+        prefixes: None,
+    }))
+}
+
+fn locked(protector: &SharedProtector) -> MutexGuard<'_, Slot> {
+    protector.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Programs are loaded: it learns what it has missed.
+pub(super) fn arrived(slot: &SharedProtector, mut protector: Protector) {
+    let mut slot = locked(slot);
+    if let Slot::Awaited { latest, prefixes } = &mut *slot {
+        if let Some(prefixes) = prefixes.take() {
+            protector.set_prefixes(&prefixes);
+        }
+        if let Some(snapshot) = latest.take() {
+            protector.see(&snapshot);
+        }
+    }
+    *slot = Slot::Here(Box::new(protector));
+}
+
+/// The protector, for the time of one call; `None` while its programs are not loaded.
+pub(super) fn with<R>(protector: &SharedProtector, f: impl FnOnce(&mut Protector) -> R) -> Option<R> {
+    match &mut *locked(protector) {
+        Slot::Awaited { .. } => None,
+        Slot::Here(protector) => Some(f(protector)),
+    }
+}
+
+/// The node's links have changed.
+pub(super) fn tell(protector: &SharedProtector, news: News<'_>) {
+    match (&mut *locked(protector), news) {
+        (Slot::Here(protector), News::Link(ifindex, link)) => protector.meet(ifindex, link),
+        (Slot::Here(protector), News::Snapshot(snapshot)) => protector.see(snapshot),
+        // Those that are there before the programs have to wait for their policy.
+        (Slot::Awaited { .. }, News::Link(..)) => {}
+        (Slot::Awaited { latest, .. }, News::Snapshot(snapshot)) => *latest = Some(snapshot.clone()),
+    }
+}
+
+/// Interfaces with other names are pods'.
+pub(super) fn set_prefixes(protector: &SharedProtector, new: &[String]) {
+    match &mut *locked(protector) {
+        Slot::Here(protector) => protector.set_prefixes(new),
+        Slot::Awaited { prefixes, .. } => *prefixes = Some(new.to_vec()),
+    }
 }

@@ -128,6 +128,16 @@ impl Kernel {
     /// # Errors
     /// [`KernelError`].
     pub fn load(object: &[u8], pins: Option<Pins>, sizes: Sizes) -> Result<Self, KernelError> {
+        let mut kernel = Self::prepare(object, pins, sizes)?;
+        kernel.load_programs()?;
+        Ok(kernel)
+    }
+
+    /// As [`Self::load`], but for the programs.
+    ///
+    /// # Errors
+    /// [`KernelError`].
+    pub fn prepare(object: &[u8], pins: Option<Pins>, sizes: Sizes) -> Result<Self, KernelError> {
         if object.is_empty() {
             return Err(KernelError::NoObject);
         }
@@ -164,17 +174,24 @@ impl Kernel {
                 loader.map_pin_path(spec.name, pins.maps().join(spec.name));
             }
         }
-        let mut ebpf = loader.load(object).map_err(load_error)?;
+        let ebpf = loader.load(object).map_err(load_error)?;
+        let maps = Maps::of(&ebpf, &specs)?;
+        Ok(Self { ebpf, maps, pins })
+    }
+
+    /// Loads the programs, which takes the verifier seconds.
+    ///
+    /// # Errors
+    /// [`KernelError`].
+    pub fn load_programs(&mut self) -> Result<(), KernelError> {
         let names: Vec<_> = PROGRAMS
             .into_iter()
             .chain(SOCKET_PROGRAMS)
             .chain([program::UNTRACKED])
             .collect();
-        load::all(&mut ebpf, &names)?;
+        load::all(&mut self.ebpf, &names)?;
         // Before anything is attached: a call that finds nothing drops the packet.
-        connect(&mut ebpf)?;
-        let maps = Maps::of(&ebpf, &specs)?;
-        Ok(Self { ebpf, maps, pins })
+        connect(&mut self.ebpf)
     }
 
     /// A program, to attach it or to run it on a packet.

@@ -60,15 +60,14 @@ pub(super) struct Message<'t> {
     pub(super) fields: &'static [Field],
 }
 
+/// No table has more fields (a test counts them).
+pub(super) const MOST: usize = 8;
+
 impl<'t> Deserializer<'t> for Message<'t> {
     type Error = Garbled;
 
     fn deserialize_any<V: Visitor<'t>>(self, visitor: V) -> Result<V::Value, Garbled> {
-        visitor.visit_map(Entries {
-            message: self,
-            next: self.fields,
-            value: None,
-        })
+        visitor.visit_map(Entries::of(self)?)
     }
 
     forward_to_deserialize_any! {
@@ -80,18 +79,59 @@ impl<'t> Deserializer<'t> for Message<'t> {
 
 /// A message's fields, in the order of its table.
 struct Entries<'t> {
-    message: Message<'t>,
-    next: &'static [Field],
-    value: Option<(&'static Field, Raw<'t>)>,
+    fields: &'static [Field],
+    found: [Found<'t>; MOST],
+    next: usize,
+    value: Option<(&'static Field, Raw<'t>, Occurrences<'t>)>,
+}
+
+/// Where a field is in a message.
+#[derive(Clone, Copy)]
+struct Found<'t> {
+    /// The last value, as Protobuf has it where it says that there is but one.
+    last: Option<Raw<'t>>,
+    /// The message from the first value on.
+    from: Fields<'t>,
+}
+
+impl<'t> Entries<'t> {
+    /// Looks at each field of the message once.
+    fn of(message: Message<'t>) -> Result<Self, Garbled> {
+        let nowhere = Found {
+            last: None,
+            from: Fields(&[]),
+        };
+        let mut found = [nowhere; MOST];
+        let mut rest = Fields(message.bytes);
+        loop {
+            let from = rest;
+            let Some(field) = rest.next() else { break };
+            let (number, raw) = field?;
+            let places = message.fields.iter().zip(&mut found);
+            let mut places = places.filter(|(field, _)| field.number == number);
+            if let Some((_, place)) = places.next() {
+                if place.last.is_none() {
+                    place.from = from;
+                }
+                place.last = Some(raw);
+            }
+        }
+        Ok(Self {
+            fields: message.fields,
+            found,
+            next: 0,
+            value: None,
+        })
+    }
 }
 
 impl<'t> MapAccess<'t> for Entries<'t> {
     type Error = Garbled;
 
     fn next_key_seed<K: DeserializeSeed<'t>>(&mut self, seed: K) -> Result<Option<K::Value>, Garbled> {
-        while let Some((field, rest)) = self.next.split_first() {
-            self.next = rest;
-            let Some(raw) = Fields(self.message.bytes).last(field.number)? else {
+        while let (Some(field), Some(found)) = (self.fields.get(self.next), self.found.get(self.next)) {
+            self.next += 1;
+            let Some(raw) = found.last else {
                 continue;
             };
             let is_empty = match (field.shape, raw) {
@@ -100,7 +140,12 @@ impl<'t> MapAccess<'t> for Entries<'t> {
                 _ => false,
             };
             if !is_empty {
-                self.value = Some((field, raw));
+                let occurrences = Occurrences {
+                    number: field.number,
+                    shape: field.shape,
+                    rest: found.from,
+                };
+                self.value = Some((field, raw, occurrences));
                 return seed
                     .deserialize(BorrowedStrDeserializer::new(field.name))
                     .map(Some);
@@ -110,16 +155,10 @@ impl<'t> MapAccess<'t> for Entries<'t> {
     }
 
     fn next_value_seed<V: DeserializeSeed<'t>>(&mut self, seed: V) -> Result<V::Value, Garbled> {
-        let (field, raw) = self
+        let (field, raw, occurrences) = self
             .value
             .take()
             .ok_or_else(|| Garbled::new("a value without a key"))?;
-        let rest = Fields(self.message.bytes);
-        let occurrences = Occurrences {
-            number: field.number,
-            shape: field.shape,
-            rest,
-        };
         let value = match field.shape {
             Shape::Map => Content::Map(occurrences),
             _ if field.repeated => Content::List(occurrences),
