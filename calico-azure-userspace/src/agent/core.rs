@@ -43,6 +43,8 @@ pub(super) struct Core {
     /// What changed in the tables since the last apply that got through.
     pending: Change,
     retry: bool,
+    /// Of how many inputs it is worked out what follows.
+    ahead: u64,
     /// The programs were loaded at the last apply.
     attaches: bool,
     problems: Problems,
@@ -104,6 +106,7 @@ impl Core {
             // What an earlier agent left.
             pending: Change::everything(),
             retry: false,
+            ahead: 0,
             attaches: false,
             problems: Problems::default(),
             vitals,
@@ -222,6 +225,7 @@ impl Core {
     /// Brings the kernel in step with what is known, if that is complete.
     pub(super) fn step(&mut self, begun: Instant) {
         if !self.sources_in_sync || self.links.is_none() || self.attachments.is_none() {
+            self.get_ahead();
             self.write_status();
             return;
         }
@@ -251,6 +255,23 @@ impl Core {
         }
         self.status.epoch = self.dataplane.image().config.epoch;
         self.write_status();
+    }
+
+    /// Works out what follows from the beginning of a long list while the rest of it is read.
+    fn get_ahead(&mut self) {
+        const ENOUGH: u64 = 8192;
+        let seen = self.status.inputs_seen;
+        // What the node itself is, all else depends on.
+        if self.links.is_none() || seen < self.ahead + ENOUGH {
+            return;
+        }
+        self.ahead = seen;
+        // What is wrong shows when the list is complete: by itself the beginning means nothing.
+        if let Ok(change) = self.compiler.update()
+            && !self.pending.everything
+        {
+            self.pending.merge(change);
+        }
     }
 
     fn apply(&mut self, begun: Instant) -> Result<(), String> {
@@ -285,22 +306,23 @@ impl Core {
     fn publish(&mut self) -> Result<Published, Box<dyn std::error::Error>> {
         let change = self.compiler.update()?;
         self.changed = false;
+        self.pending.merge(change);
         {
             // The first packet that a new rule decides must find the rule's name.
             let mut context = self.context.write().unwrap_or_else(PoisonError::into_inner);
             let rules = self.compiler.rules();
-            if change.everything {
+            if self.pending.everything {
                 context
                     .rules
                     .extend(rules.iter().map(|(id, rule)| (*id, rule.clone())));
             }
-            let new = change
+            let new = self
+                .pending
                 .rules
                 .iter()
                 .filter_map(|id| Some((*id, rules.get(id)?.clone())));
             context.rules.extend(new);
         }
-        self.pending.merge(change);
         let tunnel_port = self
             .status
             .networking

@@ -14,7 +14,7 @@ use tokio::sync::watch;
 use tokio::time::{Instant, sleep, timeout};
 
 use super::answer::{self, Answer, Request};
-use super::store::{Happened, Said, Stored, bookmark};
+use super::store::{Happened, Said, bookmark};
 use super::{BOOKMARKS, Disturbance, Shared, lock, protobuf};
 
 /// Longest head of a request.
@@ -181,16 +181,13 @@ async fn watch(stream: &mut TcpStream, shared: &Shared, request: &Request) -> io
         }
     };
     let begun = {
-        let store = lock(&shared.store);
-        store.shelves.get(&request.path).map(|shelf| {
-            let initial: Option<Vec<Stored>> = request.is("sendInitialEvents").then(|| {
-                let objects = shelf.objects.values();
-                let shown = objects.filter(|stored| !(unfinished && stored.is_finished));
-                shown.cloned().collect()
-            });
+        let mut store = lock(&shared.store);
+        let now = store.version;
+        store.shelves.get_mut(&request.path).map(|shelf| {
+            let initial = request.is("sendInitialEvents").then(|| shelf.snapshot());
             let version = match request.get("resourceVersion").parse() {
                 Ok(version) => version,
-                Err(_) => store.version,
+                Err(_) => now,
             };
             let resource = shelf.resource.clone();
             (version, initial, shelf.changed.subscribe(), resource)
@@ -204,10 +201,16 @@ async fn watch(stream: &mut TcpStream, shared: &Shared, request: &Request) -> io
         // Many objects in one chunk, as they come out of a buffer.
         for objects in objects.chunks(64) {
             let mut events = Vec::new();
-            for stored in objects {
+            let shown = objects
+                .iter()
+                .filter(|stored| !(unfinished && stored.is_finished));
+            for stored in shown {
                 stored.add_to(&mut events, &resource, is_framed);
             }
-            chunk(stream, &events).await?;
+            // An empty one would be the last.
+            if !events.is_empty() {
+                chunk(stream, &events).await?;
+            }
         }
         chunk(stream, bookmark(&resource, version, true).bytes(is_framed)).await?;
     }

@@ -159,6 +159,13 @@ impl ApiStand {
         lock(&self.shared.store).objects()
     }
 
+    /// Gets everything ready to be told. To do so afterwards costs a process that has started another a copy of each page that it touches.
+    pub fn warm(&self) {
+        for shelf in lock(&self.shared.store).shelves.values_mut() {
+            drop(shelf.snapshot());
+        }
+    }
+
     pub fn faults(&self, edit: impl FnOnce(&mut Faults)) {
         edit(&mut lock(&self.shared.faults));
     }

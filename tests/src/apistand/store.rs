@@ -155,6 +155,8 @@ pub(super) struct Shelf {
     pub(super) resource: Resource,
     /// By `namespace/name`.
     pub(super) objects: BTreeMap<String, Stored>,
+    /// The same for those who ask for everything, until something happens.
+    snapshot: Option<Arc<Vec<Stored>>>,
     pub(super) log: VecDeque<Happened>,
     /// Nobody knows what happened up to here.
     pub(super) forgotten: u64,
@@ -189,6 +191,7 @@ impl Store {
         self.shelves.entry(resource.path()).or_insert_with(|| Shelf {
             resource,
             objects: BTreeMap::new(),
+            snapshot: None,
             log: VecDeque::new(),
             forgotten: version,
             changed: watch::channel(0).0,
@@ -300,7 +303,15 @@ impl Store {
 }
 
 impl Shelf {
+    /// All that there is.
+    pub(super) fn snapshot(&mut self) -> Arc<Vec<Stored>> {
+        let objects = &self.objects;
+        let all = || Arc::new(objects.values().cloned().collect());
+        Arc::clone(self.snapshot.get_or_insert_with(all))
+    }
+
     fn happened(&mut self, happened: Happened) {
+        self.snapshot = None;
         let version = happened.version;
         self.log.push_back(happened);
         self.changed.send_replace(version);

@@ -130,6 +130,7 @@ fn measure(size: Size, seconds: u32) -> Result<Found> {
     // In the node's namespace, as there is no way out of it.
     let stand = node.ns().run(ApiStand::start)??;
     fill(&stand, size);
+    stand.warm();
     let kubeconfig = tempfile::NamedTempFile::new()?;
     std::fs::write(kubeconfig.path(), stand.kubeconfig())?;
     let spec = AgentSpec {
