@@ -18,7 +18,7 @@ use super::staged::Staged;
 use super::status::{self, Status, StatusEndpoint, StatusPlugin};
 use super::vitals::Vitals;
 use super::{AgentConfig, AgentError, UnknownInterfaces};
-use super::{links, names};
+use super::{links, names, programs};
 use crate::dataplane::maps::Maps;
 use crate::dataplane::{Dataplane, Published};
 use crate::model::{Key, Kind, Resource};
@@ -392,6 +392,9 @@ impl Core {
             });
             // Programs that are still being loaded say when they are there.
             self.attaches = removed.is_some();
+            if !self.attaches {
+                programs::hurry();
+            }
             let removed = removed.unwrap_or(Ok(()));
             self.problems.layouts = removed.err().map(|error| error.to_string());
         }
