@@ -9,6 +9,7 @@ use std::thread;
 use super::links::LinkNames;
 use super::protect::{self, Protector, SharedProtector};
 use super::{AgentConfig, AgentError, Message};
+use crate::dataplane::attach::Mode;
 use crate::dataplane::cgroup;
 use crate::dataplane::kernel::Kernel;
 
@@ -21,7 +22,8 @@ pub(super) struct Programs {
     /// Whose sockets are judged.
     group: Option<PathBuf>,
     protector: SharedProtector,
-    make: Box<dyn FnOnce(Kernel) -> Protector + Send>,
+    attach: Mode,
+    names: LinkNames,
 }
 
 impl Programs {
@@ -32,12 +34,12 @@ impl Programs {
         config: &AgentConfig,
         names: LinkNames,
     ) -> Self {
-        let attach = config.attach;
         Self {
             kernel,
             group,
             protector: protect::awaited(),
-            make: Box::new(move |kernel| Protector::new(kernel, attach, names)),
+            attach: config.attach,
+            names,
         }
     }
 
@@ -62,7 +64,8 @@ impl Programs {
             cgroup::attach(&mut self.kernel, group)?;
             tracing::info!(path = %group.display(), "attached to_host");
         }
-        protect::arrived(&self.protector, (self.make)(self.kernel));
+        let protector = Protector::new(self.kernel, self.attach, self.names);
+        protect::arrived(&self.protector, protector);
         Ok(())
     }
 }
