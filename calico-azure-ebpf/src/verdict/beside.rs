@@ -1,11 +1,14 @@
 //! At a pod's interface, what is asked beside the pod's own policy: of a host endpoint for all interfaces pre-DNAT and forward policy, and no
-//! other; and of what the pod sends to its host, the pod-to-host action. All must allow, and the pod's leg is approved for all.
+//! other; of what the pod sends to its host, the pod-to-host action; and of what begins between pods of one node, whether the other one is
+//! known, because an interface that no agent has looked at yet has no programs that would ask its policy. All must allow, and the pod's leg
+//! is approved for all.
 
-use super::flow::AtPod;
+use super::fabric::is_nobodys;
+use super::flow::{AtPod, EXISTS};
 use super::host::{FORWARD, PRE_DNAT, ToStages, governs, outcome};
 use super::judge::question;
 use super::{FamilyTables, Outcome, Tables};
-use crate::abi::{Config, LEG_IN, LEG_OUT, Reason, host_set, route, to_host, word};
+use crate::abi::{CONFIG_ALLOW_UNKNOWN, Config, LEG_IN, LEG_OUT, Reason, host_set, route, to_host, word};
 use crate::packet::Family;
 
 /// `HOSTS` key of what passes through the interfaces of pods.
@@ -32,16 +35,21 @@ pub(super) fn beside_pod<F: Family, T: Tables + FamilyTables<F>>(
     }
 }
 
-/// Whether the flow's other end is the host. What a pod sends no further than its link arrives there, too, or nowhere: on a bridge other
-/// pods are held to their own addresses.
+/// Of what [`peer`] returns: the flow's other end is the host. What a pod sends no further than its link arrives there, too, or nowhere: on a
+/// bridge other pods are held to their own addresses.
+const HOSTS: u64 = 1;
+/// It is an address of the node's podCIDR that no pod has.
+const NOBODYS: u64 = 2;
+
+/// Whose address the flow's other end has.
 #[cfg_attr(target_arch = "bpf", inline(never))]
-fn is_hosts<F: Family, T: Tables + FamilyTables<F>>(tables: &T, at: &AtPod<'_, F>, bits: u64) -> u64 {
+fn peer<F: Family, T: Tables + FamilyTables<F>>(tables: &T, at: &AtPod<'_, F>, bits: u64) -> u64 {
     let (q, leg) = question(at, bits);
     let sent = leg == LEG_OUT && at.leg == LEG_OUT;
     let on_link = sent && (F::is_link_destination(q.peer) || F::is_multicast(q.peer));
-    T::opaque(u64::from(
-        on_link || tables.route(q.peer) & route::LOCAL_HOST != 0,
-    ))
+    let known = tables.route(q.peer);
+    let hosts = on_link || known & route::LOCAL_HOST != 0;
+    T::opaque(u64::from(hosts) * HOSTS | u64::from(!on_link && is_nobodys(known)) * NOBODYS)
 }
 
 /// A function of its own in the kernel, for the room on the stack.
@@ -58,11 +66,21 @@ fn ask_beside<F: Family, T: Tables + FamilyTables<F>>(
     let governed = governs(tables, config, PODS);
     // What goes to a service is judged where it leaves; but what it was sent to is known only here.
     let service = matches!(of_pod.reason, Reason::Service);
-    let asks_action = sends && at.leg == LEG_OUT && !service && of_pod.reason.passes();
-    if !governed && !asks_action {
+    let passes = of_pod.reason.passes();
+    let asks_action = sends && at.leg == LEG_OUT && !service && passes;
+    let begins = bits & EXISTS == 0 && passes && config.flags & CONFIG_ALLOW_UNKNOWN == 0;
+    if !governed && !asks_action && !begins {
         return of_pod;
     }
-    let to_host = is_hosts(tables, at, bits) != 0;
+    let peer = peer(tables, at, bits);
+    if begins && peer & NOBODYS != 0 {
+        return Outcome::of(if at.leg == LEG_OUT {
+            Reason::NoSuchWorkload
+        } else {
+            Reason::UnknownSource
+        });
+    }
+    let to_host = peer & HOSTS != 0;
     // What both deny, the pod denies: its way to its host is not what passes through.
     if to_host && !of_pod.reason.passes() {
         return of_pod;

@@ -232,7 +232,7 @@ fn arriving<F: Family, P: Packet, T: AllTables + FamilyTables<F>>(
     if from & OURS != 0 {
         return Reason::LocalSource;
     }
-    if is_nobodys::<F, T>(tables, network.dst) {
+    if is_nobodys(known(network.dst)) {
         return Reason::NoSuchWorkload;
     }
     if network.protocol == protocol::UDP && known(network.dst) & route::LOCAL_HOST != 0 {
@@ -241,11 +241,10 @@ fn arriving<F: Family, P: Packet, T: AllTables + FamilyTables<F>>(
     Reason::FabricPass
 }
 
-/// Whether an address is in the node's podCIDR, and no pod has it.
+/// Whether an address of which this is known is in the node's podCIDR, and no pod has it.
 #[inline(always)]
-fn is_nobodys<F: Family, T: FamilyTables<F>>(tables: &T, dst: F::Addr) -> bool {
-    let to = tables.route(dst);
-    to & route::LOCAL_POD_CIDR != 0 && to & (route::LOCAL_WORKLOAD | route::LOCAL_HOST) == 0
+pub(super) const fn is_nobodys(known: u32) -> bool {
+    known & route::LOCAL_POD_CIDR != 0 && known & (route::LOCAL_WORKLOAD | route::LOCAL_HOST) == 0
 }
 
 /// Whether it is an address of a load balancer's or an external one: what kube-proxy has translated on the way in, its answers have as
@@ -275,7 +274,7 @@ fn leaving<F: Family, T: FamilyTables<F>>(
     let carried = !matches!(network.protocol, protocol::IPIP | protocol::GRE);
     if !carried || F::is_multicast(network.dst) {
         Reason::FabricUnsupported
-    } else if is_nobodys::<F, T>(tables, network.dst) {
+    } else if is_nobodys(tables.route(network.dst)) {
         Reason::NoSuchWorkload
     } else {
         Reason::FabricPass

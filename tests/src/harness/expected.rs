@@ -21,8 +21,8 @@ pub struct Expected {
     pub by_host: bool,
 }
 
-/// What becomes of the packet where the pod's own policy says (allow, log, rule): tunnels of a pod come before it, and beside it are what
-/// the endpoint for all interfaces says and what the node does with pods' way to their host. Settings are those of [`super::settings`].
+/// What becomes of the first packet of a flow where the pod's own policy says (allow, log, rule): tunnels of a pod come before it, and beside it
+/// are whether a pod of the same node is known, what the endpoint for all interfaces says and what the node does with pods' way to their host. Settings are those of [`super::settings`].
 #[must_use]
 pub fn at_pod(
     oracle: &Oracle<'_>,
@@ -43,8 +43,17 @@ pub fn at_pod(
     if egress && (probe.protocol == 4 || vxlan) {
         return without_policy(Reason::WorkloadTunnel);
     }
-    let to_host =
-        route_of(desired, probe.peer) & route::LOCAL_HOST != 0 || egress && stays_on_link(probe.peer);
+    let known = route_of(desired, probe.peer);
+    let on_link = egress && stays_on_link(probe.peer);
+    let nobodys = known & route::LOCAL_POD_CIDR != 0 && known & (route::LOCAL_WORKLOAD | route::LOCAL_HOST) == 0;
+    if allow && nobodys && !on_link {
+        return without_policy(if egress {
+            Reason::NoSuchWorkload
+        } else {
+            Reason::UnknownSource
+        });
+    }
+    let to_host = known & route::LOCAL_HOST != 0 || on_link;
     if egress && to_host && allow && !oracle.may_reach_own_host(&pod.node) {
         return without_policy(Reason::EndpointToHost);
     }
