@@ -33,7 +33,7 @@ fn kernel_compiled_and_reference_verdicts_agree() -> Result<()> {
     let mut harness = Harness::new("verdicts")?;
     let mut compiler = Compiler::default();
     let (mut pairs, mut v6, mut denied, mut left_out) = (0_usize, 0_usize, 0_usize, 0_usize);
-    let (mut to_host, mut by_host) = (0_usize, 0_usize);
+    let (mut to_host, mut by_host, mut strangers) = (0_usize, 0_usize, 0_usize);
     for seed in 0_u64.. {
         if pairs >= PAIRS {
             break;
@@ -99,15 +99,17 @@ fn kernel_compiled_and_reference_verdicts_agree() -> Result<()> {
             assert_eq!(output.rules.get(&compiled.rule), Some(&rule), "{}", context());
             by_host += usize::from(expected.by_host);
             to_host += usize::from(reason == Reason::EndpointToHost);
+            strangers += usize::from(matches!(reason, Reason::NoSuchWorkload | Reason::UnknownSource));
             pairs += 1;
             v6 += usize::from(probe.own.is_ipv6());
             denied += usize::from(!allow);
         }
     }
     println!(
-        "{pairs} pairs agree ({v6} IPv6, {denied} denied, {to_host} kept from their host, {by_host} denied by endpoints for all interfaces); {left_out} left out (extension header numbers)"
+        "{pairs} pairs agree ({v6} IPv6, {denied} denied, {to_host} kept from their host, {strangers} from strangers, {by_host} denied by endpoints for all interfaces); {left_out} left out (extension header numbers)"
     );
     assert!(by_host > 300, "{by_host}");
+    assert!(strangers > 300, "{strangers}");
     assert!(v6 * 4 > pairs, "{v6} of {pairs} are IPv6");
     assert!(
         denied * 10 > pairs && denied * 10 < pairs * 9,

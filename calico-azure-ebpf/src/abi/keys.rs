@@ -244,6 +244,8 @@ pub const CONFIG_DENY_IMDS: u32 = 0x800;
 pub const CONFIG_ALLOW_IMDS: u32 = 0x1000;
 /// `Config::flags`: pods' interfaces are ports of a bridge, where each also gets what is not for it.
 pub const CONFIG_BRIDGED: u32 = 0x2000;
+/// `Config::flags`: a pod's new flows pass only through interfaces in `LINKS`.
+pub const CONFIG_LINKS: u32 = 0x4000;
 /// `Config::flags`: pods' interfaces behind which no endpoint is known are open.
 pub const CONFIG_ALLOW_UNKNOWN: u32 = 0x8000;
 /// VXLAN's port (RFC 7348), which is Felix's default too.

@@ -76,6 +76,8 @@ pub mod map {
     pub const SERVICES4: &str = "SERVICES4";
     /// `ServiceKey6` → u32.
     pub const SERVICES6: &str = "SERVICES6";
+    /// ifindex → 1: interfaces that have our programs, or are no pods'.
+    pub const LINKS: &str = "LINKS";
     /// Mark → mark word.
     pub const MARKS: &str = "MARKS";
     /// `calls` → program.

@@ -67,11 +67,13 @@ codes! {
         TableMissing = 41, "table-missing";
         /// The conntrack table refused a new entry.
         ConntrackFull = 42, "conntrack-full";
-        /// Forwarded to the fabric with a source that the fabric does not know on this node.
+        /// Forwarded to the fabric with a source that the fabric does not know on this node; or, new to a pod, from where a pod may be that
+        /// nobody knows: the node's podCIDR, or an interface that no agent has looked at.
         UnknownSource = 43, "unknown-source";
         /// Arrived from the fabric with a source that belongs to this node.
         LocalSource = 44, "local-source";
-        /// For this node's podCIDR, but no pod has the address; passed on, it would loop.
+        /// For this node's podCIDR, but no pod has the address: passed on, it would loop; or for an unknown address behind an interface that no
+        /// agent has looked at.
         NoSuchWorkload = 45, "no-such-workload";
         /// IPIP, GRE, multicast or broadcast, which the fabric discards without a word.
         FabricUnsupported = 46, "fabric-unsupported";

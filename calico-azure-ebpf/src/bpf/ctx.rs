@@ -4,10 +4,10 @@ use core::arch::asm;
 use core::mem::MaybeUninit;
 
 use aya_ebpf::bindings::__sk_buff;
-use aya_ebpf::helpers::generated::bpf_skb_load_bytes;
+use aya_ebpf::helpers::generated::{bpf_fib_lookup, bpf_skb_load_bytes};
 use aya_ebpf::programs::TcContext;
 
-use crate::packet::Packet;
+use crate::packet::{Family, Packet};
 
 /// How far into a packet headers are read directly.
 const LINEAR: u32 = 0x7ff;
@@ -93,6 +93,47 @@ impl Packet for SkbPacket {
         transport_of_skb(self.skb, from)
     }
 
+    #[inline(always)]
+    fn peer4(&self, peer: u32, asked: u64) -> u64 {
+        peer4_of_skb(self.skb, u64::from(peer), asked)
+    }
+
+    #[inline(always)]
+    fn peer6(&self, peer: [u32; 4], asked: u64) -> u64 {
+        let [upper, lower] = pair(peer);
+        peer6_of_skb(self.skb, upper, lower, asked)
+    }
+
+    #[inline(always)]
+    fn leads_to<F: Family>(&self, to: F::Addr) -> u32 {
+        /// `BPF_FIB_LKUP_RET_SUCCESS`, `…_NO_NEIGH`, `…_FRAG_NEEDED`: where to is known.
+        const FOUND: u64 = 1 | 1 << 7 | 1 << 8;
+        let to = F::wide(to);
+        // `struct bpf_fib_lookup`: family, …, interface, …, source, destination, ….
+        let mut params = MaybeUninit::<[u32; 16]>::uninit();
+        let words = params.as_mut_ptr().cast::<u32>();
+        let mut i = 0;
+        while i < 16 {
+            let word = match i {
+                0 => F::AF,
+                2 => self.ifindex(),
+                8..12 => to[i - 8],
+                _ => 0,
+            };
+            // SAFETY: within the array. Volatile, or it would be filled by a call.
+            unsafe { words.add(i).write_volatile(word) };
+            i += 1;
+        }
+        // SAFETY: the context is valid, and all of what the helper reads and writes was written.
+        let code = unsafe { bpf_fib_lookup(self.skb.cast(), words.cast(), 64, 0) };
+        if (0..=8).contains(&code) && FOUND >> code & 1 != 0 {
+            // SAFETY: as above.
+            unsafe { words.add(2).read() }
+        } else {
+            0
+        }
+    }
+
     /// Straight from the linear area where the words lie in it, which saves a call for each header; by the helper
     /// otherwise, which reads every skb.
     #[inline(always)]
@@ -140,6 +181,15 @@ pub(super) unsafe fn word(at: *const u32) -> u32 {
     word as u32
 }
 
+/// An IPv6 address as arguments.
+#[inline(always)]
+pub(super) fn pair([a, b, c, d]: [u32; 4]) -> [u64; 2] {
+    [
+        u64::from(a) | u64::from(b) << 32,
+        u64::from(c) | u64::from(d) << 32,
+    ]
+}
+
 /// Stored whole, its upper half once more, and loaded as halves: the verifier then knows nothing of it but its size. (Stored as halves
 /// and loaded whole it would know as little, but the processor would wait until both stores are through.)
 #[inline(always)]
@@ -156,3 +206,4 @@ pub(super) fn opaque(value: u64) -> u64 {
 }
 
 read_apart!(SkbPacket { skb: __sk_buff }, headers_of_skb, transport_of_skb);
+peer_apart!(SkbPacket { skb: __sk_buff }, peer4_of_skb, peer6_of_skb);

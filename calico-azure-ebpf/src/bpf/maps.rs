@@ -45,6 +45,8 @@ pub(super) static SERVICES4: HashMap<ServiceKey4, u32, 262_144, SPARSE> = HashMa
 #[btf_map]
 pub(super) static SERVICES6: HashMap<ServiceKey6, u32, 262_144, SPARSE> = HashMap::new();
 #[btf_map]
+pub(super) static LINKS: HashMap<u32, u32, 4096> = HashMap::new();
+#[btf_map]
 pub(super) static MARKS: HashMap<u32, u64, 4096> = HashMap::new();
 #[btf_map]
 pub(super) static CALLS: ProgramArray<{ calls::LEN as usize }> = ProgramArray::new();

@@ -18,6 +18,36 @@ macro_rules! read_apart {
     };
 }
 
+/// As [`read_apart`], functions that tell what is at the other end of a flow.
+macro_rules! peer_apart {
+    ($packet:ident { $field:ident: $context:ty }, $v4:ident, $v6:ident) => {
+        #[unsafe(no_mangle)]
+        #[inline(never)]
+        extern "C" fn $v4($field: *mut $context, peer: u64, asked: u64) -> u64 {
+            use crate::packet::V4;
+            crate::verdict::peer::peer::<V4, _, _>(
+                &$packet { $field },
+                &super::KernelTables,
+                peer as u32,
+                asked,
+            )
+        }
+
+        #[unsafe(no_mangle)]
+        #[inline(never)]
+        extern "C" fn $v6($field: *mut $context, upper: u64, lower: u64, asked: u64) -> u64 {
+            use crate::packet::V6;
+            let peer = [
+                upper as u32,
+                (upper >> 32) as u32,
+                lower as u32,
+                (lower >> 32) as u32,
+            ];
+            crate::verdict::peer::peer::<V6, _, _>(&$packet { $field }, &super::KernelTables, peer, asked)
+        }
+    };
+}
+
 mod ctx;
 mod maps;
 mod reset;

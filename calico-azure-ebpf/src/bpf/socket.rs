@@ -6,7 +6,7 @@ use aya_ebpf::bindings::__sk_buff;
 use aya_ebpf::helpers::generated::bpf_skb_load_bytes;
 use aya_ebpf::programs::SkBuffContext;
 
-use super::ctx::opaque;
+use super::ctx::{opaque, pair};
 use crate::packet::{ETHERNET, Packet};
 
 /// An skb at a cgroup's hook.
@@ -61,6 +61,17 @@ impl Packet for SocketPacket {
     }
 
     #[inline(always)]
+    fn peer4(&self, peer: u32, asked: u64) -> u64 {
+        peer4_of_socket(self.skb, u64::from(peer), asked)
+    }
+
+    #[inline(always)]
+    fn peer6(&self, peer: [u32; 4], asked: u64) -> u64 {
+        let [upper, lower] = pair(peer);
+        peer6_of_socket(self.skb, upper, lower, asked)
+    }
+
+    #[inline(always)]
     fn opaque(value: u64) -> u64 {
         opaque(value)
     }
@@ -96,3 +107,4 @@ read_apart!(
     headers_of_socket,
     transport_of_socket
 );
+peer_apart!(SocketPacket { skb: __sk_buff }, peer4_of_socket, peer6_of_socket);

@@ -8,8 +8,8 @@ use aya_ebpf::helpers::{bpf_jiffies64, bpf_ktime_get_ns};
 use super::ctx::opaque;
 use super::maps::{
     BUDGET, CIDR4, CIDR6, CLASS4, CLASS6, CONFIG, CT_EST4, CT_EST6, CT_HALF4, CT_HALF6, DENIED, DROPS, EARLY,
-    ENDPOINTS, EVENTS, FRAGS4, FRAGS6, HOSTS, MARKS, OWNERS4, OWNERS6, POLICY, PORTS, ROUTES4, ROUTES6,
-    SERVICES4, SERVICES6, TOTALS,
+    ENDPOINTS, EVENTS, FRAGS4, FRAGS6, HOSTS, LINKS, MARKS, OWNERS4, OWNERS6, POLICY, PORTS, ROUTES4,
+    ROUTES6, SERVICES4, SERVICES6, TOTALS,
 };
 use crate::abi::{
     Budget, CONFIG_LOG_ALLOWED, Config, CounterKey, CounterValue, CtKey4, CtKey6, CtValue, Denied, EARLY_LEN,
@@ -94,6 +94,11 @@ impl Tables for KernelTables {
     }
 
     #[inline(always)]
+    fn link(&self, ifindex: u32) -> bool {
+        LINKS.get_ptr(&ifindex).is_some()
+    }
+
+    #[inline(always)]
     fn endpoint_mark(&self, ifindex: u32) -> Option<u64> {
         let endpoint = ENDPOINTS.get_ptr(&ifindex)?;
         // SAFETY: projects to a field of a live map value.
@@ -172,7 +177,7 @@ impl Tables for KernelTables {
 }
 
 macro_rules! family_tables {
-    ($family:ty, $owner:ident, $owners:ident, $service:ident, $services:ident, $class:ident, $cidr:ident, $routes:ident, $est:ident, $half:ident,
+    ($family:ty, $owner:ident, $owners:ident, $service:ident, $services:ident, $class:ident, $cidr:ident, $routes:ident, $peer:ident, $est:ident, $half:ident,
      $frags:ident, $ctkey:ty, $fragkey:ty, $bits:literal) => {
         impl FamilyTables<$family> for KernelTables {
             #[inline(always)]
@@ -190,6 +195,11 @@ macro_rules! family_tables {
                         protocol,
                     })
                     .map_or(0, once)
+            }
+
+            #[inline(always)]
+            fn peer<P: Packet>(&self, packet: &P, peer: <$family as Family>::Addr, asked: u64) -> u64 {
+                packet.$peer(peer, asked)
             }
 
             #[inline(always)]
@@ -289,6 +299,7 @@ family_tables!(
     CLASS4,
     CIDR4,
     ROUTES4,
+    peer4,
     CT_EST4,
     CT_HALF4,
     FRAGS4,
@@ -305,6 +316,7 @@ family_tables!(
     CLASS6,
     CIDR6,
     ROUTES6,
+    peer6,
     CT_EST6,
     CT_HALF6,
     FRAGS6,

@@ -12,6 +12,8 @@ pub trait Family: Copy {
     type CtKey: Copy;
     /// Fragment key.
     type FragKey: Copy;
+    /// Linux's number of it (`AF_INET`, `AF_INET6`).
+    const AF: u32;
     /// Peer class of an address that no predicate holds for.
     const DEFAULT_CLASS: u32;
 
@@ -66,6 +68,7 @@ impl Family for V4 {
     type Addr = u32;
     type CtKey = CtKey4;
     type FragKey = FragKey4;
+    const AF: u32 = 2;
     const DEFAULT_CLASS: u32 = CLASS_DEFAULT_V4;
 
     #[inline(always)]
@@ -165,6 +168,7 @@ impl Family for V6 {
     type Addr = [u32; 4];
     type CtKey = CtKey6;
     type FragKey = FragKey6;
+    const AF: u32 = 10;
     const DEFAULT_CLASS: u32 = CLASS_DEFAULT_V6;
 
     #[inline(always)]

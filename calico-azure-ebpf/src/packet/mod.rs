@@ -117,6 +117,18 @@ pub trait Packet {
     {
         l4::answer(self, from)
     }
+    /// The interface to which the host would route what is for the address; 0 where there is no saying.
+    fn leads_to<F: Family>(&self, _to: F::Addr) -> u32 {
+        0
+    }
+    /// [`crate::verdict::peer::peer`] over the kernel's tables, called as a function of its own.
+    fn peer4(&self, _peer: u32, _asked: u64) -> u64 {
+        0
+    }
+    /// As [`Self::peer4`].
+    fn peer6(&self, _peer: [u32; 4], _asked: u64) -> u64 {
+        0
+    }
     /// `N` 32-bit words from byte `offset` on, as on the wire; `None` if the frame is shorter.
     fn words<const N: usize>(&self, offset: u32) -> Option<[u32; N]>;
 }

@@ -3,13 +3,13 @@
 //! known, because an interface that no agent has looked at yet has no programs that would ask its policy. All must allow, and the pod's leg
 //! is approved for all.
 
-use super::fabric::is_nobodys;
 use super::flow::{AtPod, EXISTS};
 use super::host::{FORWARD, PRE_DNAT, ToStages, governs, outcome};
 use super::judge::question;
+use super::peer::{HOSTS, LEAVES, NEW, SENT, STRANGER};
 use super::{FamilyTables, Outcome, Tables};
-use crate::abi::{CONFIG_ALLOW_UNKNOWN, Config, LEG_IN, LEG_OUT, Reason, host_set, route, to_host, word};
-use crate::packet::Family;
+use crate::abi::{Config, LEG_IN, LEG_OUT, Reason, host_set, to_host, word};
+use crate::packet::{Family, Packet};
 
 /// `HOSTS` key of what passes through the interfaces of pods.
 const PODS: u32 = 0;
@@ -17,7 +17,8 @@ const PODS: u32 = 0;
 /// What the endpoint for all interfaces and the pod-to-host action add to what the pod's policy says of its flow; `bits` as for
 /// [`super::judge::Judge::answer`].
 #[inline(always)]
-pub(super) fn beside_pod<F: Family, T: Tables + FamilyTables<F>>(
+pub(super) fn beside_pod<F: Family, P: Packet, T: Tables + FamilyTables<F>>(
+    packet: &P,
     tables: &T,
     config: &Config,
     at: &AtPod<'_, F>,
@@ -28,28 +29,73 @@ pub(super) fn beside_pod<F: Family, T: Tables + FamilyTables<F>>(
         of_pod.reason,
         Reason::PolicyAllow | Reason::PolicyDeny | Reason::Service
     );
-    if asked {
-        T::opaque_outcome(ask_beside(tables, config, at, bits, of_pod))
-    } else {
-        of_pod
+    if !asked {
+        return of_pod;
     }
+    let known = look(
+        packet,
+        tables,
+        config,
+        at,
+        bits | u64::from(of_pod.reason as u8) << ASKED,
+    );
+    if known & !HOSTS == 0 {
+        return of_pod;
+    }
+    T::opaque_outcome(ask_beside(tables, config, at, bits | known, of_pod))
 }
 
-/// Of what [`peer`] returns: the flow's other end is the host. What a pod sends no further than its link arrives there, too, or nowhere: on a
-/// bridge other pods are held to their own addresses.
-const HOSTS: u64 = 1;
-/// It is an address of the node's podCIDR that no pod has.
-const NOBODYS: u64 = 2;
+/// Where in what [`look`] is asked the pod's reason begins.
+const ASKED: u32 = 40;
+/// Where in its answer the reason begins that denies the packet; 0 for none. Below it are [`HOSTS`] and [`GOVERNED`].
+const DENIED: u32 = 40;
+/// There is an endpoint for all interfaces.
+const GOVERNED: u64 = 8 << 32;
 
-/// Whose address the flow's other end has.
+const ALLOWED: u8 = Reason::PolicyAllow as u8;
+const NO_SUCH: u8 = Reason::NoSuchWorkload as u8;
+const UNKNOWN: u8 = Reason::UnknownSource as u8;
+const TO_HOST: u8 = Reason::EndpointToHost as u8;
+const RACE: u8 = Reason::TableRace as u8;
+
+/// What there is to ask about, and what of it needs no policy.
 #[cfg_attr(target_arch = "bpf", inline(never))]
-fn peer<F: Family, T: Tables + FamilyTables<F>>(tables: &T, at: &AtPod<'_, F>, bits: u64) -> u64 {
+fn look<F: Family, P: Packet, T: Tables + FamilyTables<F>>(
+    packet: &P,
+    tables: &T,
+    config: &Config,
+    at: &AtPod<'_, F>,
+    bits: u64,
+) -> u64 {
+    // What goes to a service is looked at where it leaves.
+    let allowed = (bits >> ASKED) as u8 == ALLOWED;
+    let governed = u64::from(governs(tables, config, PODS)) * GOVERNED;
+    if governed == 0 && !allowed {
+        return 0;
+    }
     let (q, leg) = question(at, bits);
     let sent = leg == LEG_OUT && at.leg == LEG_OUT;
-    let on_link = sent && (F::is_link_destination(q.peer) || F::is_multicast(q.peer));
-    let known = tables.route(q.peer);
-    let hosts = on_link || known & route::LOCAL_HOST != 0;
-    T::opaque(u64::from(hosts) * HOSTS | u64::from(!on_link && is_nobodys(known)) * NOBODYS)
+    let asked = u64::from(config.flags)
+        | (u64::from(sent) * SENT)
+        | (u64::from(at.leg == LEG_OUT) * LEAVES)
+        | (u64::from(bits & EXISTS == 0 && allowed) * NEW);
+    let found = tables.peer(packet, q.peer, asked);
+    let denied = if found & STRANGER != 0 {
+        if at.leg == LEG_OUT { NO_SUCH } else { UNKNOWN }
+    } else if found & HOSTS != 0 && sent && allowed {
+        match tables.host(PODS, host_set::TO_HOST) {
+            None => TO_HOST,
+            Some(sets) if word::slot_check(sets) != word::check24(PODS) => RACE,
+            // `Return` leaves it to rules of the host, of which the endpoint for all interfaces has none for pods.
+            Some(sets) if !matches!(word::slot(sets, config.epoch), to_host::ACCEPT | to_host::RETURN) => {
+                TO_HOST
+            }
+            Some(_) => 0,
+        }
+    } else {
+        0
+    };
+    T::opaque(governed | found & HOSTS | u64::from(denied) << DENIED)
 }
 
 /// A function of its own in the kernel, for the room on the stack.
@@ -61,50 +107,24 @@ fn ask_beside<F: Family, T: Tables + FamilyTables<F>>(
     bits: u64,
     of_pod: Outcome,
 ) -> Outcome {
+    match (bits >> DENIED) as u8 {
+        0 => {}
+        NO_SUCH => return Outcome::of(Reason::NoSuchWorkload),
+        UNKNOWN => return Outcome::of(Reason::UnknownSource),
+        TO_HOST => return Outcome::of(Reason::EndpointToHost),
+        _ => return Outcome::of(Reason::TableRace),
+    }
+    // What both deny, the pod denies: its way to its host is not what passes through.
+    if bits & HOSTS != 0 && !of_pod.reason.passes() {
+        return of_pod;
+    }
     let (q, leg) = question(at, bits);
     let sends = leg == LEG_OUT;
-    let governed = governs(tables, config, PODS);
-    // What goes to a service is judged where it leaves; but what it was sent to is known only here.
     let service = matches!(of_pod.reason, Reason::Service);
-    let passes = of_pod.reason.passes();
-    let asks_action = sends && at.leg == LEG_OUT && !service && passes;
-    let begins = bits & EXISTS == 0 && passes && config.flags & CONFIG_ALLOW_UNKNOWN == 0;
-    if !governed && !asks_action && !begins {
-        return of_pod;
-    }
-    let peer = peer(tables, at, bits);
-    if begins && peer & NOBODYS != 0 {
-        return Outcome::of(if at.leg == LEG_OUT {
-            Reason::NoSuchWorkload
-        } else {
-            Reason::UnknownSource
-        });
-    }
-    let to_host = peer & HOSTS != 0;
-    // What both deny, the pod denies: its way to its host is not what passes through.
-    if to_host && !of_pod.reason.passes() {
-        return of_pod;
-    }
-    if asks_action && to_host {
-        match tables.host(PODS, host_set::TO_HOST) {
-            None => return Outcome::of(Reason::EndpointToHost),
-            Some(sets) if word::slot_check(sets) != word::check24(PODS) => {
-                return Outcome::of(Reason::TableRace);
-            }
-            // `Return` leaves it to rules of the host, of which the endpoint for all interfaces has none for pods.
-            Some(sets) if !matches!(word::slot(sets, config.epoch), to_host::ACCEPT | to_host::RETURN) => {
-                return Outcome::of(Reason::EndpointToHost);
-            }
-            Some(_) => {}
-        }
-    }
-    if !governed {
-        return of_pod;
-    }
     // What is translated was asked about before.
     let original = at.defers || at.leg == LEG_IN;
     let pre_dnat = u32::from(sends && original) * PRE_DNAT;
-    let forward = u32::from(!service && !to_host) * FORWARD;
+    let forward = u32::from(!service && bits & HOSTS == 0) * FORWARD;
     let stages = T::opaque(u64::from(pre_dnat | forward)) as u32;
     let own = if at.leg == LEG_OUT {
         at.network.src

@@ -10,6 +10,7 @@
 //! | `from_fabric` | source is a pod, the podCIDR or an address of this node | `LocalSource` |
 //! | `from_fabric` | VXLAN between nodes, with an inner source that is not the sending node's | `TunnelSource` |
 //! | both; `to_fabric`: forwarded | for the node's podCIDR, but no pod has the address (would loop) | `NoSuchWorkload`, see [`super::reset`] |
+//! | `from_fabric` | for an unknown address behind an interface that no agent has looked at yet | `NoSuchWorkload` |
 //! | `to_fabric` | forwarded multicast, broadcast, IPIP or GRE | `FabricUnsupported` |
 //! | `to_fabric` | forwarded, source neither a pod that we know nor an address of this node nor of a service, nor allowed | `UnknownSource` |
 //! | both | the rest, without a host endpoint | `FabricPass` |
@@ -18,7 +19,7 @@
 use super::workload::{code, done};
 use super::{AllTables, FamilyTables, Outcome, Tables};
 use super::{host, tunnel, untracked};
-use crate::abi::{ANY_PORT, ANY_PROTOCOL, Config, Hook, MARK_HOST, Reason, route};
+use crate::abi::{ANY_PORT, ANY_PROTOCOL, CONFIG_LINKS, Config, Hook, MARK_HOST, Reason, route};
 use crate::packet::vlan::behind_tags;
 use crate::packet::{Family, Network, Packet, Transport, V4, V6, ethertype, fragment, protocol};
 
@@ -194,7 +195,7 @@ fn family<F: Family, P: Packet, T: AllTables + FamilyTables<F>>(
             let reason = if link || at.own {
                 Reason::FabricPass
             } else if ingress {
-                arriving(packet, tables, &network)
+                arriving(packet, tables, at.config, &network)
             } else {
                 leaving(
                     tables,
@@ -224,6 +225,7 @@ fn family<F: Family, P: Packet, T: AllTables + FamilyTables<F>>(
 fn arriving<F: Family, P: Packet, T: AllTables + FamilyTables<F>>(
     packet: &P,
     tables: &T,
+    config: &Config,
     network: &Network<F>,
 ) -> Reason {
     const OURS: u32 = route::LOCAL_WORKLOAD | route::LOCAL_POD_CIDR | route::LOCAL_HOST;
@@ -232,18 +234,28 @@ fn arriving<F: Family, P: Packet, T: AllTables + FamilyTables<F>>(
     if from & OURS != 0 {
         return Reason::LocalSource;
     }
-    if is_nobodys(known(network.dst)) {
+    let to = known(network.dst);
+    let asks_links = config.flags & CONFIG_LINKS != 0 && to & route::KINDS == 0;
+    if is_nobodys(to) || asks_links && is_open(packet, tables, network) != 0 {
         return Reason::NoSuchWorkload;
     }
-    if network.protocol == protocol::UDP && known(network.dst) & route::LOCAL_HOST != 0 {
+    if network.protocol == protocol::UDP && to & route::LOCAL_HOST != 0 {
         return tunnel::inner(packet, tables, network, from);
     }
     Reason::FabricPass
 }
 
-/// Whether an address of which this is known is in the node's podCIDR, and no pod has it.
+/// Whether the packet would go on by an interface that is not in `LINKS`. A function of its own in the kernel, for the room on the stack.
+#[cfg_attr(target_arch = "bpf", inline(never))]
+fn is_open<F: Family, P: Packet, T: Tables>(packet: &P, tables: &T, network: &Network<F>) -> u64 {
+    let link = packet.leads_to::<F>(network.dst);
+    T::opaque(u64::from(link != 0 && !tables.link(link)))
+}
+
+/// Whether an address of which this is known (`abi::route` bits) is in the node's podCIDR, and no pod has it.
 #[inline(always)]
-pub(super) const fn is_nobodys(known: u32) -> bool {
+#[must_use]
+pub const fn is_nobodys(known: u32) -> bool {
     known & route::LOCAL_POD_CIDR != 0 && known & (route::LOCAL_WORKLOAD | route::LOCAL_HOST) == 0
 }
 

@@ -7,7 +7,7 @@ use super::flow::{ADOPTS, AtPod, EXISTS, REPLY};
 use super::policy::{Question, ask, ready};
 use super::{FamilyTables, Outcome, Tables};
 use crate::abi::{CLASS_DEFAULT_V4, Config, LEG_OUT, Reason};
-use crate::packet::{Family, protocol};
+use crate::packet::{Family, Packet, protocol};
 
 /// Whose policy answers at a place.
 pub(super) trait Judge<F: Family> {
@@ -45,9 +45,11 @@ pub(super) trait Judge<F: Family> {
 }
 
 /// The pod, and what has a say beside it.
-pub(super) struct Pod;
+pub(super) struct Pod<'a, P: Packet> {
+    pub(super) packet: &'a P,
+}
 
-impl<F: Family> Judge<F> for Pod {
+impl<F: Family, P: Packet> Judge<F> for Pod<'_, P> {
     const ADOPTS: bool = true;
 
     #[inline(always)]
@@ -74,7 +76,7 @@ impl<F: Family> Judge<F> for Pod {
         bits: u64,
         of_pod: Outcome,
     ) -> Outcome {
-        beside::beside_pod(tables, config, at, bits, of_pod)
+        beside::beside_pod(self.packet, tables, config, at, bits, of_pod)
     }
 }
 

@@ -20,7 +20,7 @@
 //! | to a service address and port | `Service` |
 //! | flow approved in this epoch by the pod's egress, or reply to one approved by its ingress | `Established` |
 //! | anything else, a new flow or one whose approval is stale: the pod's egress policy (ingress for a reply) | `PolicyAllow` / `PolicyDeny` |
-//! | what it allows of a new flow: to the node's podCIDR, where no pod that we know has the address | `NoSuchWorkload`; `to_workload`, from there: `UnknownSource` |
+//! | what it allows of a new flow: to the node's podCIDR, where no pod that we know has the address, or by an interface that no agent has looked at | `NoSuchWorkload`; `to_workload`, from there: `UnknownSource` |
 //!
 //! For some time after the first start on a node, what policy denies of a TCP connection that begins in its middle passes if policy
 //! allows that the other side began it: it may well have, before there was anybody to see it.
@@ -40,6 +40,7 @@ pub mod fabric;
 mod flow;
 mod host;
 mod judge;
+pub mod peer;
 mod policy;
 mod related;
 pub mod reset;

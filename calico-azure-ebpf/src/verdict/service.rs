@@ -15,6 +15,7 @@
 use super::datagram::{Known, know};
 use super::flow::{AtPod, track};
 use super::judge::Pod;
+use super::peer::apart_from_links;
 use super::related::Quoted;
 use super::workload::{done, is_tunnel, read};
 use super::{AllTables, FamilyTables, Outcome, Tables, nothing_left, part};
@@ -125,7 +126,7 @@ fn family<F: Family, P: Packet, T: Tables + FamilyTables<F>>(
                 of: Quoted { peer, known },
             };
             at.settle::<T>();
-            let outcome = track(tables, config, &at, &Pod);
+            let outcome = track(tables, config, &at, &Pod { packet: sent });
             match outcome.reason {
                 Reason::FromHost if hairpin => Outcome::of(Reason::Hairpin),
                 _ => outcome,
@@ -200,6 +201,16 @@ impl<P: Packet> Packet for Sent<'_, P> {
     #[inline(always)]
     fn transport(&self, from: u64) -> u64 {
         self.packet.transport(from)
+    }
+
+    #[inline(always)]
+    fn peer4(&self, peer: u32, asked: u64) -> u64 {
+        self.packet.peer4(peer, apart_from_links(asked))
+    }
+
+    #[inline(always)]
+    fn peer6(&self, peer: [u32; 4], asked: u64) -> u64 {
+        self.packet.peer6(peer, apart_from_links(asked))
     }
 
     #[inline(always)]

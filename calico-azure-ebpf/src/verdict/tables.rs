@@ -38,6 +38,8 @@ pub trait Tables {
     fn endpoint(&self, ifindex: u32, leg: u32) -> Option<u64>;
     /// Slot word of a stage (`abi::host_set`) of the interface's host endpoint, read once.
     fn host(&self, ifindex: u32, stage: usize) -> Option<u64>;
+    /// Whether the interface is in `LINKS`.
+    fn link(&self, ifindex: u32) -> bool;
     /// The endpoint's mark word, read once.
     fn endpoint_mark(&self, ifindex: u32) -> Option<u64>;
     /// The mark word of a mark, read once.
@@ -68,6 +70,8 @@ pub trait FamilyTables<F: Family> {
     fn cidr(&self, addr: F::Addr, slot: usize) -> u32;
     /// `abi::route` bits of the longest prefix that covers the address.
     fn route(&self, addr: F::Addr) -> u32;
+    /// What is at the other end of a packet's flow: [`super::peer::peer`].
+    fn peer<P: Packet>(&self, packet: &P, peer: F::Addr, asked: u64) -> u64;
     /// Runs `f` on an entry in place.
     fn ct_with<R>(&self, table: CtTable, key: &F::CtKey, f: impl FnOnce(&mut CtValue) -> R) -> Option<R>;
     /// Inserts or replaces an entry; false if the table refuses.

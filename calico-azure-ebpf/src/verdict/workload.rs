@@ -248,7 +248,7 @@ fn judge<F: Family, P: Packet, T: Tables + FamilyTables<F>>(
     let word = T::opaque(u64::from(at.from_host) | u64::from(at.error) << 1);
     (at.from_host, at.error) = (word & 1 != 0, word & 2 != 0);
     at.settle::<T>();
-    let mut outcome = track(tables, config, &at, &Pod);
+    let mut outcome = track(tables, config, &at, &Pod { packet });
     if matches!(outcome.reason, Reason::Service) {
         match tables
             .endpoint_mark(ifindex)

@@ -6,7 +6,8 @@ use std::time::Duration;
 
 use calico_azure_ebpf::abi::{
     CONFIG_ALLOW_IMDS, CONFIG_ALLOW_IPIP, CONFIG_ALLOW_UNKNOWN, CONFIG_ALLOW_VXLAN, CONFIG_ALLOW_WIRESERVER,
-    CONFIG_BRIDGED, CONFIG_DENY_IMDS, CONFIG_KEEP_ESTABLISHED, CONFIG_LOG_ALLOWED, DEFAULT_TIMEOUTS,
+    CONFIG_BRIDGED, CONFIG_DENY_IMDS, CONFIG_KEEP_ESTABLISHED, CONFIG_LINKS, CONFIG_LOG_ALLOWED,
+    DEFAULT_TIMEOUTS,
 };
 use ipnet::IpNet;
 
@@ -346,7 +347,7 @@ impl AgentConfig {
             LogFlows::All => CONFIG_LOG_ALLOWED,
         };
         let bridged = if bridged { CONFIG_BRIDGED } else { 0 };
-        let open = if open { CONFIG_ALLOW_UNKNOWN } else { 0 };
+        let open = if open { CONFIG_ALLOW_UNKNOWN } else { CONFIG_LINKS };
         Settings {
             flags: established | log | ipip | vxlan | wireserver | imds | bridged | open,
             timeouts: felix.timeouts,

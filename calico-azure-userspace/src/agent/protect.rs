@@ -6,10 +6,10 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::links::LinkNames;
 use crate::dataplane::attach::{Attached, Attachments, How, Mode, Role};
-use crate::dataplane::inherit;
 use crate::dataplane::kernel::Kernel;
 use crate::dataplane::pins::{PinError, Pins};
-use crate::sources::links::{Link, News, Snapshot};
+use crate::dataplane::{inherit, links};
+use crate::sources::links::{Link, LinkKind, News, Snapshot};
 
 /// Shared by the links' thread and the owner of policy. Held for as long as an attach takes.
 pub(super) type SharedProtector = Arc<Mutex<Slot>>;
@@ -33,6 +33,10 @@ pub(super) struct Protector {
     /// Links that were there before the agent and have no programs of an earlier one: their traffic must not stop
     /// before their policy is in the kernel.
     inherited: BTreeSet<u32>,
+    /// What the programs know as such that have them, or are no pods'.
+    listed: BTreeSet<u32>,
+    /// Of these, ends of pairs that look like the host's own.
+    own: BTreeSet<u32>,
     /// Links of the last snapshot, `None` before the first.
     known: Option<BTreeSet<u32>>,
     /// Interfaces that take no XDP program of ours.
@@ -51,6 +55,8 @@ impl Protector {
             names,
             bridges: BTreeSet::new(),
             inherited: BTreeSet::new(),
+            listed: BTreeSet::new(),
+            own: BTreeSet::new(),
             known: None,
             refused: BTreeSet::new(),
             failures: BTreeMap::new(),
@@ -70,6 +76,8 @@ impl Protector {
             Some(before) => {
                 for gone in before.difference(&now) {
                     self.attachments.forget(&self.kernel, *gone);
+                    self.unlist(*gone);
+                    self.own.remove(gone);
                     self.inherited.remove(gone);
                     self.failures.remove(gone);
                     self.refused.remove(gone);
@@ -77,18 +85,37 @@ impl Protector {
             }
         }
         self.bridges = self.names.bridges(snapshot);
+        self.list_no_pods(snapshot);
         self.attach_named(snapshot);
+    }
+
+    /// What is no pod's. Between its address and its route a pod's host end looks like the host's own, so it may turn out to be one.
+    fn list_no_pods(&mut self, snapshot: &Snapshot) {
+        for (ifindex, link) in &snapshot.links {
+            let own = link.kind == LinkKind::Veth && self.names.is_own(snapshot, *ifindex, link);
+            if own && !self.listed.contains(ifindex) {
+                self.own.insert(*ifindex);
+            }
+            if own || link.kind != LinkKind::Veth {
+                self.list(*ifindex);
+            } else if self.own.remove(ifindex) && !self.attachments.has(*ifindex, Role::Workload) {
+                self.unlist(*ifindex);
+            }
+        }
     }
 
     /// A link is there or is called otherwise. Long before routes tell of it, its name does: a pod's must not speak
     /// before it has our programs.
     fn meet(&mut self, ifindex: u32, link: &Link) {
         let Some(known) = &mut self.known else { return };
+        known.insert(ifindex);
+        if link.kind != LinkKind::Veth {
+            self.list(ifindex);
+        }
         if self.names.is_pods_bridge(link) {
             self.bridges.insert(ifindex);
         }
         if self.names.is_pods(link, &self.bridges) && !self.inherited.contains(&ifindex) {
-            known.insert(ifindex);
             self.attach(ifindex, &link.name, Role::Workload);
         }
     }
@@ -98,7 +125,21 @@ impl Protector {
     fn take_over(&mut self, snapshot: &Snapshot) {
         self.inherited = snapshot.links.keys().copied().collect();
         let pinned = self.kernel.pins().map(Pins::pinned_links);
-        for (ifindex, _program) in pinned.and_then(Result::ok).unwrap_or_default() {
+        let pinned = pinned.and_then(Result::ok).unwrap_or_default();
+        match links::listed(self.kernel.maps()) {
+            Ok(listed) => self.listed = listed,
+            Err(error) => tracing::error!(%error, "cannot read which interfaces are known"),
+        }
+        // What has programs, has them before its neighbours get newer ones. And nobody is new where there was no agent before.
+        let first = self.listed.is_empty() && pinned.is_empty();
+        let there = snapshot.links.keys().filter(|_| first);
+        for ifindex in pinned.iter().map(|(ifindex, _program)| ifindex).chain(there) {
+            self.list(*ifindex);
+        }
+        for gone in &self.listed - &self.inherited {
+            self.unlist(gone);
+        }
+        for (ifindex, _program) in pinned {
             let Some(link) = snapshot.links.get(&ifindex) else {
                 self.attachments.forget(&self.kernel, ifindex);
                 continue;
@@ -180,12 +221,39 @@ impl Protector {
             .attachments
             .attach(&mut self.kernel, name, ifindex, role, how)
         {
-            Ok(()) => tracing::info!(interface = name, ifindex, ?role, %how, "attached"),
+            Ok(()) => {
+                self.list(ifindex);
+                tracing::info!(interface = name, ifindex, ?role, %how, "attached");
+            }
             Err(error) if error.is_gone() => tracing::debug!(interface = name, "gone before it was attached"),
             Err(error) => {
                 tracing::error!(interface = name, %error, "cannot attach");
                 self.failures.insert(ifindex, error.to_string());
             }
+        }
+    }
+
+    /// What is new may pass through it.
+    fn list(&mut self, ifindex: u32) {
+        if self.listed.contains(&ifindex) {
+            return;
+        }
+        match links::list(self.kernel.maps(), ifindex) {
+            Ok(()) => {
+                self.listed.insert(ifindex);
+            }
+            Err(error) => {
+                tracing::error!(ifindex, %error, "nothing new passes between pods and this interface")
+            }
+        }
+    }
+
+    /// It is gone.
+    fn unlist(&mut self, ifindex: u32) {
+        if self.listed.remove(&ifindex)
+            && let Err(error) = links::unlist(self.kernel.maps(), ifindex)
+        {
+            tracing::warn!(ifindex, %error, "an interface that is gone stays known");
         }
     }
 

@@ -2,7 +2,7 @@
 //! without a kernel.
 
 use std::cell::{Cell, RefCell};
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::hash::Hash;
 
 use calico_azure_ebpf::abi::{
@@ -10,7 +10,7 @@ use calico_azure_ebpf::abi::{
     OwnerKey4, OwnerKey6, PolicyKey, PortKey, PrefixKey4, PrefixKey6, Reason, ServiceKey4, ServiceKey6,
 };
 use calico_azure_ebpf::packet::{Network, Packet, Transport, V4, V6};
-use calico_azure_ebpf::verdict::{CtTable, FamilyTables, Outcome, Tables};
+use calico_azure_ebpf::verdict::{CtTable, FamilyTables, Outcome, Tables, peer};
 
 use super::image::Image;
 
@@ -21,6 +21,8 @@ pub struct HostTables {
     pub image: Image,
     /// Monotonic nanoseconds; tests set it.
     pub clock: Cell<u64>,
+    /// The kernel's `LINKS`.
+    pub links: BTreeSet<u32>,
     /// Flow tables take no more entries.
     pub full: Cell<bool>,
     /// Packets by hook and reason.
@@ -137,6 +139,10 @@ impl Tables for HostTables {
         self.image.hosts.get(&ifindex)?.sets.get(stage).copied()
     }
 
+    fn link(&self, ifindex: u32) -> bool {
+        self.links.contains(&ifindex)
+    }
+
     fn endpoint_mark(&self, ifindex: u32) -> Option<u64> {
         self.image.endpoints.get(&ifindex).map(|endpoint| endpoint.mark)
     }
@@ -212,6 +218,10 @@ macro_rules! family_tables {
 
             fn route(&self, addr: $addr) -> u32 {
                 Self::$longest(&self.image.$routes, addr).unwrap_or(0)
+            }
+
+            fn peer<P: Packet>(&self, packet: &P, address: $addr, asked: u64) -> u64 {
+                peer::peer::<$family, _, _>(packet, self, address, asked)
             }
 
             fn ct_with<R>(

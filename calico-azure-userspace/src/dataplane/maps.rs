@@ -72,6 +72,7 @@ pub(super) fn specs(sizes: Sizes) -> Vec<Spec> {
         spec::<PrefixKey6, u32>(map::ROUTES6, LPM_TRIE, 262_144),
         spec::<ServiceKey4, u32>(map::SERVICES4, HASH, 262_144),
         spec::<ServiceKey6, u32>(map::SERVICES6, HASH, 262_144),
+        spec::<u32, u32>(map::LINKS, HASH, 4096),
         spec::<u32, u64>(map::MARKS, HASH, 4096),
         spec::<u32, u32>(map::CALLS, PROG_ARRAY, calls::LEN),
         spec::<u32, u32>(map::SOCKET_CALLS, PROG_ARRAY, socket_calls::LEN),

@@ -14,6 +14,7 @@ pub mod image;
 pub mod inherit;
 pub mod io;
 pub mod kernel;
+pub mod links;
 pub mod live;
 mod load;
 pub mod maps;

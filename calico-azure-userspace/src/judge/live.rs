@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::net::IpAddr;
 
 use calico_azure_ebpf::abi::Reason;
+use calico_azure_ebpf::verdict::fabric;
 
 use super::answer::reason;
 use super::engine::JudgeError;
@@ -163,6 +164,15 @@ impl LiveTables {
         endpoint.map(|endpoint| endpoint.pod.clone()).unwrap_or_default()
     }
 
+    /// Why nothing begins between a pod and an address of the node's podCIDR that no pod has.
+    fn stranger(&self, direction: Direction, packet: &Probe) -> Option<Reason> {
+        let reason = match direction {
+            Direction::Egress => Reason::NoSuchWorkload,
+            Direction::Ingress => Reason::UnknownSource,
+        };
+        fabric::is_nobodys(lookup::route_of(&self.desired, packet.peer)).then_some(reason)
+    }
+
     fn at(&self, ifindex: u32, direction: Direction, flow: &Flow) -> LiveStep {
         let packet: Probe = flow.probe(direction);
         let stage = match direction {
@@ -176,6 +186,7 @@ impl LiveTables {
         let reason = spoofed.unwrap_or(match found.set {
             // The interface is known, and nothing more.
             0 if found.reason == Reason::TableMissing => Reason::NotReady,
+            _ if found.reason.passes() => self.stranger(direction, &packet).unwrap_or(found.reason),
             _ => found.reason,
         });
         let rule = (found.rule != 0).then(|| {

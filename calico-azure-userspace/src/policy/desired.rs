@@ -47,14 +47,16 @@ pub struct Desired {
 }
 
 impl Desired {
-    /// The same tables, in which nothing but pods' own policy decides about pods: no host endpoints, and pods may reach
-    /// their host.
+    /// The same tables, in which nothing but pods' own policy decides about pods: no host endpoints, pods may reach
+    /// their host, and nobody is a stranger.
     #[must_use]
     pub fn of_pods_alone(&self) -> Self {
         let mut open = DesiredHost::default();
         open.sets[host_set::TO_HOST] = to_host::ACCEPT;
         Self {
             hosts: BTreeMap::from([(0, open)]),
+            routes4: BTreeMap::new(),
+            routes6: BTreeMap::new(),
             ..self.clone()
         }
     }

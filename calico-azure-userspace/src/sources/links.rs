@@ -57,6 +57,8 @@ pub enum LinkKind {
     #[default]
     Other,
     Bridge,
+    /// One end of a pair, as pods' interfaces are.
+    Veth,
     /// Its UDP port, the interface that carries it (0 for none), and whether its outer packets are IPv6.
     Vxlan {
         port: u16,
@@ -166,6 +168,7 @@ fn kind(infos: &[LinkInfo]) -> LinkKind {
     for info in infos {
         match info {
             LinkInfo::Kind(InfoKind::Bridge) => kind = LinkKind::Bridge,
+            LinkInfo::Kind(InfoKind::Veth) => kind = LinkKind::Veth,
             LinkInfo::Data(InfoData::Vxlan(settings)) => {
                 let (mut port, mut parent, mut v6) = (0, 0, false);
                 for setting in settings {

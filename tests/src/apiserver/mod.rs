@@ -201,7 +201,8 @@ impl ApiServer {
 
     /// Stops the server in its tracks: connections stay open and nothing is answered.
     pub fn freeze(&self) -> Result<()> {
-        self.apiserver.signal(libc::SIGSTOP)
+        self.apiserver.signal(libc::SIGSTOP)?;
+        self.apiserver.wait_stopped(DEADLINE)
     }
 
     /// Undoes [`Self::freeze`].

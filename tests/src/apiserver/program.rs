@@ -111,6 +111,23 @@ impl Program {
         Ok(())
     }
 
+    /// A signal that stops is sent, not yet obeyed: threads go on until each has seen it.
+    pub(super) fn wait_stopped(&self, timeout: Duration) -> Result<()> {
+        let tasks = format!("/proc/{}/task", self.pid().unwrap_or(0));
+        let end = Instant::now() + timeout;
+        loop {
+            let tasks = fs::read_dir(&tasks).map_err(ApiError::io(&tasks))?;
+            let running = tasks.flatten().filter(|task| !is_stopped(&task.path())).count();
+            if running == 0 {
+                return Ok(());
+            }
+            if Instant::now() > end {
+                return Err(self.failure(format!("has {running} threads that do not stop")));
+            }
+            thread::sleep(Duration::from_millis(1));
+        }
+    }
+
     fn spawn(&mut self) -> Result<()> {
         let log = OpenOptions::new().create(true).append(true).open(&self.log);
         let log = log.map_err(ApiError::io(self.log.display().to_string()))?;
@@ -189,6 +206,13 @@ impl Drop for Program {
             eprintln!("warning: {error}");
         }
     }
+}
+
+/// Whether the thread is stopped (`T`: proc_pid_stat(5)), or gone.
+fn is_stopped(task: &Path) -> bool {
+    let status = fs::read_to_string(task.join("status")).unwrap_or_default();
+    let state = status.lines().find_map(|line| line.strip_prefix("State:"));
+    state.is_none_or(|state| state.trim_start().starts_with('T'))
 }
 
 /// What the environment names, else what `cargo xtask setup` left in the target directory that this program is in.

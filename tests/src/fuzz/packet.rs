@@ -261,6 +261,10 @@ impl Seen<'_> {
         };
         let flow = (pod, flow(packet, protocol, transport));
         let known = self.flows.contains(&flow) || self.deferred.contains(&flow);
+        let peer = if pod == packet.src { packet.dst } else { packet.src };
+        if outcome.reason == Reason::PolicyAllow && !known && self.is_nobodys(peer) {
+            return Err("it begins with a pod that nobody knows");
+        }
         match outcome.reason {
             Reason::FromHost if from_host => {}
             Reason::Established if known && !(transport.syn && packet.transport.is_ok()) => {}
@@ -290,6 +294,15 @@ impl Seen<'_> {
             IpAddr::V6(dst) => dst.is_multicast() || dst.is_unicast_link_local() || self.is_own(packet.dst),
         };
         is_link_control(packet) && matches!(kind, Ok(133 | 135 | 136)) && (at.hook == Hook::To || stays)
+    }
+
+    /// Whether it is an address of this node's podCIDRs without a pod.
+    fn is_nobodys(&self, ip: IpAddr) -> bool {
+        let pods = ["a", "b"]
+            .into_iter()
+            .flat_map(|name| [false, true].map(|v6| address(name, v6)));
+        let mut others = pods.filter(|pod| *pod == ip);
+        others.next().is_none() && !self.is_own(ip) && self.ours(ip)
     }
 
     /// Whether it is this node's own.

@@ -45,7 +45,8 @@ pub fn at_pod(
     }
     let known = route_of(desired, probe.peer);
     let on_link = egress && stays_on_link(probe.peer);
-    let nobodys = known & route::LOCAL_POD_CIDR != 0 && known & (route::LOCAL_WORKLOAD | route::LOCAL_HOST) == 0;
+    let nobodys =
+        known & route::LOCAL_POD_CIDR != 0 && known & (route::LOCAL_WORKLOAD | route::LOCAL_HOST) == 0;
     if allow && nobodys && !on_link {
         return without_policy(if egress {
             Reason::NoSuchWorkload

@@ -129,6 +129,8 @@ impl Outcome {
 pub(super) struct Report {
     started: Instant,
     steps: Vec<(String, Outcome)>,
+    /// What failed tests said.
+    failures: String,
 }
 
 impl Default for Report {
@@ -136,6 +138,7 @@ impl Default for Report {
         Self {
             started: Instant::now(),
             steps: Vec::new(),
+            failures: String::new(),
         }
     }
 }
@@ -148,6 +151,11 @@ impl Report {
         passed
     }
 
+    /// Says it again at the end.
+    pub(super) fn say_again(&mut self, failures: &str) {
+        self.failures.push_str(failures);
+    }
+
     pub(super) fn all_passed(&self) -> bool {
         self.steps.iter().all(|(_, outcome)| outcome.word != Word::Failed)
     }
@@ -155,7 +163,11 @@ impl Report {
     /// The summary; its last line is `N passed, N failed`.
     pub(super) fn render(&self, ui: &Ui) -> String {
         let width = self.steps.iter().map(|(name, _)| name.len()).max().unwrap_or(0);
-        let mut text = format!("\nSummary after {}\n", took(self.started));
+        let mut text = String::new();
+        if !self.failures.is_empty() {
+            let _ = write!(text, "\nFailures\n{}", self.failures);
+        }
+        let _ = writeln!(text, "\nSummary after {}", took(self.started));
         let (mut passed, mut failed) = (0, 0);
         for (name, outcome) in &self.steps {
             let word = match outcome.word {

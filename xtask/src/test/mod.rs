@@ -1,6 +1,7 @@
 //! Runs every check and every test, then says in one place what passed and what did not.
 
 mod counts;
+mod failures;
 mod leftovers;
 mod programs;
 
@@ -246,16 +247,19 @@ fn record(ui: &Ui, report: &mut Report, name: &str, step: impl FnOnce() -> anyho
 }
 
 fn test_step(ui: &Ui, ws: &Workspace, report: &mut Report, name: &str, programs: &Step<'_>) {
+    let mut failures = String::new();
     record(ui, report, name, || {
         let step = ui.step(name);
-        let (passed, counts) = programs::run(ui, ws, programs)?;
-        if passed {
-            step.done(&format!("{} tests", counts.passed));
+        let ended = programs::run(ui, ws, programs)?;
+        if ended.passed {
+            step.done(&format!("{} tests", ended.counts.passed));
         } else {
             step.failed();
         }
-        Ok(Outcome::tests(passed, counts))
+        failures = ended.failures;
+        Ok(Outcome::tests(ended.passed, ended.counts))
     });
+    report.say_again(&failures);
 }
 
 /// How long a whole run took, for the summary.

@@ -12,6 +12,7 @@ use anyhow::Context as _;
 use serde_json::Value;
 
 use super::counts::Counts;
+use super::failures;
 use crate::build::How;
 use crate::process;
 use crate::term::{self, Ui};
@@ -49,15 +50,29 @@ struct Ran {
     took: Duration,
 }
 
-/// Builds and runs; whether all passed, and the counts of their functions.
-pub(super) fn run(ui: &Ui, ws: &Workspace, step: &Step<'_>) -> anyhow::Result<(bool, Counts)> {
+/// How all of them ended.
+#[derive(Debug, Default)]
+pub(super) struct Ended {
+    /// Whether all passed.
+    pub(super) passed: bool,
+    /// Their functions.
+    pub(super) counts: Counts,
+    /// What failed ones said.
+    pub(super) failures: String,
+}
+
+/// Builds and runs.
+pub(super) fn run(ui: &Ui, ws: &Workspace, step: &Step<'_>) -> anyhow::Result<Ended> {
     let Some(programs) = build(ws, step)? else {
-        return Ok((false, Counts::default()));
+        return Ok(Ended::default());
     };
     let agent = step.how.program(ws, crate::build::BINARY);
     let queue = Mutex::new(VecDeque::from(programs));
     let next = || queue.lock().unwrap_or_else(PoisonError::into_inner).pop_front();
-    let seen = Mutex::new((true, Counts::default()));
+    let seen = Mutex::new(Ended {
+        passed: true,
+        ..Ended::default()
+    });
     std::thread::scope(|scope| -> anyhow::Result<()> {
         let work = || -> anyhow::Result<()> {
             while let Some(program) = next() {
@@ -65,10 +80,13 @@ pub(super) fn run(ui: &Ui, ws: &Workspace, step: &Step<'_>) -> anyhow::Result<(b
                 let mut seen = seen.lock().unwrap_or_else(PoisonError::into_inner);
                 // Held while it is printed, so that outputs do not mix.
                 print(&ran)?;
-                let (passed, counts) = &mut *seen;
-                *passed &= ran.status.success();
-                for line in String::from_utf8_lossy(&ran.output).lines() {
-                    counts.read_line(line);
+                let output = String::from_utf8_lossy(&ran.output);
+                for line in output.lines() {
+                    seen.counts.read_line(line);
+                }
+                if !ran.status.success() {
+                    seen.passed = false;
+                    seen.failures.push_str(&failures::of(&ran.program.name, &output));
                 }
             }
             Ok(())
