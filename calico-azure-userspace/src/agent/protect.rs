@@ -243,7 +243,7 @@ impl Protector {
                 self.listed.insert(ifindex);
             }
             Err(error) => {
-                tracing::error!(ifindex, %error, "nothing new passes between pods and this interface")
+                tracing::error!(ifindex, %error, "nothing new passes between pods and this interface");
             }
         }
     }

@@ -21,6 +21,7 @@ mod counts;
 mod host;
 mod marked;
 mod socket;
+mod whose;
 mod world;
 
 use at::{At, Hook};
@@ -201,14 +202,6 @@ impl Seen<'_> {
         }
     }
 
-    /// Whether an address belongs to this node or its pods.
-    fn ours(&self, address: IpAddr) -> bool {
-        let mut nodes = self.store.nodes().filter(|node| node.name == "n1");
-        nodes.any(|node| {
-            node.internal_ips.contains(&address) || node.pod_cidrs.iter().any(|cidr| cidr.contains(&address))
-        })
-    }
-
     fn at_pod(&mut self, at: At, packet: &Strict, outcome: Outcome) -> Result<(), &'static str> {
         let name = match at.ifindex {
             A => "a",
@@ -294,21 +287,6 @@ impl Seen<'_> {
             IpAddr::V6(dst) => dst.is_multicast() || dst.is_unicast_link_local() || self.is_own(packet.dst),
         };
         is_link_control(packet) && matches!(kind, Ok(133 | 135 | 136)) && (at.hook == Hook::To || stays)
-    }
-
-    /// Whether it is an address of this node's podCIDRs without a pod.
-    fn is_nobodys(&self, ip: IpAddr) -> bool {
-        let pods = ["a", "b"]
-            .into_iter()
-            .flat_map(|name| [false, true].map(|v6| address(name, v6)));
-        let mut others = pods.filter(|pod| *pod == ip);
-        others.next().is_none() && !self.is_own(ip) && self.ours(ip)
-    }
-
-    /// Whether it is this node's own.
-    fn is_own(&self, address: IpAddr) -> bool {
-        let mut nodes = self.store.nodes().filter(|node| node.name == "n1");
-        nodes.any(|node| node.internal_ips.contains(&address))
     }
 
     /// An ICMP error belongs to the flow that it is about, or else policy allows it as what it is; it never begins a flow.
