@@ -235,8 +235,15 @@ fn arriving<F: Family, P: Packet, T: AllTables + FamilyTables<F>>(
         return Reason::LocalSource;
     }
     let to = known(network.dst);
+    if is_nobodys(to) {
+        return Reason::NoSuchWorkload;
+    }
+    // A load balancer's address is as often here as it is unknown.
     let asks_links = config.flags & CONFIG_LINKS != 0 && to & route::KINDS == 0;
-    if is_nobodys(to) || asks_links && is_open(packet, tables, network) != 0 {
+    if asks_links
+        && !is_services::<F, T>(tables, config, network.dst)
+        && is_open(packet, tables, network) != 0
+    {
         return Reason::NoSuchWorkload;
     }
     if network.protocol == protocol::UDP && to & route::LOCAL_HOST != 0 {

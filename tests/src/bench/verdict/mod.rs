@@ -7,14 +7,19 @@ mod many;
 use std::time::Duration;
 
 use anyhow::{Result, ensure};
+use calico_azure_ebpf::abi::CONFIG_LINKS;
+use calico_azure_userspace::dataplane::links;
+use calico_azure_userspace::dataplane::plan::Settings;
 use calico_azure_userspace::policy::{Compiler, Store};
 
 use super::Scope;
 use super::report::Report;
 use super::yardstick::{self, Yardstick};
-use crate::harness::scenario::quiet;
+use crate::harness::scenario::{B, quiet};
 use crate::harness::{At, Harness, Returned};
 
+/// By which packets come in, in [`At::to_workload`].
+const LOOPBACK: u32 = 1;
 /// How long one measurement may take.
 const RUN: Duration = Duration::from_millis(8);
 /// Packets in one measurement at most.
@@ -84,7 +89,14 @@ impl Bench {
     fn apply(&mut self, store: &Store) -> Result<()> {
         self.harness.dataplane.io().maps().forget_flows()?;
         let desired = self.compiler.compile(store)?.desired;
-        self.harness.dataplane.apply(&desired, quiet())?;
+        let settings = Settings {
+            flags: CONFIG_LINKS,
+            ..quiet()
+        };
+        self.harness.dataplane.apply(&desired, settings)?;
+        for ifindex in [LOOPBACK, B] {
+            links::list(self.harness.dataplane.io_ref().maps(), ifindex)?;
+        }
         self.compiler.applied();
         Ok(())
     }

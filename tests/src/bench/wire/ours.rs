@@ -1,11 +1,11 @@
 //! The product on a topology: its programs on every pod and on the fabric interface of both nodes, in this process.
 
 use anyhow::Result;
-use calico_azure_ebpf::abi::{Hook, Reason, map};
-use calico_azure_userspace::dataplane::Dataplane;
+use calico_azure_ebpf::abi::{CONFIG_LINKS, Hook, Reason, map};
 use calico_azure_userspace::dataplane::attach::{Attachments, Mode, Role};
 use calico_azure_userspace::dataplane::kernel::{Kernel, Sizes};
 use calico_azure_userspace::dataplane::plan::{DEFAULT_RECORDS, Settings, per_window};
+use calico_azure_userspace::dataplane::{Dataplane, links};
 use calico_azure_userspace::model::HostRole;
 use calico_azure_userspace::policy::{Compiler, Event, Interface, Interfaces, NodeFacts, Store};
 
@@ -17,6 +17,7 @@ use crate::harness::scenario::{self, FABRIC};
 /// As an agent sets them without further flags.
 fn settings() -> Settings {
     Settings {
+        flags: CONFIG_LINKS,
         records: per_window(DEFAULT_RECORDS),
         ..scenario::quiet()
     }
@@ -75,9 +76,10 @@ impl Ours {
         let kernel = self.dataplane.io();
         for pod in &node.pods {
             attachments.attach(kernel, pod.ifname, pod.ifindex, Role::Workload, how)?;
+            links::list(kernel.maps(), pod.ifindex)?;
         }
         attachments.attach(kernel, "eth0", FABRIC, Role::Fabric, how)?;
-        Ok(())
+        Ok(links::list(kernel.maps(), FABRIC)?)
     }
 
     /// Puts a cluster's policies in force on a node.
