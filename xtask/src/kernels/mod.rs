@@ -84,7 +84,7 @@ const MODULES: [&str; 11] = [
 ];
 
 /// Tests of loaded programs that need nothing but `ip`.
-const TESTS: [&str; 11] = [
+const TESTS: [&str; 12] = [
     "programs",
     "edges",
     "service_marks",
@@ -96,6 +96,7 @@ const TESTS: [&str; 11] = [
     "host_endpoints",
     "host_services",
     "untracked",
+    "strangers",
 ];
 
 /// Those that need not say where a packet came in, which `BPF_PROG_TEST_RUN` takes since 5.17.
@@ -105,8 +106,9 @@ const TESTS_OF_OLD: [&str; 3] = [
     "later_fragments_follow_their_first",
 ];
 
-/// Tests with the lab and agents, for what this machine's kernel may not have: IPVS, and older ways of attaching.
-const LIVE: [(&str, &str); 4] = [
+/// Tests with the lab and agents, for what this machine's kernel may not have: IPVS, and older ways of attaching and of asking for routes.
+const LIVE: [(&str, &str); 5] = [
+    ("without_agent", "on_azures_own_network"),
     (
         "services",
         "egress_policy_judges_the_backend_and_the_answer_returns",
