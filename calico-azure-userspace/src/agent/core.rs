@@ -404,6 +404,7 @@ impl Core {
                 pod: endpoint.pod.clone(),
                 interface: names.get(ifindex).cloned().unwrap_or_default(),
                 ifindex: *ifindex,
+                addresses: endpoint.addresses.clone(),
             })
             .collect();
     }

@@ -1,6 +1,7 @@
 //! The status file, and the lock that keeps a second agent away.
 
 use std::fs::{self, File, OpenOptions};
+use std::net::IpAddr;
 use std::os::fd::AsRawFd as _;
 use std::os::linux::net::SocketAddrExt as _;
 use std::os::unix::net::{SocketAddr, UnixDatagram};
@@ -67,6 +68,8 @@ pub struct StatusEndpoint {
     pub pod: String,
     pub interface: String,
     pub ifindex: u32,
+    /// What it may send from.
+    pub addresses: Vec<IpAddr>,
 }
 
 /// Where the status of a node is.

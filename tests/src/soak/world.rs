@@ -119,7 +119,7 @@ impl World {
             match reason {
                 Reason::PolicyDeny => dropped += count,
                 // A pod that comes or goes: nothing is known of it yet, or any more.
-                Reason::NoEndpoint | Reason::NotReady | Reason::NoSuchWorkload => {}
+                Reason::NoEndpoint | Reason::NotReady | Reason::NoSuchWorkload | Reason::UnknownSource => {}
                 _ => findings.push(format!("{count} packets were dropped: {}", reason.as_str())),
             }
         }

@@ -104,9 +104,10 @@ fn add(configuration: &Configuration, node: &Node, call: &Call) -> Result<Value,
     let links = links()?;
     loop {
         let status = node.status();
-        let enforces =
-            |status: &Status| status.enforces(&pod, &host_side(&links, call, result, &pod, status));
-        if status.as_ref().is_some_and(enforces) {
+        if status
+            .as_ref()
+            .is_some_and(|status| status.enforces(&links, call, result, &pod))
+        {
             return Ok(result.clone());
         }
         if Instant::now() >= ends {
@@ -147,7 +148,7 @@ fn check(configuration: &Configuration, node: &Node, call: &Call) -> Result<(), 
     let status = node
         .status()
         .ok_or_else(|| Failure::new(code::NOT_AS_MADE, node.silence()))?;
-    if status.enforces(&pod, &host_side(&links, call, result, &pod, &status)) {
+    if status.enforces(&links, call, result, &pod) {
         Ok(())
     } else {
         let message = format!("no policy for {pod} in the kernel");
@@ -206,10 +207,15 @@ fn host_side(links: &Snapshot, call: &Call, result: &Value, pod: &str, status: &
     if !named.is_empty() {
         return named;
     }
+    let addresses = addresses(result);
+    that(&|link| link.host_routes.iter().any(|ip| addresses.contains(ip)))
+}
+
+/// The pod's, as the plug-ins before say.
+fn addresses(result: &Value) -> BTreeSet<IpAddr> {
     let addresses = result["ips"].as_array().into_iter().flatten();
     let addresses = addresses.filter_map(|ip| ip["address"].as_str()?.parse::<IpNet>().ok());
-    let addresses: BTreeSet<IpAddr> = addresses.map(|net| net.addr()).collect();
-    that(&|link| link.host_routes.iter().any(|ip| addresses.contains(ip)))
+    addresses.map(|net| net.addr()).collect()
 }
 
 fn file_name(container: &str, ifname: &str) -> String {
@@ -236,6 +242,8 @@ struct Status {
 struct StatusEndpoint {
     pod: String,
     ifindex: u32,
+    #[serde(default)]
+    addresses: BTreeSet<IpAddr>,
 }
 
 #[derive(Deserialize)]
@@ -245,9 +253,11 @@ struct StatusAttached {
 }
 
 impl Status {
-    /// The pod's policy is in the kernel, and programs are on its interface, one of these. (What else is said of the pod is about an
-    /// earlier one of its name, perhaps by an agent that is gone.)
-    fn enforces(&self, pod: &str, interfaces: &BTreeSet<u32>) -> bool {
+    /// The pod's policy is in the kernel for all of its addresses, and programs are on its interface. (What else is said of the pod is
+    /// about an earlier one of its name, perhaps by an agent that is gone.)
+    fn enforces(&self, links: &Snapshot, call: &Call, result: &Value, pod: &str) -> bool {
+        let interfaces = host_side(links, call, result, pod, self);
+        let addresses = addresses(result);
         let attached = |ifindex: u32, hook: &str| {
             let mut here = self
                 .attached
@@ -258,6 +268,8 @@ impl Status {
         self.endpoints.iter().any(|endpoint| {
             endpoint.pod == pod
                 && interfaces.contains(&endpoint.ifindex)
+                // A pod without any is kept from having traffic, and agents of earlier versions do not tell.
+                && (endpoint.addresses.is_empty() || endpoint.addresses.is_superset(&addresses))
                 && ["ingress", "egress"]
                     .iter()
                     .all(|hook| attached(endpoint.ifindex, hook))
