@@ -106,9 +106,8 @@ const TESTS_OF_OLD: [&str; 3] = [
     "later_fragments_follow_their_first",
 ];
 
-/// Tests with the lab and agents, for what this machine's kernel may not have: IPVS, and older ways of attaching and of asking for routes.
-const LIVE: [(&str, &str); 5] = [
-    ("without_agent", "on_azures_own_network"),
+/// Tests with the lab and agents, for what this machine's kernel may not have: IPVS, and older ways of attaching.
+const LIVE: [(&str, &str); 4] = [
     (
         "services",
         "egress_policy_judges_the_backend_and_the_answer_returns",
