@@ -255,8 +255,7 @@ fn arriving<F: Family, P: Packet, T: AllTables + FamilyTables<F>>(
 /// Whether the packet would go on by an interface that is not in `LINKS`. A function of its own in the kernel, for the room on the stack.
 #[cfg_attr(target_arch = "bpf", inline(never))]
 fn is_open<F: Family, P: Packet, T: Tables>(packet: &P, tables: &T, network: &Network<F>) -> u64 {
-    let link = packet.leads_to::<F>(network.dst);
-    T::opaque(u64::from(link != 0 && !tables.link(link)))
+    T::opaque(u64::from(tables.is_open(packet.leads_to::<F>(network.dst))))
 }
 
 /// Whether an address of which this is known (`abi::route` bits) is in the node's podCIDR, and no pod has it.

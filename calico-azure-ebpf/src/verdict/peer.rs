@@ -58,5 +58,5 @@ pub fn peer<F: Family, P: Packet, T: Tables + FamilyTables<F>>(
     } else {
         0
     };
-    u64::from(link != 0 && !tables.link(link)) * STRANGER
+    u64::from(tables.is_open(link)) * STRANGER
 }

@@ -40,6 +40,12 @@ pub trait Tables {
     fn host(&self, ifindex: u32, stage: usize) -> Option<u64>;
     /// Whether the interface is in `LINKS`.
     fn link(&self, ifindex: u32) -> bool;
+
+    /// Whether what is behind an interface, 0 for none, is yet to be looked at by an agent.
+    #[inline(always)]
+    fn is_open(&self, ifindex: u32) -> bool {
+        ifindex != 0 && !self.link(ifindex)
+    }
     /// The endpoint's mark word, read once.
     fn endpoint_mark(&self, ifindex: u32) -> Option<u64>;
     /// The mark word of a mark, read once.
