@@ -311,9 +311,16 @@ pub(super) enum Sent<'b> {
     Frame(&'b [u8]),
 }
 
+/// Where an event is among what was read.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Place {
+    begin: usize,
+    end: usize,
+}
+
 impl Events {
-    /// The next event; `None` at the end. What is left over then is half an event.
-    pub(super) async fn next(&mut self) -> Result<Option<Sent<'_>>, Failure> {
+    /// Where the next event is; `None` at the end. What is left over then is half an event. May be dropped before it is ready.
+    pub(super) async fn find(&mut self) -> Result<Option<Place>, Failure> {
         loop {
             let found = if self.is_framed {
                 self.frame()?
@@ -321,12 +328,7 @@ impl Events {
                 self.line()
             };
             if let Some((begin, end)) = found {
-                let bytes = self.buffer.get(begin..end).unwrap_or_default();
-                return Ok(Some(if self.is_framed {
-                    Sent::Frame(bytes)
-                } else {
-                    Sent::Line(bytes)
-                }));
+                return Ok(Some(Place { begin, end }));
             }
             self.buffer.drain(..self.taken);
             self.taken = 0;
@@ -334,6 +336,16 @@ impl Events {
             if !self.more().await? {
                 return Ok(None);
             }
+        }
+    }
+
+    /// The event there, as long as no other was looked for.
+    pub(super) fn at(&self, place: Place) -> Sent<'_> {
+        let bytes = self.buffer.get(place.begin..place.end).unwrap_or_default();
+        if self.is_framed {
+            Sent::Frame(bytes)
+        } else {
+            Sent::Line(bytes)
         }
     }
 
