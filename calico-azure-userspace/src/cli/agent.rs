@@ -9,7 +9,7 @@ use clap::builder::BoolishValueParser;
 use clap::{Args, ValueEnum as _};
 use ipnet::IpNet;
 
-use super::{Log, NodeArgs, OK, Outcome, object};
+use super::{Log, NodeArgs, OK, Outcome, cidr, object};
 use crate::agent::felix::{Told, ToldListener, ToldTimeouts, severity, source_spoofing};
 use crate::agent::preflight::Paths;
 use crate::agent::{
@@ -131,7 +131,8 @@ pub(super) struct AgentArgs {
         long,
         env = "CALICO_AZURE_ALLOWED_FORWARDED_SOURCES",
         value_delimiter = ',',
-        value_name = "CIDR,…"
+        value_name = "CIDR,…",
+        value_parser = cidr::parse
     )]
     allowed_forwarded_sources: Vec<IpNet>,
     /// Root of the control groups whose sockets are this host's: what pods send to services that it serves itself is judged

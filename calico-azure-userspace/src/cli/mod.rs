@@ -2,6 +2,7 @@
 
 mod agent;
 pub mod check;
+mod cidr;
 mod cleanup;
 pub mod cni;
 mod connectivity;

@@ -13,7 +13,7 @@ use serde::Serialize;
 use serde_json::Value;
 
 use self::watch::WatchArgs;
-use super::{FINDING, Format, OK, Outcome};
+use super::{FINDING, Format, OK, Outcome, cidr};
 use crate::azure::arm::{Gathered, Session, SessionError, Timing, Writing};
 use crate::azure::audit::audit;
 use crate::azure::config::CloudConfig;
@@ -50,10 +50,10 @@ pub(super) struct DoctorArgs {
           value_parser = networking)]
     networking: Networking,
     /// What the controller manager's --cluster-cidr is; routes inside it that are no node's are stale.
-    #[arg(long, value_name = "CIDR", value_delimiter = ',')]
+    #[arg(long, value_name = "CIDR", value_delimiter = ',', value_parser = cidr::parse)]
     cluster_cidr: Vec<IpNet>,
     /// What the API server's --service-cluster-ip-range is.
-    #[arg(long, value_name = "CIDR", value_delimiter = ',')]
+    #[arg(long, value_name = "CIDR", value_delimiter = ',', value_parser = cidr::parse)]
     service_cidr: Vec<IpNet>,
     /// Routes that the table may have.
     #[arg(long, default_value_t = ROUTE_LIMIT, value_name = "NUMBER")]
