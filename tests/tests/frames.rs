@@ -1,5 +1,5 @@
 //! What `cargo xtask fuzz packet` does for hours, for some seconds and the same each time: runs of mutated frames at every hook,
-//! with counts of each.
+//! with counts of each. `CALICO_AZURE_FRAMES_INPUTS=NUMBER` makes it as many inputs as that, of some five frames each, on all processors.
 
 use std::net::IpAddr;
 
@@ -10,7 +10,8 @@ use calico_azure_tests::harness::scenario::address;
 use calico_azure_userspace::policy::generate::Rng;
 
 /// Inputs, of some frames each.
-const INPUTS: u32 = 20_000;
+const INPUTS: usize = 20_000;
+const MORE: &str = "CALICO_AZURE_FRAMES_INPUTS";
 
 /// Where a frame is seen, as `fuzz::packet` reads it.
 mod at {
@@ -170,14 +171,34 @@ fn input(rng: &mut Rng) -> Vec<u8> {
 fn nothing_passes_that_a_strict_reader_and_a_naive_table_cannot_explain() -> Result<()> {
     let target = TARGETS.iter().find(|target| target.name == "packet");
     let check = target.context("there is no such target")?.check;
-    let mut rng = Rng::new(0xf00d);
-    for _ in 0..INPUTS {
-        check(&input(&mut rng));
-    }
+    let asked = std::env::var(MORE).ok().filter(|number| !number.is_empty());
+    let (inputs, threads) = match asked {
+        None => (INPUTS, 1),
+        Some(number) => {
+            let number = number.replace('_', "").parse();
+            let number = number.with_context(|| format!("{MORE}: expected a number of inputs"))?;
+            (INPUTS.max(number), std::thread::available_parallelism()?.get())
+        }
+    };
+    // A thread that fails ends the test: the scope panics.
+    std::thread::scope(|scope| {
+        for thread in 0..threads {
+            scope.spawn(move || {
+                let mut rng = Rng::new(0xf00d + thread as u64);
+                for _ in 0..inputs.div_ceil(threads) {
+                    check(&input(&mut rng));
+                }
+            });
+        }
+    });
+    let at_least = |of_few: usize| (of_few * (inputs / INPUTS)) as u64;
     for Counted { hook, seen, passed } in counted() {
         println!("{hook}: {seen} frames, {passed} passed or were answered");
-        assert!(seen >= 2_500, "{hook} saw {seen} frames only");
-        assert!(passed >= 60 && passed < seen, "{hook}: {passed} of {seen}");
+        assert!(seen >= at_least(2_500), "{hook} saw {seen} frames only");
+        assert!(
+            passed >= at_least(60) && passed < seen,
+            "{hook}: {passed} of {seen}"
+        );
     }
     Ok(())
 }

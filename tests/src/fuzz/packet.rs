@@ -255,7 +255,9 @@ impl Seen<'_> {
         let flow = (pod, flow(packet, protocol, transport));
         let known = self.flows.contains(&flow) || self.deferred.contains(&flow);
         let peer = if pod == packet.src { packet.dst } else { packet.src };
-        if outcome.reason == Reason::PolicyAllow && !known && self.is_nobodys(peer) {
+        // What the other end's policy has let through, under whatever address, is no beginning.
+        let begins = !known && !self.flows.contains(&(peer, flow.1));
+        if outcome.reason == Reason::PolicyAllow && begins && self.is_nobodys(peer) {
             return Err("it begins with a pod that nobody knows");
         }
         match outcome.reason {
