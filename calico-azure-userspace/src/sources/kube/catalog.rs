@@ -10,7 +10,6 @@ use tokio::task::{JoinHandle, spawn_local};
 use tokio::time::{sleep, timeout};
 
 use super::Timing;
-use super::ahead::{Read, Reading};
 use super::backoff::{Backoff, between};
 use super::client::{Api, Failure};
 use super::definitions::{self, DefinitionSink, Definitions};
@@ -326,18 +325,6 @@ impl Sink for TableSink {
 
     fn upsert(&mut self, object: ApiObject<'_>) {
         self.table.borrow_mut().upsert(object);
-    }
-
-    fn reading(&self) -> Option<Reading> {
-        self.table.borrow().reading()
-    }
-
-    fn enter(&mut self, read: Read) {
-        self.table.borrow_mut().enter(read);
-    }
-
-    fn remove(&mut self, id: &str) {
-        self.table.borrow_mut().remove(id);
     }
 
     fn delete(&mut self, object: &ApiObject<'_>) {

@@ -311,16 +311,9 @@ pub(super) enum Sent<'b> {
     Frame(&'b [u8]),
 }
 
-/// Where an event is among what was read.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Place {
-    begin: usize,
-    end: usize,
-}
-
 impl Events {
-    /// Where the next event is; `None` at the end. What is left over then is half an event. May be dropped before it is ready.
-    pub(super) async fn find(&mut self) -> Result<Option<Place>, Failure> {
+    /// The next event; `None` at the end. What is left over then is half an event.
+    pub(super) async fn next(&mut self) -> Result<Option<Sent<'_>>, Failure> {
         loop {
             let found = if self.is_framed {
                 self.frame()?
@@ -328,7 +321,12 @@ impl Events {
                 self.line()
             };
             if let Some((begin, end)) = found {
-                return Ok(Some(Place { begin, end }));
+                let bytes = self.buffer.get(begin..end).unwrap_or_default();
+                return Ok(Some(if self.is_framed {
+                    Sent::Frame(bytes)
+                } else {
+                    Sent::Line(bytes)
+                }));
             }
             self.buffer.drain(..self.taken);
             self.taken = 0;
@@ -336,16 +334,6 @@ impl Events {
             if !self.more().await? {
                 return Ok(None);
             }
-        }
-    }
-
-    /// The event there, as long as no other was looked for.
-    pub(super) fn at(&self, place: Place) -> Sent<'_> {
-        let bytes = self.buffer.get(place.begin..place.end).unwrap_or_default();
-        if self.is_framed {
-            Sent::Frame(bytes)
-        } else {
-            Sent::Line(bytes)
         }
     }
 

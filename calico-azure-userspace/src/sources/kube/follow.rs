@@ -8,9 +8,8 @@ use std::time::{Duration, Instant};
 use tokio::time::sleep;
 
 use super::Timing;
-use super::ahead::{Ahead, Event, Read, Reading};
 use super::backoff::{Backoff, between};
-use super::client::{Api, Events, Failure, Place, Sent};
+use super::client::{Api, Failure, Sent};
 use super::protobuf::{self, Schema};
 use super::wire::{self, Line, Page};
 use crate::model::api::{ApiObject, ApiReader};
@@ -28,14 +27,6 @@ pub(super) trait Sink {
     fn begin(&mut self);
     fn upsert(&mut self, object: ApiObject<'_>);
     fn delete(&mut self, object: &ApiObject<'_>);
-    /// How others may read objects for [`Self::enter`], if that is worth it.
-    fn reading(&self) -> Option<Reading> {
-        None
-    }
-    /// As [`Self::upsert`], of an object that was read so.
-    fn enter(&mut self, _read: Read) {}
-    /// As [`Self::delete`], likewise.
-    fn remove(&mut self, _id: &str) {}
     /// The list is complete: what it left out is gone.
     fn end(&mut self);
     /// Something came that may be a bookmark.
@@ -228,33 +219,47 @@ impl<S: Sink> Follower<S> {
             // Nothing may happen for long.
             self.sink.succeeded();
         }
-        let mut ahead = if listing { self.ahead() } else { None };
         loop {
-            ahead = ahead.filter(|ahead| listing || ahead.is_busy());
-            match turn(&mut events, ahead.as_mut()).await {
-                Turn::Read(read) => {
-                    for event in read {
-                        self.enter(&mut listing, event)?;
-                    }
+            let event = match events.next().await {
+                // A server that takes the request for an ordinary watch may have nothing to say.
+                Err(Failure::Silent(_)) if listing => return Err(End::NoStream),
+                // Not every server sends bookmarks of what never changes. A new watch shows whether it lives.
+                Err(Failure::Silent(_)) => return Err(End::Quiet),
+                Err(Failure::Lost(_)) if listing && self.backoff.failures() > 0 => {
+                    return Err(End::NoStream);
                 }
-                Turn::Came(came) => {
-                    let came = match came {
-                        // A server that takes the request for an ordinary watch may have nothing to say.
-                        Err(Failure::Silent(_)) if listing => return Err(End::NoStream),
-                        // Not every server sends bookmarks of what never changes. A new watch shows whether it lives.
-                        Err(Failure::Silent(_)) => return Err(End::Quiet),
-                        Err(Failure::Lost(_)) if listing && self.backoff.failures() > 0 => {
-                            return Err(End::NoStream);
-                        }
-                        came => came?,
-                    };
-                    let Some(place) = came else {
-                        return Err(if listing { End::NoStream } else { End::Quiet });
-                    };
-                    match (events.at(place), &mut ahead) {
-                        (Sent::Frame(frame), Some(ahead)) => ahead.push(frame),
-                        (event, _) => self.take(&mut listing, event)?,
+                event => event?,
+            };
+            let Some(event) = event else {
+                return Err(if listing { End::NoStream } else { End::Quiet });
+            };
+            match self.target.line(event)? {
+                Line::Upsert(object) => {
+                    self.note(listing, object.resource_version());
+                    self.sink.upsert(object);
+                }
+                Line::Delete(object) => {
+                    self.note(listing, object.resource_version());
+                    self.sink.delete(&object);
+                }
+                Line::Bookmark(object) if listing => {
+                    if !object.ends_initial_events() {
+                        return Err(End::NoStream);
                     }
+                    listing = false;
+                    self.listed(object.resource_version().to_owned());
+                }
+                Line::Bookmark(object) => self.note(listing, object.resource_version()),
+                Line::Error(status) => {
+                    let failure = Failure::Refused(status);
+                    let code = failure.code().unwrap_or_default();
+                    // The version may be what is wrong.
+                    let is_passing = matches!(code, 401 | 403 | 429 | 500..);
+                    return Err(if is_passing {
+                        End::from(failure)
+                    } else {
+                        End::Expired
+                    });
                 }
             }
             self.sink.heard();
@@ -262,64 +267,6 @@ impl<S: Sink> Follower<S> {
                 return Err(End::Expired);
             }
         }
-    }
-
-    /// Who reads what there is, where that is worth it.
-    fn ahead(&self) -> Option<Ahead> {
-        let reading = self.sink.reading()?;
-        let fields = self.target.fields?;
-        // Without a thread of its own it is done here.
-        Ahead::start(reading, (self.target.reader, fields)).ok()
-    }
-
-    /// An event, as it came.
-    fn take(&mut self, listing: &mut bool, event: Sent<'_>) -> Result<(), End> {
-        match self.target.line(event)? {
-            Line::Upsert(object) => {
-                self.note(*listing, object.resource_version());
-                self.sink.upsert(object);
-            }
-            Line::Delete(object) => {
-                self.note(*listing, object.resource_version());
-                self.sink.delete(&object);
-            }
-            Line::Bookmark(object) => {
-                self.bookmark(listing, object.ends_initial_events(), object.resource_version())?;
-            }
-            Line::Error(status) => return Err(refused(status)),
-        }
-        Ok(())
-    }
-
-    /// An event that was read ahead.
-    fn enter(&mut self, listing: &mut bool, event: Event) -> Result<(), End> {
-        match event {
-            Event::Upsert(read, version) => {
-                self.note(*listing, &version);
-                self.sink.enter(read);
-            }
-            Event::Delete(id, version) => {
-                self.note(*listing, &version);
-                self.sink.remove(&id);
-            }
-            Event::Bookmark(ends, version) => self.bookmark(listing, ends, &version)?,
-            Event::Error(status) => return Err(refused(status)),
-            Event::Garbled(error) => return Err(garbled(error)),
-        }
-        Ok(())
-    }
-
-    fn bookmark(&mut self, listing: &mut bool, ends: bool, version: &str) -> Result<(), End> {
-        if !*listing {
-            self.note(false, version);
-            return Ok(());
-        }
-        if !ends {
-            return Err(End::NoStream);
-        }
-        *listing = false;
-        self.listed(version.to_owned());
-        Ok(())
     }
 
     /// All is known up to here.
@@ -355,46 +302,6 @@ impl Target {
             }
             (Sent::Frame(_), None) => Err(garbled("Protobuf was not asked for")),
         }
-    }
-}
-
-/// What comes next.
-enum Turn {
-    /// Where an event is; `None` at the end.
-    Came(Result<Option<Place>, Failure>),
-    Read(Vec<Event>),
-}
-
-async fn turn(events: &mut Events, ahead: Option<&mut Ahead>) -> Turn {
-    let Some(ahead) = ahead else {
-        return Turn::Came(events.find().await);
-    };
-    if ahead.is_full() {
-        return Turn::Read(ahead.next().await);
-    }
-    tokio::select! {
-        biased;
-        read = ahead.next() => return Turn::Read(read),
-        came = events.find() => return Turn::Came(came),
-        () = std::future::ready(()) => {}
-    }
-    ahead.flush();
-    tokio::select! {
-        biased;
-        read = ahead.next() => Turn::Read(read),
-        came = events.find() => Turn::Came(came),
-    }
-}
-
-fn refused(status: wire::Status) -> End {
-    let failure = Failure::Refused(status);
-    let code = failure.code().unwrap_or_default();
-    // The version may be what is wrong.
-    let is_passing = matches!(code, 401 | 403 | 429 | 500..);
-    if is_passing {
-        End::from(failure)
-    } else {
-        End::Expired
     }
 }
 

@@ -4,15 +4,13 @@
 //! catalog ── served          which kinds there are, and from which API each is read
 //!    └─ follow ─┬ wire       list and watch of one resource; what the server sends, in JSON
 //!         │     ├ protobuf   … and in Protobuf
-//!         │     ├ ahead      … of a first list, on a thread of its own
 //!         │     └ client     requests over one connection
 //!         └─ table ── hub    objects of one kind; what changed in all, and what is wrong
 //! ```
 //!
 //! Never forgets on a whim: objects go when the server says so, or when a list without them is complete. A server that does
-//! not answer, answers nonsense, or refuses, changes nothing. All of this but `ahead` is one thread, with the only event loop there is.
+//! not answer, answers nonsense, or refuses, changes nothing. All of this is one thread, with the only event loop there is.
 
-mod ahead;
 mod backoff;
 mod catalog;
 mod client;

@@ -7,7 +7,6 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Instant;
 
-use super::ahead::{Read, Reading};
 use super::hub::{Hub, problem};
 use super::status::KubeStatus;
 use crate::model::api::{ApiObject, Said};
@@ -101,45 +100,16 @@ impl Table {
         self.must_list
     }
 
-    /// How to read objects for [`Self::enter`]; `None` where most of them are known, and need not be read.
-    pub(super) fn reading(&self) -> Option<Reading> {
-        self.entries.is_empty().then(|| Reading {
-            kind: self.kind,
-            api_version: self.api_version.clone(),
-            hashing: self.hashing.clone(),
-        })
-    }
-
     pub(super) fn upsert(&mut self, object: ApiObject<'_>) {
         let id = id(object.namespace(), object.name());
-        let fingerprint = object.fingerprint(&self.hashing);
-        if !self.is_known(&id, fingerprint) {
-            let said = object.read(&self.api_version, self.kind);
-            self.enter_new(id, fingerprint, said);
+        let fingerprint = Some(object.fingerprint(&self.hashing));
+        if let Some(entry) = self.entries.get_mut(&*id)
+            && entry.fingerprint == fingerprint
+        {
+            entry.list = self.list;
+            return;
         }
-    }
-
-    /// As [`Self::upsert`], of one that is read already.
-    pub(super) fn enter(&mut self, read: Read) {
-        let Read {
-            id,
-            fingerprint,
-            said,
-        } = read;
-        if !self.is_known(&id, fingerprint) {
-            self.enter_new(id, fingerprint, said);
-        }
-    }
-
-    /// Whether it says what it said; then it is there still.
-    fn is_known(&mut self, id: &str, fingerprint: u64) -> bool {
-        let entry = self.entries.get_mut(id);
-        let entry = entry.filter(|entry| entry.fingerprint == Some(fingerprint));
-        entry.map(|entry| entry.list = self.list).is_some()
-    }
-
-    fn enter_new(&mut self, id: Box<str>, fingerprint: u64, said: Said) {
-        let Said { resource, problems } = said;
+        let Said { resource, problems } = object.read(&self.api_version, self.kind);
         self.hub.borrow_mut().wrong(self.kind, &id, problems);
         let before = self.key_told(&id);
         let key = resource.as_ref().map(|resource| resource.key());
@@ -151,7 +121,7 @@ impl Table {
             _ => Told::Nothing,
         };
         let entry = Entry {
-            fingerprint: Some(fingerprint),
+            fingerprint,
             list: self.list,
             told,
         };
@@ -214,7 +184,7 @@ impl Table {
         self.remove(&id(object.namespace(), object.name()));
     }
 
-    pub(super) fn remove(&mut self, id: &str) {
+    fn remove(&mut self, id: &str) {
         let key = self.key_told(id);
         if self.entries.remove(id).is_none() {
             return;
@@ -257,8 +227,7 @@ fn rivals(key: &Key, claims: &BTreeSet<Box<str>>) -> Problem {
     problem(&key.to_string(), message, "remove all but one".to_owned())
 }
 
-/// What a table knows an object by.
-pub(super) fn id(namespace: &str, name: &str) -> Box<str> {
+fn id(namespace: &str, name: &str) -> Box<str> {
     if namespace.is_empty() {
         return Box::from(name);
     }
